@@ -1,0 +1,8 @@
+//! Driftgate: a sidecar that gates what an AI-agent runtime shares over NATS by how far it has
+//! drifted.
+//!
+//! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
+
+pub mod driver;
+#[deny(clippy::disallowed_types)]
+pub mod protocol;

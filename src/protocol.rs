@@ -1,0 +1,17 @@
+//! The protocol: everything Driftgate decides, and nothing it does.
+//!
+//! Pure by rule (a test keeps it so): no async, no clock, no environment, no files, no sockets, no
+//! threads, no randomness. Time is an argument, outputs are return values. That is what lets the
+//! simulation in `tests/` run the very code that runs beside a runtime.
+//!
+//! Modules in reading order, each using only those below it.
+
+pub mod view;
+pub mod judge;
+pub mod profile;
+pub mod seal;
+pub mod gate;
+pub mod packet;
+pub mod drift;
+pub mod canonical;
+pub mod time;

@@ -1,0 +1,233 @@
+//! What the local interface shows: replies and views, as the routes of DESIGN section 4 name them.
+//!
+//! Plain serialisable values. They hold nothing that the packet may not carry.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use super::gate::{Band, Reason};
+use super::packet::{Posture, RuntimeId};
+use super::time::Timestamp;
+
+/// What became of one packet of one report. Every packet ends in exactly one of these; `pending`
+/// is the only one that can still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketStatus {
+    /// The stream acknowledged it.
+    Stored,
+    /// Waiting for the broker; a newer report will supersede it, a closing one will revoke it.
+    Pending,
+    /// Caution: not this report's turn.
+    Throttled,
+    /// The gate holds it: nothing was made.
+    Held,
+    /// A newer report overtook it before it was sent.
+    Superseded,
+    /// The gate closed before it was sent.
+    Revoked,
+    /// The broker refused it, or never said what became of it.
+    Failed,
+}
+
+impl PacketStatus {
+    /// The word in replies and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Pending => "pending",
+            Self::Throttled => "throttled",
+            Self::Held => "held",
+            Self::Superseded => "superseded",
+            Self::Revoked => "revoked",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What the gate lets the runtime do with one report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// Published to every authorised target.
+    Export,
+    /// Caution: published to some targets or none, this time.
+    Throttle,
+    /// Held; the gate is blocked.
+    Block,
+    /// Held; the gate is isolated.
+    Isolate,
+}
+
+impl Decision {
+    /// The word in replies, `replay` and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Export => "export",
+            Self::Throttle => "throttle",
+            Self::Block => "block",
+            Self::Isolate => "isolate",
+        }
+    }
+}
+
+/// One target's line of a [`ReportReply`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PacketLine {
+    /// Target runtime.
+    pub target: RuntimeId,
+    /// What became of its packet.
+    pub status: PacketStatus,
+    /// Sequence number on the stream, once stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_seq: Option<u64>,
+}
+
+/// Whether the broker confirmed that nothing of ours is left in its hands or ours (P2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Barrier {
+    /// The broker has processed everything that was published before.
+    Confirmed,
+    /// It did not say so in time; the connection was dropped together with its buffer.
+    Unconfirmed,
+}
+
+/// Answer to `POST /field/state`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ReportReply {
+    /// What the gate decided.
+    pub verdict: Decision,
+    /// Band after this report.
+    pub band: Band,
+    /// Gate value, null when the report has no usable index.
+    pub di: Option<f64>,
+    /// `native`, `reported`, `derived` or `none`.
+    pub drift_source: &'static str,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Sequence number of this report; every packet made from it carries it.
+    pub seq: u64,
+    /// One line per authorised target.
+    pub packets: Vec<PacketLine>,
+    /// Present on the reply to a report that closed or isolated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<Barrier>,
+}
+
+/// One change of band.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Transition {
+    /// Band before.
+    pub from: Band,
+    /// Band after.
+    pub to: Band,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Cycle of the report that caused it, if a numbered report did.
+    pub cycle: Option<u64>,
+    /// Gate value of that report.
+    pub di: Option<f64>,
+}
+
+/// Answer to `GET /aegida/safety`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SafetyView {
+    /// This runtime.
+    pub runtime_id: RuntimeId,
+    /// Present band.
+    pub band: Band,
+    /// Why the gate stands where it stands.
+    pub reasons: Vec<Reason>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Restarts of the runtime seen since this sidecar started.
+    pub epoch: u64,
+    /// Gate value of the newest report.
+    pub di: Option<f64>,
+    /// Provenance of the newest report.
+    pub drift_source: &'static str,
+    /// Posture of the newest report.
+    pub posture: Posture,
+    /// The marks in force.
+    pub thresholds: ThresholdsView,
+    /// Other limits in force.
+    pub envelope: EnvelopeView,
+    /// What would reopen a closed gate, in words; null while it is not closed.
+    pub would_reopen: Option<String>,
+    /// Whether an operator holds it.
+    pub operator_hold: bool,
+    /// The newest transitions, oldest first, at most 32.
+    pub transitions: VecDeque<Transition>,
+}
+
+/// Thresholds as shown by `GET /aegida/safety`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ThresholdsView {
+    /// Closed gates open strictly below; caution begins here.
+    pub reopen: f64,
+    /// The same mark under its other name.
+    pub caution: f64,
+    /// Publication is cut from here.
+    pub block: f64,
+    /// Subscription is cut from here.
+    pub isolate: f64,
+}
+
+/// Limits other than thresholds, as shown by `GET /aegida/safety`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EnvelopeView {
+    /// Weakest provenance accepted as evidence.
+    pub accept: &'static str,
+    /// One report in this many is sent in caution.
+    pub caution_every: u32,
+    /// Good reports in a row that reopen.
+    pub dwell: u32,
+    /// Seconds without a valid report before the gate blocks.
+    pub stale_after_s: f64,
+    /// Seconds of silence before it isolates; null means never.
+    pub silence_isolates_after_s: Option<f64>,
+    /// Seconds blocked before it isolates; null means never.
+    pub isolate_after_s: Option<f64>,
+}
+
+/// A peer's newest accepted packet. Always labelled external (SPEC R70).
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerState {
+    /// Who sent it.
+    pub source: RuntimeId,
+    /// Always true: evidence from outside, never a command.
+    pub external: bool,
+    /// When it was accepted here.
+    pub received: Timestamp,
+    /// The packet as it came, byte for byte.
+    pub packet: Box<serde_json::value::RawValue>,
+}
+
+/// Answer to `GET /field/state`.
+#[derive(Clone, Debug, Serialize)]
+pub struct FieldState {
+    /// This runtime.
+    pub runtime_id: RuntimeId,
+    /// Present band.
+    pub band: Band,
+    /// Gate value of the newest report.
+    pub di: Option<f64>,
+    /// Provenance of the newest report.
+    pub drift_source: &'static str,
+    /// Posture of the newest report.
+    pub posture: Posture,
+    /// Why the gate stands where it stands.
+    pub reasons: Vec<Reason>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Cycle of the newest report.
+    pub cycle: Option<u64>,
+    /// Newest accepted packet of each peer, by source.
+    pub peers: Vec<PeerState>,
+}
