@@ -1,0 +1,53 @@
+# The two commands of a newcomer are `make demo` and `make test`; both find or fetch a nats-server.
+
+# A failing stage of a pipe must fail the target, which plain sh cannot say.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test totals lint bench clean
+
+# Arguments for demo, test and bench: make demo ARGS="--seconds 20"
+ARGS ?=
+test_log := $(or $(CARGO_TARGET_DIR),target)/test.log
+
+# Put before a command that needs a server. The path is absolute: cargo changes folders.
+# Assigned apart from the export, for `export A=$(false)` would hide the failure.
+with_nats = NATS_SERVER=$$(deploy/get-nats-server); export NATS_SERVER;
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 15
+
+build: ## the release binary, target/release/driftgate
+	cargo build --locked --release
+
+demo: ## three sidecars and a drifting runtime, watched live
+	@$(with_nats) cargo run --locked --release -- demo $(ARGS)
+
+test: ## every test, those against a real nats-server included
+	@mkdir -p $(dir $(test_log)) && rm -f $(test_log)
+	@$(with_nats) status=0; \
+	{ cargo test --locked --all-targets --no-fail-fast $(ARGS) && cargo test --locked --doc; } 2>&1 \
+		| tee $(test_log) || status=$$?; \
+	$(MAKE) --no-print-directory totals || status=1; exit $$status
+
+# One line for all test binaries of the last run. No test at all is a failure, not a success.
+totals:
+	@awk '/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 } \
+		END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped; exit passed == 0 }' $(test_log)
+
+lint: ## formatting, clippy and documentation, warnings are errors
+	@for tool in fmt clippy; do \
+		cargo $$tool --version >/dev/null 2>&1 || { \
+			echo "make lint needs cargo $$tool, which is not installed: rustup component add $${tool/#fmt/rustfmt}" >&2; \
+			exit 1; }; \
+	done
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+
+bench: ## throughput beside a bare NATS client in the same run
+	@$(with_nats) cargo bench --locked $(ARGS)
+
+clean: ## removes what was built and fetched
+	cargo clean
+	rm -rf .tools
