@@ -16,5 +16,6 @@ pub mod seal;
 pub mod gate;
 pub mod packet;
 pub mod drift;
+pub mod syntax;
 pub mod canonical;
 pub mod time;
