@@ -15,6 +15,8 @@ pub const PROTOCOL_VERSION: &str = "1.0";
 pub const RUNTIME_ID_BYTES_MAX: usize = 64;
 /// Longest free string leaf that is read or written (attractor id, summary hash), in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
+/// Longest word leaf that is read (phase, `aegida_status`, version), in bytes.
+pub const WORD_BYTES_MAX: usize = 32;
 /// Largest packet that is written or read, in bytes: a packet has 20 short leaves, so anything
 /// larger is not one.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
@@ -49,6 +51,20 @@ impl serde::Serialize for RuntimeId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
+}
+
+/// Whether a free string leaf may stand in a packet: 1 to `bytes_max` bytes, no control characters
+/// (it is shown in terminals).
+#[must_use]
+pub fn is_text(text: &str, bytes_max: usize) -> bool {
+    (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// Whether `text` is `sha256:` and 64 lower-case hex digits.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.strip_prefix("sha256:").is_some_and(|tail| tail.len() == 64 && tail.bytes().all(hex))
 }
 
 /// Macro posture of SRIP-05 section 9, mildest first. [`Posture::Unknown`] refuses.
@@ -235,4 +251,13 @@ pub struct StatePacket {
     pub header: Header,
     /// The state.
     pub payload: Payload,
+}
+
+/// `signature` of SRIP-05 section 3, as it stands on the wire. `keyring.rs` says what it is worth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// `sha256:` and 64 hex digits over the canonical bytes of `{header, payload}`.
+    pub checksum: String,
+    /// `<alg>:<key-id>:<seq>:<tag>` (DESIGN section 3).
+    pub integrity_token: String,
 }

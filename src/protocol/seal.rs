@@ -1,73 +1,83 @@
 //! Sign and verify; only here can a sealed or verified packet be made.
+//!
+//! A packet is made in five steps (SRIP-06 section 2.1, SPEC R26 and R58): the *assertion* is the
+//! typed packet together with the gate's [`Clearance`]; its *invariants* are evaluated; the
+//! *transform* to RFC 8785 bytes is deterministic; the bytes are read back and *evaluated again*;
+//! and what is kept as *evidence* is the [`Sealed`] packet with its checksum and number. What
+//! depends on the payload alone is done once per report, the rest once per target.
+//!
+//! What deliberately is not here: freshness, addresses, authority and replay (`bridge.rs`).
 
 use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
 
+use super::canonical::{Json, write_string};
+use super::drift::DriftIndex;
 use super::gate::{Clearance, Reason};
-use super::packet::{Header, Payload, RuntimeId, StatePacket};
+use super::keyring::TokenParts;
+use super::packet::{
+    Header, PACKET_BYTES_MAX, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId, Signature,
+    StatePacket, TEXT_BYTES_MAX, is_digest, is_text,
+};
+use super::wire::{write_header, write_payload};
 
-/// Why an inbound packet was refused, sorted by whose fault it is (DESIGN section 7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// Cannot be parsed, or breaks the shape of SRIP-05 section 3.
-    Malformed,
-    /// Another major version.
-    Incompatible,
-    /// Checksum or tag is wrong, or the key is unknown.
-    Forged,
-    /// Subject and header disagree, or it is for somebody else.
-    Misaddressed,
-    /// Too old, or too far in the future.
-    Expired,
-    /// A sequence number below one already seen.
-    Replayed,
-    /// The source is not listed, not for import, or its authorisation has expired.
-    Unauthorised,
-    /// The packet itself says that its source should not have sent it.
-    Unstable,
-}
+pub use super::keyring::{Alg, KeyMaterial, Keyring, KeyringFault, MaterialFault, checksum};
+pub use super::refusal::{Fault, Refusal};
 
-/// A refusal with its detail, for the quarantine header and the log. Never carries packet text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {detail}", .fault.word())]
-pub struct Refusal {
-    /// Whose fault.
-    pub fault: Fault,
-    /// What exactly, naming the field.
-    pub detail: String,
-}
+/// The one safety status that may travel (SPEC A28).
+pub const NOMINAL: &str = "nominal";
+/// How far the index of a packet that we write may lie from the formula over its parts (SPEC R34).
+const INDEX_ERROR_MAX: f64 = 1e-9;
 
-impl Fault {
-    /// The metric label and the first word of `Driftgate-Reason`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Incompatible => "incompatible",
-            Self::Forged => "forged",
-            Self::Misaddressed => "misaddressed",
-            Self::Expired => "expired",
-            Self::Replayed => "replayed",
-            Self::Unauthorised => "unauthorised",
-            Self::Unstable => "unstable",
-        }
-    }
-}
-
-/// The keys: one to sign with, all to verify with. Its `Debug` shows key ids only.
+/// A payload in canonical bytes, encoded and inspected once per report. `memory_snapshot` is
+/// present or not.
 #[derive(Clone, Debug)]
-pub struct Keyring {}
-
-/// A payload in canonical bytes, encoded once per report. `memory_snapshot` is present or not.
-#[derive(Clone, Debug)]
-pub struct EncodedPayload {}
+pub struct EncodedPayload {
+    bytes: Vec<u8>,
+    /// The larger of index and formula; `None` when the payload failed its inspection.
+    worst: Option<DriftIndex>,
+}
 
 impl EncodedPayload {
-    /// Encodes the payload; `full` keeps `memory_snapshot`, minimal exchange drops it.
+    /// Encodes the payload; `full` keeps `memory_snapshot`, minimal exchange drops it. A payload
+    /// that may not travel is encoded too, and every [`Keyring::seal`] of it fails.
     #[must_use]
-    pub fn new(_payload: &Payload, _full: bool) -> Self {
-        Self {}
+    pub fn new(payload: &Payload, full: bool) -> Self {
+        let mut bytes = Vec::with_capacity(640);
+        write_payload(&mut bytes, payload, full);
+        let worst = sendable_index(payload).filter(|_| reads_back(&bytes, payload, full));
+        Self { bytes, worst }
     }
+
+    /// The canonical bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Every invariant of a sendable payload that does not depend on the gate; the index to be held
+/// against it when all are met.
+fn sendable_index(payload: &Payload) -> Option<DriftIndex> {
+    let Payload { attractor_state, drift, di, memory_snapshot, safety_flags } = payload;
+    let formula = drift.index()?;
+    let is_wire_phase = Phase::of_word(&attractor_state.phase)
+        .is_some_and(|phase| phase.word() == attractor_state.phase);
+    let holds = (di.value() - formula.value()).abs() <= INDEX_ERROR_MAX
+        && is_wire_phase
+        && is_text(&attractor_state.id, TEXT_BYTES_MAX)
+        && memory_snapshot.as_ref().is_none_or(|memory| is_digest(&memory.summary_hash))
+        && safety_flags.aegida_status == NOMINAL
+        && !safety_flags.phase_lock
+        && !safety_flags.recenter_active;
+    holds.then(|| formula.max(*di))
+}
+
+/// Whether a strict reader finds in the bytes what was to be written.
+fn reads_back(bytes: &[u8], payload: &Payload, full: bool) -> bool {
+    let read = Json::parse(bytes).ok().and_then(|json| Payload::from_json(&json).ok());
+    let memory_snapshot = payload.memory_snapshot.clone().filter(|_| full);
+    read == Some(Payload { memory_snapshot, ..payload.clone() })
 }
 
 /// A packet that passed inspection and is signed. There is no other way to make one.
@@ -102,62 +112,187 @@ impl Sealed {
     }
 }
 
-/// A packet whose shape, checksum and tag are right. Freshness, address and authority are
-/// `bridge.rs`'s to judge.
+/// A packet whose shape and checksum are right, and whose tag nobody has checked. It tells a reader
+/// without a key what is claimed; nothing in the sidecar accepts one.
 #[derive(Clone, Debug)]
-pub struct Verified {
+pub struct Unproven {
     packet: StatePacket,
+    signature: Signature,
     key_id: String,
     seq: u64,
+    bytes: Bytes,
 }
 
-impl Verified {
-    /// The packet.
+impl Unproven {
+    /// Reads wire bytes and checks all that needs no key: size, syntax, version, shape, RFC 8785
+    /// form and checksum.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `Malformed`, `Incompatible` or `Forged` (a wrong checksum).
+    pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
+        if bytes.len() > PACKET_BYTES_MAX {
+            return Err(Refusal::malformed(
+                "/",
+                &format!("{} bytes, and a packet has at most {PACKET_BYTES_MAX}", bytes.len()),
+            ));
+        }
+        let document =
+            Json::parse(bytes).map_err(|fault| Refusal::malformed(&fault.field, &fault.problem))?;
+        let (packet, signature) = StatePacket::from_json(&document)?;
+        // A 1.x packet may hold fields that we do not know, so the bytes are those received, not
+        // those of the packet as we understand it.
+        if document.to_canonical() != bytes {
+            return Err(Refusal::malformed("/", "not in RFC 8785 form"));
+        }
+        let part = |pointer| document.pointer(pointer).map(Json::to_canonical);
+        let (Some(header), Some(payload)) = (part("/header"), part("/payload")) else {
+            return Err(Refusal::malformed("/", "header or payload missing"));
+        };
+        let mut known = Vec::with_capacity(bytes.len());
+        open_packet(&mut known, &header, &payload);
+        let expected = checksum(&[&known, b"}"]);
+        if !bool::from(expected.as_bytes().ct_eq(signature.checksum.as_bytes())) {
+            return Err(Refusal::forged("/signature/checksum: not that of header and payload"));
+        }
+        close_packet(&mut known, &signature.checksum, &signature.integrity_token);
+        let parts = TokenParts::parse(&signature.integrity_token)?;
+        let (key_id, seq) = (parts.key_id.to_owned(), parts.seq);
+        Ok(Self { packet, signature, key_id, seq, bytes: known.into() })
+    }
+
+    /// What is claimed.
     #[must_use]
     pub fn packet(&self) -> &StatePacket {
         &self.packet
     }
-    /// The key that signed it.
+    /// The key that is claimed to have signed it.
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
-    /// Its sequence number.
+    /// The sequence number that is claimed.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.seq
     }
 }
 
+/// A packet whose shape, checksum and tag are right. Freshness, address and authority are
+/// `bridge.rs`'s to judge.
+#[derive(Clone, Debug)]
+pub struct Verified(Unproven);
+
+impl Verified {
+    /// The packet.
+    #[must_use]
+    pub fn packet(&self) -> &StatePacket {
+        &self.0.packet
+    }
+    /// The key that signed it.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.0.key_id
+    }
+    /// Its sequence number.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.0.seq
+    }
+    /// `sha256:` and 64 hex digits.
+    #[must_use]
+    pub fn checksum(&self) -> &str {
+        &self.0.signature.checksum
+    }
+    /// The bytes as they came. Fields outside header and payload that a later 1.x may have added
+    /// are left out, because no signature covers them.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+}
+
 impl Keyring {
     /// Inspects and signs one packet (SRIP-06 section 2.1, SPEC R26, R58).
     ///
+    /// `seq` must rise from packet to packet of one source; the caller keeps count.
+    ///
     /// # Errors
-    /// [`Reason::InspectionFailed`] or [`Reason::Unfillable`]: nothing was made.
+    /// [`Reason::InspectionFailed`]: an invariant does not hold, or the ring cannot sign. Nothing
+    /// was made, and the caller has a packet less, never a wrong one.
     pub fn seal(
         &self,
-        _clearance: &Clearance,
+        clearance: &Clearance,
         header: &Header,
-        _payload: &EncodedPayload,
+        payload: &EncodedPayload,
         seq: u64,
     ) -> Result<Sealed, Reason> {
-        let _ = (header, seq);
-        Err(Reason::InspectionFailed)
+        let is_below = payload.worst.is_some_and(|index| index.value() < clearance.block());
+        let holds = is_below
+            && header.protocol_version == PROTOCOL_VERSION
+            && header.source_runtime_id != header.target_runtime_id;
+        if !holds {
+            return Err(Reason::InspectionFailed);
+        }
+        let mut encoded_header = Vec::with_capacity(288);
+        write_header(&mut encoded_header, header);
+        let mut bytes = Vec::with_capacity(encoded_header.len() + payload.bytes.len() + 384);
+        open_packet(&mut bytes, &encoded_header, &payload.bytes);
+        let checksum = checksum(&[&bytes, b"}"]);
+        let token = self.sign_checksum(seq, &checksum).ok_or(Reason::InspectionFailed)?;
+        close_packet(&mut bytes, &checksum, &token);
+        if bytes.len() > PACKET_BYTES_MAX {
+            return Err(Reason::InspectionFailed);
+        }
+        let target = header.target_runtime_id.clone();
+        Ok(Sealed { target, seq, checksum, bytes: bytes.into() })
     }
 
     /// Parses and verifies wire bytes.
     ///
     /// # Errors
-    /// [`Refusal`] with `Malformed`, `Incompatible` or `Forged`.
-    pub fn open(&self, _bytes: &[u8]) -> Result<Verified, Refusal> {
-        Err(Refusal { fault: Fault::Malformed, detail: String::new() })
+    /// [`Refusal`] with `Malformed`, `Incompatible` or `Forged`, always the sender's fault.
+    pub fn open(&self, bytes: &[u8]) -> Result<Verified, Refusal> {
+        let unproven = Unproven::read(bytes)?;
+        let Signature { checksum, integrity_token } = &unproven.signature;
+        self.verify_token(integrity_token, checksum)?;
+        Ok(Verified(unproven))
     }
 }
 
-/// Why a packet's own content says that its source should not have sent it; `None` when it may
-/// have.
+/// Appends `{"header":..,"payload":..`: with a closing brace the bytes that the checksum covers.
+fn open_packet(bytes: &mut Vec<u8>, header: &[u8], payload: &[u8]) {
+    bytes.extend_from_slice(br#"{"header":"#);
+    bytes.extend_from_slice(header);
+    bytes.extend_from_slice(br#","payload":"#);
+    bytes.extend_from_slice(payload);
+}
+
+/// Appends the signature and the closing brace.
+fn close_packet(bytes: &mut Vec<u8>, checksum: &str, integrity_token: &str) {
+    bytes.extend_from_slice(br#","signature":{"checksum":"#);
+    write_string(bytes, checksum);
+    bytes.extend_from_slice(br#","integrity_token":"#);
+    write_string(bytes, integrity_token);
+    bytes.extend_from_slice(b"}}");
+}
+
+/// Why the sender of an inbound packet should not have sent it (P7, SPEC R28), if it should not:
+/// its index or the formula over its parts is not under `block`, its posture is not Stable, a
+/// safety flag is set, or its safety status is not nominal. The answer names the field.
 #[must_use]
 pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
-    let _ = (packet, block);
-    None
+    let Payload { attractor_state, drift, di, safety_flags, .. } = &packet.payload;
+    let formula_is_under = drift.index().is_some_and(|formula| formula.value() < block);
+    let rows = [
+        (di.value() >= block, "/payload/drift_metrics/di: not under the block mark"),
+        (!formula_is_under, "/payload/drift_metrics: their index is not under the block mark"),
+        (
+            Posture::of_phase(&attractor_state.phase) != Posture::Stable,
+            "/payload/attractor_state/phase: not a stable posture",
+        ),
+        (safety_flags.aegida_status != NOMINAL, "/payload/safety_flags/aegida_status: not nominal"),
+        (safety_flags.phase_lock, "/payload/safety_flags/phase_lock: set"),
+        (safety_flags.recenter_active, "/payload/safety_flags/recenter_active: set"),
+    ];
+    rows.iter().find(|(applies, _)| *applies).map(|(_, detail)| (*detail).to_owned())
 }

@@ -1,0 +1,264 @@
+//! The twenty leaves of SRIP-05 section 3 as JSON: [`StatePacket::from_json`] reads them, the
+//! writers append them in RFC 8785 order without building a value first.
+//!
+//! What deliberately is not here: whether the packet is genuine (`keyring.rs`) or may travel
+//! (`seal.rs`).
+
+use std::collections::BTreeMap;
+
+use super::canonical::{Json, push_pointer, write_bool, write_number, write_string};
+use super::drift::{Coherence, DriftIndex, DriftParts, Fraction};
+use super::packet::{
+    AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, RuntimeId,
+    SafetyFlags, Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_digest, is_text,
+};
+use super::refusal::{Fault, Refusal};
+use super::time::Timestamp;
+
+/// Longest integrity token, in bytes: algorithm 11, key id 64, seq 20, tag 86, colons 3.
+pub const TOKEN_BYTES_MAX: usize = 192;
+
+/// Appends the canonical bytes of `header`.
+pub fn write_header(bytes: &mut Vec<u8>, header: &Header) {
+    bytes.extend_from_slice(br#"{"protocol_version":"#);
+    write_string(bytes, &header.protocol_version);
+    bytes.extend_from_slice(br#","source_runtime_id":"#);
+    write_string(bytes, header.source_runtime_id.as_str());
+    bytes.extend_from_slice(br#","target_runtime_id":"#);
+    write_string(bytes, header.target_runtime_id.as_str());
+    bytes.extend_from_slice(br#","timestamp":"#);
+    write_string(bytes, &header.timestamp.to_string());
+    bytes.push(b'}');
+}
+
+/// Appends the canonical bytes of `payload`; without `memory_snapshot` unless `full`.
+pub fn write_payload(bytes: &mut Vec<u8>, payload: &Payload, full: bool) {
+    let Payload { attractor_state, drift, di, memory_snapshot, safety_flags } = payload;
+    bytes.extend_from_slice(br#"{"attractor_state":{"id":"#);
+    write_string(bytes, &attractor_state.id);
+    bytes.extend_from_slice(br#","phase":"#);
+    write_string(bytes, &attractor_state.phase);
+    let number = |bytes: &mut Vec<u8>, before: &[u8], number: f64| {
+        bytes.extend_from_slice(before);
+        write_number(bytes, number);
+    };
+    number(bytes, br#","scr":"#, drift.scr.value());
+    number(bytes, br#","stability":"#, attractor_state.stability.value());
+    bytes.extend_from_slice(br#","type":"#);
+    write_string(bytes, attractor_state.kind.word());
+    number(bytes, br#"},"drift_metrics":{"di":"#, di.value());
+    number(bytes, br#","pd":"#, drift.pd.value());
+    number(bytes, br#","sdi":"#, drift.sdi.value());
+    number(bytes, br#","sv":"#, drift.sv.value());
+    if let Some(memory_snapshot) = memory_snapshot.as_ref().filter(|_| full) {
+        let retention_index = memory_snapshot.retention_index.value();
+        number(bytes, br#"},"memory_snapshot":{"retention_index":"#, retention_index);
+        bytes.extend_from_slice(br#","summary_hash":"#);
+        write_string(bytes, &memory_snapshot.summary_hash);
+    }
+    bytes.extend_from_slice(br#"},"safety_flags":{"aegida_status":"#);
+    write_string(bytes, &safety_flags.aegida_status);
+    bytes.extend_from_slice(br#","phase_lock":"#);
+    write_bool(bytes, safety_flags.phase_lock);
+    bytes.extend_from_slice(br#","recenter_active":"#);
+    write_bool(bytes, safety_flags.recenter_active);
+    bytes.extend_from_slice(b"}}");
+}
+
+impl StatePacket {
+    /// Reads a packet and its signature, which is not checked here.
+    ///
+    /// Version 1.0 is closed: an unknown field is refused. A later minor may carry fields that we
+    /// do not know (SRIP-05 section 5); another major is refused before anything else is looked at.
+    /// `memory_snapshot` may be absent (minimal exchange).
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`] or [`Fault::Incompatible`], the sender's fault, naming the field.
+    pub fn from_json(document: &Json) -> Result<(Self, Signature), Refusal> {
+        let members = document
+            .as_object()
+            .ok_or_else(|| Refusal::malformed("/", "a packet is a JSON object"))?;
+        let root = Fields { members, pointer: "", closed: false };
+        let header = root.object("header", "/header")?;
+        let protocol_version = header.text("protocol_version", WORD_BYTES_MAX)?;
+        let closed = is_closed_version(protocol_version)?;
+        let root = Fields { closed, ..root };
+        root.only(&["header", "payload", "signature"])?;
+        let header = Fields { closed, ..header };
+        header.only(&[
+            "protocol_version",
+            "source_runtime_id",
+            "target_runtime_id",
+            "timestamp",
+        ])?;
+        let header = Header {
+            protocol_version: protocol_version.to_owned(),
+            source_runtime_id: header.runtime_id("source_runtime_id")?,
+            target_runtime_id: header.runtime_id("target_runtime_id")?,
+            timestamp: Timestamp::parse(header.text("timestamp", WORD_BYTES_MAX)?)
+                .ok_or_else(|| header.refuse("timestamp", "must be RFC 3339, 1970 to 9999"))?,
+        };
+        let payload = read_payload(&root.object("payload", "/payload")?)?;
+        let signature = root.object("signature", "/signature")?;
+        signature.only(&["checksum", "integrity_token"])?;
+        let signature = Signature {
+            checksum: signature.digest("checksum")?,
+            integrity_token: signature.text("integrity_token", TOKEN_BYTES_MAX)?.to_owned(),
+        };
+        Ok((Self { header, payload }, signature))
+    }
+}
+
+impl Payload {
+    /// Reads a payload of version 1.0, for reading back what was written.
+    ///
+    /// # Errors
+    /// [`Fault::Malformed`], naming the field.
+    pub fn from_json(document: &Json) -> Result<Self, Refusal> {
+        let members = document
+            .as_object()
+            .ok_or_else(|| Refusal::malformed("/payload", "must be an object"))?;
+        read_payload(&Fields { members, pointer: "/payload", closed: true })
+    }
+}
+
+/// Whether the version is 1.0, in which no field is unknown.
+fn is_closed_version(version: &str) -> Result<bool, Refusal> {
+    let number = |text: &str| {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit())
+            && (text == "0" || !text.starts_with('0'));
+        plain.then(|| text.parse::<u32>().ok()).flatten()
+    };
+    let parts = version.split_once('.').map(|(major, minor)| (number(major), number(minor)));
+    match parts {
+        Some((Some(1), Some(minor))) => Ok(minor == 0),
+        Some((Some(_), Some(_))) => Err(Refusal {
+            fault: Fault::Incompatible,
+            detail: format!(
+                "/header/protocol_version: another major version; {PROTOCOL_VERSION} is supported"
+            ),
+        }),
+        Some(_) | None => {
+            Err(Refusal::malformed("/header/protocol_version", "must be MAJOR.MINOR"))
+        }
+    }
+}
+
+fn read_payload(payload: &Fields<'_>) -> Result<Payload, Refusal> {
+    payload.only(&["attractor_state", "drift_metrics", "memory_snapshot", "safety_flags"])?;
+    let attractor = payload.object("attractor_state", "/payload/attractor_state")?;
+    attractor.only(&["id", "phase", "scr", "stability", "type"])?;
+    let metrics = payload.object("drift_metrics", "/payload/drift_metrics")?;
+    metrics.only(&["di", "pd", "sdi", "sv"])?;
+    let flags = payload.object("safety_flags", "/payload/safety_flags")?;
+    flags.only(&["aegida_status", "phase_lock", "recenter_active"])?;
+    let memory_snapshot = if payload.members.contains_key("memory_snapshot") {
+        let memory = payload.object("memory_snapshot", "/payload/memory_snapshot")?;
+        memory.only(&["retention_index", "summary_hash"])?;
+        Some(MemorySnapshot {
+            summary_hash: memory.digest("summary_hash")?,
+            retention_index: memory.fraction("retention_index")?,
+        })
+    } else {
+        None
+    };
+    Ok(Payload {
+        attractor_state: AttractorState {
+            id: attractor.text("id", TEXT_BYTES_MAX)?.to_owned(),
+            kind: AttractorType::of_word(attractor.text("type", WORD_BYTES_MAX)?).ok_or_else(
+                || {
+                    let problem = format!("must be one of {}", AttractorType::WORDS);
+                    attractor.refuse("type", &problem)
+                },
+            )?,
+            stability: attractor.fraction("stability")?,
+            phase: attractor.text("phase", WORD_BYTES_MAX)?.to_lowercase(),
+        },
+        drift: DriftParts {
+            sdi: metrics.fraction("sdi")?,
+            sv: metrics.fraction("sv")?,
+            pd: metrics.fraction("pd")?,
+            scr: Coherence::new(attractor.number("scr")?)
+                .ok_or_else(|| attractor.refuse("scr", "must be above 0 and at most 1"))?,
+        },
+        di: DriftIndex::new(metrics.number("di")?)
+            .ok_or_else(|| metrics.refuse("di", "must not be negative"))?,
+        memory_snapshot,
+        safety_flags: SafetyFlags {
+            aegida_status: flags.text("aegida_status", WORD_BYTES_MAX)?.to_owned(),
+            phase_lock: flags.flag("phase_lock")?,
+            recenter_active: flags.flag("recenter_active")?,
+        },
+    })
+}
+
+/// The members of one object and where it stands.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    members: &'a BTreeMap<String, Json>,
+    pointer: &'static str,
+    /// Whether unknown members are refused.
+    closed: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn refuse(&self, name: &str, problem: &str) -> Refusal {
+        let mut field = self.pointer.to_owned();
+        push_pointer(&mut field, name);
+        Refusal::malformed(&field, problem)
+    }
+
+    fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+        let unknown = self.members.keys().find(|name| !known.contains(&name.as_str()));
+        match unknown {
+            Some(name) if self.closed => Err(self.refuse(name, "unknown field")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn member(&self, name: &str) -> Result<&'a Json, Refusal> {
+        self.members.get(name).ok_or_else(|| self.refuse(name, "missing"))
+    }
+
+    fn object(&self, name: &str, pointer: &'static str) -> Result<Self, Refusal> {
+        let members =
+            self.member(name)?.as_object().ok_or_else(|| self.refuse(name, "must be an object"))?;
+        Ok(Self { members, pointer, closed: self.closed })
+    }
+
+    fn text(&self, name: &str, bytes_max: usize) -> Result<&'a str, Refusal> {
+        let text =
+            self.member(name)?.as_str().ok_or_else(|| self.refuse(name, "must be a string"))?;
+        if !is_text(text, bytes_max) {
+            let problem =
+                format!("must be 1 to {bytes_max} bytes of text without control characters");
+            return Err(self.refuse(name, &problem));
+        }
+        Ok(text)
+    }
+
+    fn digest(&self, name: &str) -> Result<String, Refusal> {
+        let text = self.text(name, TEXT_BYTES_MAX)?;
+        if !is_digest(text) {
+            return Err(self.refuse(name, "must be sha256: and 64 lower-case hex digits"));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn runtime_id(&self, name: &str) -> Result<RuntimeId, Refusal> {
+        RuntimeId::new(self.text(name, TEXT_BYTES_MAX)?)
+            .ok_or_else(|| self.refuse(name, "must be 1 to 64 of A-Z a-z 0-9 _ -"))
+    }
+
+    fn number(&self, name: &str) -> Result<f64, Refusal> {
+        self.member(name)?.as_f64().ok_or_else(|| self.refuse(name, "must be a number"))
+    }
+
+    fn fraction(&self, name: &str) -> Result<Fraction, Refusal> {
+        Fraction::new(self.number(name)?).ok_or_else(|| self.refuse(name, "must be from 0 to 1"))
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        self.member(name)?.as_bool().ok_or_else(|| self.refuse(name, "must be true or false"))
+    }
+}
