@@ -4,5 +4,7 @@
 //! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
 
 pub mod driver;
+pub mod deliver;
+pub mod telemetry;
 #[deny(clippy::disallowed_types)]
 pub mod protocol;

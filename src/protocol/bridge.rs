@@ -14,7 +14,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::canonical::Json;
-use super::drift::DriftIndex;
+use super::drift::{DriftIndex, Provenance};
 use super::gate::{Band, Reason, Verdict};
 use super::inbox::{Inbound, InboundLimits, Inbox, Peer};
 use super::judge::{Judge, Judgement, Policy};
@@ -111,6 +111,8 @@ pub enum Effect {
         token: u64,
         /// What to publish.
         packet: Sealed,
+        /// Where its drift metrics came from, for the header.
+        provenance: Provenance,
     },
     /// Publish a transition notice, if connected.
     Notify(Notice),
@@ -345,7 +347,7 @@ impl Bridge {
 
     /// The connection could not take a packet (its queue is full).
     pub fn not_sent(&mut self, now: Now, token: u64) {
-        self.outbox.not_sent(token);
+        self.outbox.not_sent(now.mono, token);
         self.settle(now);
     }
 
@@ -577,9 +579,9 @@ impl Bridge {
         self.advance_closing(now);
         self.subscribe();
         while self.may_send()
-            && let Some((token, packet)) = self.outbox.next(now.mono)
+            && let Some((token, packet, provenance)) = self.outbox.next(now.mono)
         {
-            self.effects.push(Effect::Publish { token, packet });
+            self.effects.push(Effect::Publish { token, packet, provenance });
         }
         self.collect(now);
     }

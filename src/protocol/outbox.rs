@@ -8,6 +8,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::Sealed;
 use super::view::PacketStatus;
@@ -17,6 +18,8 @@ use super::view::PacketStatus;
 pub const COOLDOWN_MIN: Duration = Duration::from_millis(100);
 /// Longest such wait.
 pub const COOLDOWN_MAX: Duration = Duration::from_secs(5);
+/// Wait after the connection's own queue was full.
+pub const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Every (report, target) pair that reached a lane, by how it ended. At any moment
 /// `reports = stored + superseded + held + throttled + revoked + failed + pending` (P8).
@@ -95,6 +98,7 @@ pub struct Settled {
 #[derive(Debug)]
 struct Entry {
     packet: Sealed,
+    provenance: Provenance,
     lane: usize,
     line: usize,
     attempts: u32,
@@ -192,12 +196,12 @@ impl Outbox {
     }
 
     /// Takes a sealed packet. The unsent packet that stood in this lane is superseded.
-    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed) {
+    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed, provenance: Provenance) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         slot.ledger.reports += 1;
         slot.ledger.pending += 1;
         slot.since_offer = Some(0);
-        let entry = Entry { packet, lane, line, attempts: 0, deadline: Duration::ZERO };
+        let entry = Entry { packet, provenance, lane, line, attempts: 0, deadline: Duration::ZERO };
         if let Some(older) = slot.unsent.replace(entry) {
             self.settle(&older, PacketStatus::Superseded, None);
         }
@@ -206,7 +210,7 @@ impl Outbox {
 
     /// The next packet to send with its token, or `None` when the window is full, the broker asked
     /// for a pause, or nothing waits. The caller counts on an outcome for every token.
-    pub fn next(&mut self, now: Duration) -> Option<(u64, Sealed)> {
+    pub fn next(&mut self, now: Duration) -> Option<(u64, Sealed, Provenance)> {
         if self.in_flight.len() >= self.window || now < self.cooldown_until {
             return None;
         }
@@ -220,16 +224,17 @@ impl Outbox {
             entry.deadline = now + self.ack_timeout;
             let token = self.next_token;
             self.next_token += 1;
-            let packet = entry.packet.clone();
+            let (packet, provenance) = (entry.packet.clone(), entry.provenance);
             self.in_flight.insert(token, entry);
-            return Some((token, packet));
+            return Some((token, packet, provenance));
         }
     }
 
-    /// The connection could not take a packet after all: it was not sent and waits again.
-    pub fn not_sent(&mut self, token: u64) {
+    /// The connection could not take a packet after all: it was not sent and waits again, a little.
+    pub fn not_sent(&mut self, now: Duration, token: u64) {
         if let Some(mut entry) = self.in_flight.remove(&token) {
             entry.attempts = entry.attempts.saturating_sub(1);
+            self.cooldown_until = now + FULL_PAUSE;
             self.retry(entry);
         }
     }

@@ -49,7 +49,7 @@ impl Bridge {
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
             .map(|peer| (peer.id.clone(), peer.export_snapshot))
             .collect();
-        self.fan_out(now, payload.as_ref(), &targets, judgement, &mut reply);
+        self.fan_out(now, payload.as_ref(), &targets, report, judgement, &mut reply);
         self.sum_up(payload.is_some(), &mut reply);
         reply
     }
@@ -59,6 +59,7 @@ impl Bridge {
         now: Now,
         payload: Option<&Payload>,
         targets: &[(RuntimeId, bool)],
+        report: &StateReport,
         judgement: &Judgement,
         reply: &mut ReportReply,
     ) {
@@ -83,7 +84,7 @@ impl Bridge {
                         };
                         match self.keyring.seal(clearance, &header, encoded, reply.seq) {
                             Ok(packet) => {
-                                self.outbox.offer(lane, line, packet);
+                                self.outbox.offer(lane, line, packet, report.drift.provenance);
                                 PacketStatus::Pending
                             }
                             Err(reason) => {

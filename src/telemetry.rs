@@ -1,0 +1,125 @@
+//! Log lines and metric names. Neither ever carries what a runtime said (P9).
+
+use std::fmt::Write as _;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object per line.
+    Json,
+    /// One line of text.
+    Text,
+}
+
+/// The log level is not one of the known words.
+#[derive(Debug, thiserror::Error)]
+#[error("log.level: {0}")]
+pub struct LogFault(String);
+
+/// Starts logging to standard error.
+///
+/// # Errors
+/// [`LogFault`] for a bad level, or when logging was started before.
+pub fn start_log(level: &str, format: LogFormat) -> Result<(), LogFault> {
+    // The client's own lines are about its internals; what matters of them comes as events.
+    let filter = EnvFilter::try_new(format!("{level},async_nats=off"))
+        .map_err(|error| LogFault(error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).try_init(),
+        LogFormat::Text => lines.with_target(false).try_init(),
+    }
+    .map_err(|error| LogFault(error.to_string()))
+}
+
+/// One labelled family of the exposition: name, help, label name, and its values.
+#[derive(Debug)]
+pub struct Family {
+    /// Metric name without the `driftgate_` prefix.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Label names; as many as each row has words.
+    pub labels: &'static [&'static str],
+    /// Label values and value.
+    pub rows: Vec<(Vec<String>, f64)>,
+    /// Whether it only ever rises.
+    pub is_counter: bool,
+}
+
+/// A distribution in seconds.
+#[derive(Debug)]
+pub struct Distribution {
+    /// Metric name without the `driftgate_` prefix.
+    pub name: &'static str,
+    /// One sentence.
+    pub help: &'static str,
+    /// Upper bounds of the buckets.
+    pub bounds: &'static [f64],
+    /// What was observed.
+    pub observed: Vec<f64>,
+}
+
+/// Everything that one scrape shows.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    /// Counters and gauges.
+    pub families: Vec<Family>,
+    /// Histograms.
+    pub distributions: Vec<Distribution>,
+}
+
+impl Exposition {
+    /// The OpenMetrics text.
+    #[must_use]
+    pub fn render(self) -> String {
+        let mut registry = Registry::with_prefix("driftgate");
+        for distribution in &self.distributions {
+            let histogram = Histogram::new(distribution.bounds.iter().copied());
+            distribution.observed.iter().for_each(|seconds| histogram.observe(*seconds));
+            registry.register(distribution.name, distribution.help, histogram);
+        }
+        registry.register_collector(Box::new(Families(self.families)));
+        let mut output = String::new();
+        if text::encode(&mut output, &registry).is_err() {
+            // Writing into a String does not fail; should a label ever be unencodable, say so.
+            let _ = writeln!(output, "# exposition failed");
+        }
+        output
+    }
+}
+
+#[derive(Debug)]
+struct Families(Vec<Family>);
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for family in &self.0 {
+            let kind = if family.is_counter {
+                ConstCounter::new(0.0_f64).metric_type()
+            } else {
+                ConstGauge::new(0.0_f64).metric_type()
+            };
+            let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
+            for (words, number) in &family.rows {
+                let labels: Vec<(&str, &str)> =
+                    family.labels.iter().copied().zip(words.iter().map(String::as_str)).collect();
+                let row = metric.encode_family(&labels)?;
+                if family.is_counter {
+                    ConstCounter::new(*number).encode(row)?;
+                } else {
+                    ConstGauge::new(*number).encode(row)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
