@@ -6,5 +6,6 @@
 pub mod driver;
 pub mod deliver;
 pub mod telemetry;
+pub mod profiles;
 #[deny(clippy::disallowed_types)]
 pub mod protocol;

@@ -1,0 +1,192 @@
+//! The named derivations, and the few cycles that they have to remember.
+//!
+//! Everything here is an estimate and is labelled so by its provenance. Motif words are kept as
+//! digests only: the words are lifted from prompts and replies and must not stay (P9).
+
+use std::collections::{BTreeSet, VecDeque};
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::super::drift::Fraction;
+use super::super::gate::Reason;
+use super::super::packet::Posture;
+use super::spec::Evidence;
+
+/// Cycles that the deviation of symbolic density is taken over (SPEC A11).
+const WINDOW_CYCLES: u64 = 5;
+/// How far back the retention index looks (SPEC section 4b).
+const RETENTION_CYCLES: u64 = 5;
+/// Moments remembered: this cycle's, and those that the two windows reach back to.
+const MOMENTS_MAX: usize = 6;
+/// Most motifs of one cycle that are looked at; runtimes report five.
+pub(super) const MOTIFS_MAX: usize = 64;
+
+/// Stability from here up means Stable (SRIP-02 sections 5 and 6).
+const STABILITY_STABLE: f64 = 0.75;
+/// Stability below this means Recenter (SRIP-02 section 5: PSI < 0.6 is recovery).
+const STABILITY_RECENTER: f64 = 0.6;
+
+/// A digest that stands for a word.
+pub(super) type Fingerprint = [u8; 8];
+
+/// The digest of one word.
+pub(super) fn fingerprint(word: &str) -> Fingerprint {
+    let digest = Sha256::digest(word.as_bytes());
+    let mut fingerprint = Fingerprint::default();
+    for (to, from) in fingerprint.iter_mut().zip(digest) {
+        *to = from;
+    }
+    fingerprint
+}
+
+/// UUIDv5 of an attractor's label and generation (SPEC section 4b). The label of a public runtime
+/// carries the name of its identity, so it does not travel itself.
+pub(super) fn attractor_uuid(label: &str, generation: Option<&str>) -> String {
+    let name = format!("driftgate:attractor\n{label}\n{}", generation.unwrap_or_default());
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
+}
+
+/// The posture that a stability names by SRIP-02's floors.
+pub(super) fn posture_of_stability(stability: Fraction) -> Posture {
+    match stability.value() {
+        number if number >= STABILITY_STABLE => Posture::Stable,
+        number if number < STABILITY_RECENTER => Posture::Recenter,
+        _ => Posture::Reflective,
+    }
+}
+
+/// Phase drift as a control posture: 0 when label and stability agree, else 1 (SPEC A12).
+pub(super) fn posture_mismatch(label: Posture, stability: Fraction) -> Option<Fraction> {
+    Fraction::new(if label == posture_of_stability(stability) { 0.0 } else { 1.0 })
+}
+
+/// `min(1, 2 sigma)` with the population's deviation, which for numbers in 0..=1 lies in 0..=0.5.
+/// `None` for fewer than two numbers: one number has no deviation, and zero would be an invention.
+fn symbolic_variance(densities: &[f64]) -> Option<Fraction> {
+    let count = f64::from(u32::try_from(densities.len()).ok().filter(|count| *count >= 2)?);
+    let mean = densities.iter().sum::<f64>() / count;
+    let variance = densities.iter().map(|density| (density - mean).powi(2)).sum::<f64>() / count;
+    Fraction::new((2.0 * variance.sqrt()).min(1.0))
+}
+
+/// `|now in base| / |base|`.
+fn overlap(base: &BTreeSet<Fingerprint>, now: &BTreeSet<Fingerprint>) -> Option<Fraction> {
+    let count = |length: usize| u32::try_from(length).ok().map(f64::from);
+    let shared = count(base.intersection(now).count())?;
+    Fraction::new(shared / count(base.len()).filter(|length| *length > 0.0)?)
+}
+
+/// What one report shows to the derivations.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observation {
+    pub(super) cycle: Option<u64>,
+    pub(super) density: Option<f64>,
+    pub(super) motifs: Option<BTreeSet<Fingerprint>>,
+    pub(super) generation: Option<String>,
+    pub(super) empty_reply: bool,
+    pub(super) sentinel: bool,
+}
+
+/// What follows from it and from the cycles before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Derived {
+    pub(super) sv: Option<Fraction>,
+    pub(super) retention: Option<Fraction>,
+    pub(super) untrusted: Option<Reason>,
+}
+
+#[derive(Clone, Debug)]
+struct Moment {
+    cycle: u64,
+    density: Option<f64>,
+    motifs: Option<BTreeSet<Fingerprint>>,
+    empty_reply: bool,
+}
+
+/// The cycles before this one, at most [`MOMENTS_MAX`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Memory {
+    moments: VecDeque<Moment>,
+    generation: Option<Fingerprint>,
+    /// Reports that are still no evidence because the attractor was replaced.
+    held: u32,
+}
+
+impl Memory {
+    /// Takes one report in and says what follows.
+    pub(super) fn observe(&mut self, seen: Observation, rules: &Evidence) -> Derived {
+        let newest = self.moments.back().map(|moment| moment.cycle);
+        let cycle = seen.cycle.unwrap_or_else(|| newest.map_or(0, |last| last.saturating_add(1)));
+        if newest == Some(cycle) {
+            return self.repeated(cycle, seen.empty_reply);
+        }
+        if newest.is_some_and(|last| cycle < last) {
+            // The runtime restarted: nothing of before compares with it.
+            *self = Self::default();
+        }
+        let untrusted = self.untrusted(cycle, &seen, rules);
+        self.moments.push_back(Moment {
+            cycle,
+            density: seen.density,
+            motifs: seen.motifs,
+            empty_reply: seen.empty_reply,
+        });
+        while self.moments.len() > MOMENTS_MAX {
+            self.moments.pop_front();
+        }
+        Derived { sv: self.variance(cycle), retention: self.retention(cycle), untrusted }
+    }
+
+    /// The same cycle again: it adds nothing, except that its reply may turn out to be empty.
+    fn repeated(&mut self, cycle: u64, empty_reply: bool) -> Derived {
+        if let Some(moment) = self.moments.back_mut() {
+            moment.empty_reply |= empty_reply;
+        }
+        Derived {
+            sv: self.variance(cycle),
+            retention: self.retention(cycle),
+            untrusted: Some(Reason::DuplicateCycle),
+        }
+    }
+
+    fn untrusted(&mut self, cycle: u64, seen: &Observation, rules: &Evidence) -> Option<Reason> {
+        let replaced = self.replaces(seen.generation.as_deref());
+        if replaced {
+            self.held = rules.generation_cycles;
+        }
+        let held = replaced || self.held > 0;
+        if !replaced {
+            self.held = self.held.saturating_sub(1);
+        }
+        let previous =
+            self.moments.back().filter(|moment| cycle.saturating_sub(moment.cycle) < WINDOW_CYCLES);
+        let alone = rules.needs_previous && previous.is_none();
+        let empty = seen.empty_reply || previous.is_some_and(|moment| moment.empty_reply);
+        if alone || empty || seen.sentinel {
+            Some(Reason::NoEvidence)
+        } else {
+            held.then_some(Reason::GenerationChange)
+        }
+    }
+
+    /// Whether the attractor is another one than before. The first one replaces nothing.
+    fn replaces(&mut self, generation: Option<&str>) -> bool {
+        let Some(now) = generation.map(fingerprint) else { return false };
+        self.generation.replace(now).is_some_and(|before| before != now)
+    }
+
+    fn variance(&self, cycle: u64) -> Option<Fraction> {
+        let recent = |moment: &&Moment| cycle.saturating_sub(moment.cycle) < WINDOW_CYCLES;
+        let densities: Vec<f64> =
+            self.moments.iter().filter(recent).filter_map(|moment| moment.density).collect();
+        symbolic_variance(&densities)
+    }
+
+    fn retention(&self, cycle: u64) -> Option<Fraction> {
+        let base_cycle = cycle.checked_sub(RETENTION_CYCLES)?;
+        let motifs =
+            |at: u64| self.moments.iter().find(|moment| moment.cycle == at)?.motifs.as_ref();
+        overlap(motifs(base_cycle)?, motifs(cycle)?)
+    }
+}

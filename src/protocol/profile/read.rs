@@ -1,0 +1,188 @@
+//! One field at a time: from JSON to a type that cannot be wrong, or a [`Malformed`] that names the
+//! field.
+
+use super::super::canonical::Json;
+use super::super::drift::{Coherence, DriftIndex, Fraction};
+use super::super::packet::TEXT_BYTES_MAX;
+use super::Malformed;
+use super::pointer::{Pointer, Pointers};
+use super::spec::Words;
+
+/// Highest cycle number, 2^53: the last whole number that every JSON reader keeps apart from its
+/// neighbours, and up to which a float converts exactly.
+const CYCLE_MAX: f64 = 9_007_199_254_740_992.0;
+/// Longest key of a document that an error repeats, in characters: a key may hold anything.
+const KEY_CHARS_MAX: usize = 64;
+/// What an attractor id must be, for error messages.
+pub(super) const ID_RULE: &str = "must be 1 to 256 bytes of text without control characters";
+
+/// What every malformed report is made with.
+pub(super) fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Malformed {
+    Malformed { field: field.into(), problem: problem.into() }
+}
+
+/// Whether `text` may be an attractor id ([`ID_RULE`]).
+pub(super) fn is_id(text: &str) -> bool {
+    (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// A pointer to `key` inside `object`, for errors: escaped, without control characters, bounded.
+pub(super) fn member(object: &str, key: &str) -> String {
+    let key: String = key
+        .chars()
+        .take(KEY_CHARS_MAX)
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect();
+    format!("{object}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+fn kind(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a boolean",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+fn wrong(pointer: &Pointer, expected: &str, json: &Json) -> Malformed {
+    malformed(pointer.as_str(), format!("must be {expected}, is {}", kind(json)))
+}
+
+/// Finds a number and gives it to `accept`.
+fn number<T>(
+    document: &Json,
+    from: Option<&Pointers>,
+    rule: &str,
+    accept: impl Fn(f64) -> Option<T>,
+) -> Result<Option<T>, Malformed> {
+    match from.and_then(|from| from.find(document)) {
+        None => Ok(None),
+        Some((pointer, Json::Number(number))) => accept(*number)
+            .map(Some)
+            .ok_or_else(|| malformed(pointer.as_str(), format!("must be {rule}, is {number}"))),
+        Some((pointer, other)) => Err(wrong(pointer, "a number", other)),
+    }
+}
+
+pub(super) fn fraction(
+    document: &Json,
+    from: Option<&Pointers>,
+) -> Result<Option<Fraction>, Malformed> {
+    number(document, from, "between 0 and 1", Fraction::new)
+}
+
+pub(super) fn coherence(
+    document: &Json,
+    from: Option<&Pointers>,
+) -> Result<Option<Coherence>, Malformed> {
+    number(document, from, "above 0 and at most 1", Coherence::new)
+}
+
+pub(super) fn index(
+    document: &Json,
+    from: Option<&Pointers>,
+) -> Result<Option<DriftIndex>, Malformed> {
+    number(document, from, "0 or more", DriftIndex::new)
+}
+
+pub(super) fn cycle(document: &Json, from: Option<&Pointers>) -> Result<Option<u64>, Malformed> {
+    number(document, from, "a whole number from 0 to 2^53", whole)
+}
+
+fn whole(number: f64) -> Option<u64> {
+    let in_range = (0.0..=CYCLE_MAX).contains(&number) && number.trunc() >= number;
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        reason = "whole, not negative and at most 2^53, as the line above has made sure"
+    )]
+    in_range.then_some(number as u64)
+}
+
+pub(super) fn flag(document: &Json, from: Option<&Pointers>) -> Result<bool, Malformed> {
+    match from.and_then(|from| from.find(document)) {
+        None => Ok(false),
+        Some((_, Json::Bool(flag))) => Ok(*flag),
+        Some((pointer, other)) => Err(wrong(pointer, "true or false", other)),
+    }
+}
+
+pub(super) fn text<'a>(document: &'a Json, from: &Pointers) -> Result<Option<&'a str>, Malformed> {
+    match from.find(document) {
+        None => Ok(None),
+        Some((_, Json::String(text))) => Ok(Some(text)),
+        Some((pointer, other)) => Err(wrong(pointer, "a string", other)),
+    }
+}
+
+/// An attractor id or label.
+pub(super) fn id<'a>(document: &'a Json, from: &Pointers) -> Result<Option<&'a str>, Malformed> {
+    match from.find(document) {
+        Some((pointer, Json::String(id))) if !is_id(id) => {
+            Err(malformed(pointer.as_str(), ID_RULE))
+        }
+        Some(_) | None => text(document, from),
+    }
+}
+
+/// A word of a vocabulary as it was found.
+pub(super) enum Word<'a, T> {
+    /// There is none.
+    Absent,
+    /// Its meaning.
+    Known(T),
+    /// Nobody knows the word that stands here.
+    Unknown(&'a Pointer),
+}
+
+impl<T> Word<'_, T> {
+    /// The meaning, where a word outside the vocabulary is an error.
+    pub(super) fn closed(self, vocabulary: &str) -> Result<Option<T>, Malformed> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Known(meaning) => Ok(Some(meaning)),
+            Self::Unknown(pointer) => {
+                Err(malformed(pointer.as_str(), format!("must be one of {vocabulary}")))
+            }
+        }
+    }
+}
+
+/// Reads a word: the profile's table first, then the specification's own words.
+pub(super) fn word<'a, T: Clone>(
+    document: &Json,
+    words: Option<&'a Words<T>>,
+    known: impl Fn(&str) -> Option<T>,
+) -> Result<Word<'a, T>, Malformed> {
+    let Some(words) = words else { return Ok(Word::Absent) };
+    let (pointer, word) = match words.from.find(document) {
+        None => return Ok(Word::Absent),
+        Some((pointer, Json::String(word))) => (pointer, word.to_ascii_lowercase()),
+        Some((pointer, other)) => return Err(wrong(pointer, "a string", other)),
+    };
+    let meaning = words.map.get(&word).cloned().or_else(|| known(&word));
+    Ok(meaning.or_else(|| words.otherwise.clone()).map_or(Word::Unknown(pointer), Word::Known))
+}
+
+/// Words of a list, of which the first `limit` are looked at.
+pub(super) fn list<'a>(
+    document: &'a Json,
+    from: &Pointers,
+    limit: usize,
+) -> Result<Option<Vec<&'a str>>, Malformed> {
+    let (pointer, items) = match from.find(document) {
+        None => return Ok(None),
+        Some((pointer, Json::Array(items))) => (pointer, items),
+        Some((pointer, other)) => return Err(wrong(pointer, "an array of strings", other)),
+    };
+    let words = items.iter().take(limit).map(|item| {
+        let Json::String(word) = item else {
+            return Err(malformed(pointer.as_str(), "must be an array of strings"));
+        };
+        Ok(word.as_str())
+    });
+    words.collect::<Result<_, _>>().map(Some)
+}
