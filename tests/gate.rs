@@ -1,0 +1,273 @@
+//! The gate against an independent oracle: every state x every band x every flag, to the depth that
+//! covers all pairs of transitions (P3, P6). The oracle below is written from DESIGN section 2, row
+//! by row, and shares no code with `gate.rs`.
+
+use driftgate::protocol::drift::{Criticals, DriftIndex};
+use driftgate::protocol::gate::{Band, Gate, Reason, Sample, ThresholdFault, Thresholds};
+use driftgate::protocol::packet::Posture;
+
+/// Index values at, just under and just over each mark.
+const INDICES: [f64; 10] = [
+    0.0,
+    0.3,
+    0.449_999_999_999_999_9,
+    0.45,
+    0.499_999_999_999_999_9,
+    0.5,
+    0.599_999_999_999_999_9,
+    0.6,
+    0.7,
+    1e300,
+];
+const POSTURES: [Posture; 4] =
+    [Posture::Stable, Posture::Unknown, Posture::Reflective, Posture::Recenter];
+
+#[derive(Clone, Debug)]
+enum Act {
+    Sample(Sample),
+    Silence,
+    TooLong,
+    Isolate,
+    Release,
+}
+
+fn criticals(is_critical: bool) -> Criticals {
+    Criticals { sdi: is_critical, ..Criticals::default() }
+}
+
+fn samples() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let indices = INDICES.iter().map(|di| DriftIndex::new(*di)).chain([None]);
+    for di in indices {
+        for posture in POSTURES {
+            for untrusted in [None, Some(Reason::NoEvidence)] {
+                for (critical, collapse, nominal) in [
+                    (false, false, true),
+                    (true, false, true),
+                    (false, true, true),
+                    (false, false, false),
+                ] {
+                    samples.push(Sample {
+                        di,
+                        posture,
+                        criticals: criticals(critical),
+                        collapse,
+                        untrusted,
+                        nominal,
+                    });
+                }
+            }
+        }
+    }
+    samples
+}
+
+fn acts() -> Vec<Act> {
+    let mut acts: Vec<Act> = samples().into_iter().map(Act::Sample).collect();
+    acts.extend([Act::Silence, Act::TooLong, Act::Isolate, Act::Release]);
+    acts
+}
+
+/// DESIGN section 2, written as the table is written: the first row that applies gives the band.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Oracle {
+    band: Band,
+    held: bool,
+}
+
+impl Oracle {
+    fn after(self, act: &Act) -> Self {
+        let sample = match act {
+            Act::Silence => return self.at_least(Band::Blocked),
+            Act::TooLong => return self.at_least(Band::Isolated),
+            Act::Isolate => return Self { band: Band::Isolated, held: true },
+            Act::Release => return Self { held: false, ..self },
+            Act::Sample(sample) => sample,
+        };
+        if self.held {
+            return self;
+        }
+        let di = sample.di.map(|di| di.value());
+        let isolates = di.is_some_and(|di| di >= 0.6)
+            || sample.posture == Posture::Recenter
+            || sample.collapse;
+        let is_critical = sample.criticals != Criticals::default();
+        let blocks = di.is_none_or(|di| di >= 0.5)
+            || sample.posture != Posture::Stable
+            || sample.untrusted.is_some()
+            || is_critical
+            || !sample.nominal;
+        let reopens = di.is_some_and(|di| di < 0.45) && !isolates && !blocks;
+        let band = match self.band {
+            Band::Isolated if reopens => Band::Open,
+            Band::Isolated => Band::Isolated,
+            _ if isolates => Band::Isolated,
+            Band::Blocked if reopens => Band::Open,
+            Band::Blocked => Band::Blocked,
+            Band::Open | Band::Caution if blocks => Band::Blocked,
+            Band::Open | Band::Caution if reopens => Band::Open,
+            Band::Open | Band::Caution => Band::Caution,
+        };
+        Self { band, held: false }
+    }
+
+    fn at_least(self, band: Band) -> Self {
+        Self { band: self.band.max(band), ..self }
+    }
+}
+
+fn apply(gate: Gate, act: &Act) -> Gate {
+    match act {
+        Act::Sample(sample) => gate.step(sample, &Thresholds::default(), 1).0,
+        Act::Silence => gate.tighten(Band::Blocked, Reason::Stale).0,
+        Act::TooLong => gate.tighten(Band::Isolated, Reason::BlockedTooLong).0,
+        Act::Isolate => gate.hold(true).0,
+        Act::Release => gate.hold(false).0,
+    }
+}
+
+/// A shortest list of acts into every state, from the start.
+fn ways_in() -> Vec<(Vec<Act>, Oracle)> {
+    let good = sample(Some(0.1), Posture::Stable);
+    let to = |acts: Vec<Act>, band, held| (acts, Oracle { band, held });
+    vec![
+        to(vec![], Band::Blocked, false),
+        to(vec![Act::Sample(good.clone())], Band::Open, false),
+        to(
+            vec![Act::Sample(good), Act::Sample(sample(Some(0.46), Posture::Stable))],
+            Band::Caution,
+            false,
+        ),
+        to(vec![Act::Sample(sample(Some(0.6), Posture::Stable))], Band::Isolated, false),
+        to(vec![Act::Isolate], Band::Isolated, true),
+    ]
+}
+
+fn sample(di: Option<f64>, posture: Posture) -> Sample {
+    Sample {
+        di: di.and_then(DriftIndex::new),
+        posture,
+        criticals: Criticals::default(),
+        collapse: false,
+        untrusted: None,
+        nominal: true,
+    }
+}
+
+#[test]
+fn p3_the_gate_agrees_with_the_table_on_every_pair_of_transitions() {
+    let acts = acts();
+    let mut steps = 0_u64;
+    for (way_in, state) in ways_in() {
+        let gate = way_in.iter().fold(Gate::new(false), apply);
+        assert_eq!(gate.band(), state.band, "way in: {way_in:?}");
+        for first in &acts {
+            let (after_first, expected_first) = (apply(gate, first), state.after(first));
+            assert_eq!(
+                (after_first.band(), after_first.operator_hold()),
+                (expected_first.band, expected_first.held),
+                "{state:?} then {first:?}"
+            );
+            for second in &acts {
+                let (after, expected) = (apply(after_first, second), expected_first.after(second));
+                assert_eq!(
+                    (after.band(), after.operator_hold()),
+                    (expected.band, expected.held),
+                    "{state:?} then {first:?} then {second:?}"
+                );
+                steps += 1;
+            }
+        }
+    }
+    println!("{steps} pairs of transitions compared with the oracle");
+    assert!(steps > 500_000, "the model shrank: {steps}");
+}
+
+#[test]
+fn p6_it_starts_closed_and_an_operators_hold_outlives_a_restart() {
+    assert_eq!(Gate::new(false).band(), Band::Blocked);
+    assert_eq!(Gate::new(true).band(), Band::Isolated);
+    assert!(Gate::new(true).operator_hold());
+}
+
+#[test]
+fn p3_release_never_opens_by_itself() {
+    let released = Gate::new(true).hold(false).0;
+    assert_eq!(released.band(), Band::Isolated);
+    let caution = sample(Some(0.46), Posture::Stable);
+    let still = released.step(&caution, &Thresholds::default(), 1).0;
+    assert_eq!(still.band(), Band::Isolated);
+    let good = sample(Some(0.44), Posture::Stable);
+    assert_eq!(still.step(&good, &Thresholds::default(), 1).0.band(), Band::Open);
+}
+
+#[test]
+fn p3_dwell_asks_for_good_reports_in_a_row() {
+    let good = sample(Some(0.1), Posture::Stable);
+    let near = sample(Some(0.46), Posture::Stable);
+    let step = |gate: Gate, sample: &Sample| gate.step(sample, &Thresholds::default(), 3).0;
+    let gate = step(step(Gate::new(false), &good), &good);
+    assert_eq!(gate.band(), Band::Blocked);
+    let interrupted = step(gate, &near);
+    assert_eq!(step(step(interrupted, &good), &good).band(), Band::Blocked);
+    assert_eq!(step(gate, &good).band(), Band::Open);
+}
+
+#[test]
+fn every_closing_reason_is_named() {
+    let cases = [
+        (sample(Some(0.5), Posture::Stable), Reason::DiBlock),
+        (sample(Some(0.6), Posture::Stable), Reason::DiIsolate),
+        (sample(Some(0.1), Posture::Reflective), Reason::PostureReflective),
+        (sample(Some(0.1), Posture::Recenter), Reason::PostureRecenter),
+        (sample(Some(0.1), Posture::Unknown), Reason::PostureUnknown),
+        (sample(None, Posture::Stable), Reason::Incomplete),
+        (Sample::absent(Reason::Invalid), Reason::Invalid),
+        (Sample { nominal: false, ..sample(Some(0.1), Posture::Stable) }, Reason::SafetyStatus),
+        (Sample { collapse: true, ..sample(Some(0.1), Posture::Stable) }, Reason::Collapse),
+        (
+            Sample { criticals: criticals(true), ..sample(Some(0.1), Posture::Stable) },
+            Reason::SdiCritical,
+        ),
+    ];
+    for (closing, reason) in cases {
+        let (gate, _) =
+            Gate::new(false).step(&sample(Some(0.1), Posture::Stable), &Thresholds::default(), 1);
+        let (after, verdict) = gate.step(&closing, &Thresholds::default(), 1);
+        assert!(after.band().is_closed(), "{closing:?}");
+        assert!(verdict.reasons.contains(&reason), "{closing:?}: {:?}", verdict.reasons);
+        assert_eq!(verdict.from, Band::Open);
+    }
+}
+
+#[test]
+fn thresholds_tighten_and_never_loosen() {
+    assert!(Thresholds::new(0.45, 0.5, 0.6).is_ok());
+    assert!(Thresholds::new(0.3, 0.3, 0.3).is_ok());
+    for (reopen, block, isolate) in [
+        (0.451, 0.5, 0.6),
+        (0.45, 0.501, 0.6),
+        (0.45, 0.5, 0.601),
+        (f64::NAN, 0.5, 0.6),
+        (0.0, 0.5, 0.6),
+    ] {
+        assert!(
+            matches!(Thresholds::new(reopen, block, isolate), Err(ThresholdFault::Loosened(_))),
+            "{reopen} {block} {isolate}"
+        );
+    }
+    assert_eq!(Thresholds::new(0.45, 0.4, 0.6), Err(ThresholdFault::Unordered));
+    assert_eq!(Thresholds::new(0.2, 0.4, 0.3), Err(ThresholdFault::Unordered));
+}
+
+#[test]
+fn p1_a_clearance_exists_only_while_the_gate_is_not_closed() {
+    for (way_in, state) in ways_in() {
+        let gate = way_in.iter().fold(Gate::new(false), apply);
+        for sample in samples() {
+            let (after, verdict) = gate.step(&sample, &Thresholds::default(), 1);
+            let cleared = verdict.clear(&Thresholds::default()).is_some();
+            assert_eq!(cleared, !after.band().is_closed(), "{state:?} then {sample:?}");
+        }
+    }
+}
