@@ -15,7 +15,10 @@ fn vectors(text: &str) -> Value {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 #[test]
@@ -82,12 +85,8 @@ fn tokens_of_both_algorithms_are_those_of_the_foreign_program() {
     let vectors = vectors(include_str!("vectors/packets.json"));
     let seq: u64 = vectors["seq"].as_str().unwrap().parse().unwrap();
     for (name, key_id) in [("golden hmac", "k1"), ("golden ed25519", "planner")] {
-        let case = vectors["cases"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|case| case["name"] == name)
-            .unwrap();
+        let case =
+            vectors["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap();
         let packet: Value = vectors_of_wire(case);
         let key = &vectors["keys"][key_id];
         let material = match key["secret_hex"].as_str() {

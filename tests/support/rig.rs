@@ -1,0 +1,186 @@
+//! A bridge with a stepped clock and no world around it.
+
+#![allow(dead_code, reason = "each test file uses its part of the rig")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use driftgate::protocol::bridge::{Bridge, Effect, Memory, Settings};
+use driftgate::protocol::canonical::Json;
+use driftgate::protocol::inbox::Peer;
+use driftgate::protocol::judge::Policy;
+use driftgate::protocol::keyring::{KeyMaterial, Keyring};
+use driftgate::protocol::packet::{AttractorType, RuntimeId};
+use driftgate::protocol::profile::{Options, Translator};
+use driftgate::protocol::seal::Sealed;
+use driftgate::protocol::time::{Now, Timestamp};
+use driftgate::protocol::view::ReportReply;
+
+/// 2026-01-01T00:00:00Z.
+pub(crate) const EPOCH_MS: i64 = 1_767_225_600_000;
+
+pub(crate) fn id(text: &str) -> RuntimeId {
+    RuntimeId::new(text).expect("a valid id")
+}
+
+pub(crate) fn peer(text: &str) -> Peer {
+    Peer {
+        id: id(text),
+        export_state: true,
+        import_state: true,
+        export_snapshot: true,
+        key_id: None,
+        expires: None,
+    }
+}
+
+pub(crate) fn settings(me: &str, peers: &[&str]) -> Settings {
+    Settings {
+        runtime_id: id(me),
+        attractor_type: Some(AttractorType::Symbolic),
+        peers: peers.iter().map(|text| (id(text), peer(text))).collect(),
+        policy: Policy::default(),
+        caution_every: 3,
+        caution_blocks: false,
+        blocked_inbound_hold: false,
+        stale_after: Duration::from_secs(120),
+        silence_isolates_after: None,
+        isolate_after: None,
+        barrier_timeout: Duration::from_secs(2),
+        reply_timeout: Duration::from_secs(2),
+        ack_timeout: Duration::from_secs(5),
+        window: 256,
+        packet_max_age: Duration::from_secs(300),
+        clock_skew_max: Duration::from_secs(30),
+    }
+}
+
+pub(crate) fn keyring() -> Keyring {
+    let key = KeyMaterial::hmac_secret(&[7; 32]).expect("32 bytes");
+    Keyring::new([("k1".to_owned(), key)], Some("k1")).expect("a ring")
+}
+
+pub(crate) fn translator() -> Translator {
+    let profile = driftgate::profiles::load("srip-05").expect("the native profile");
+    Translator::new(profile, Options::default())
+}
+
+/// A native report whose formula index is `di` with coherence 1: all three parts equal `di`, so
+/// that no critical mark is passed below 0.45 and the index decides alone up to there.
+pub(crate) fn report(cycle: u64, di: f64) -> Json {
+    report_in(cycle, di, "stable")
+}
+
+/// The same in another phase.
+pub(crate) fn report_in(cycle: u64, di: f64, phase: &str) -> Json {
+    // Parts that stay under their own critical marks for any index the tests use: the sum is spread
+    // as SDI 0.55, SV 0.65, PD 0.45 at most, and coherence shrinks only when that is not enough.
+    let sum = 3.0 * di;
+    let sdi = sum.min(0.55);
+    let sv = (sum - sdi).min(0.65);
+    let pd = (sum - sdi - sv).clamp(0.0, 0.45);
+    let scr = if di > 0.0 { ((sdi + sv + pd) / (3.0 * di)).min(1.0) } else { 1.0 };
+    let text = format!(
+        r#"{{"cycle": {cycle},
+            "attractor_state": {{"id": "a-1", "type": "symbolic", "stability": 0.91,
+                                 "phase": "{phase}", "scr": {scr}}},
+            "drift_metrics": {{"sdi": {sdi}, "sv": {sv}, "pd": {pd}, "di": {di}}}}}"#
+    );
+    Json::parse(text.as_bytes()).expect("a report")
+}
+
+/// One bridge and its clock.
+pub(crate) struct Rig {
+    pub(crate) bridge: Bridge,
+    pub(crate) now: Now,
+    pub(crate) cycle: u64,
+    /// Everything it asked for since the last look.
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Rig {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self::with(settings, Memory::default())
+    }
+
+    pub(crate) fn with(settings: Settings, memory: Memory) -> Self {
+        let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
+        let bridge = Bridge::new(settings, keyring(), translator(), memory, now);
+        Self { bridge, now, cycle: 0, effects: Vec::new() }
+    }
+
+    /// Connected to three targets, nothing reported yet.
+    pub(crate) fn connected() -> Self {
+        let mut rig = Self::new(settings("planner", &["critic", "monitor", "scribe"]));
+        rig.bridge.connected(rig.now);
+        rig.look();
+        rig
+    }
+
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now.mono += time;
+        self.now.wall = self.now.wall.plus(time);
+        self.bridge.tick(self.now);
+        self.look();
+    }
+
+    /// Reports the next cycle and returns its sequence number.
+    pub(crate) fn report(&mut self, di: f64) -> u64 {
+        self.report_in(di, "stable")
+    }
+
+    pub(crate) fn report_in(&mut self, di: f64, phase: &str) -> u64 {
+        self.cycle += 1;
+        let document = report_in(self.cycle, di, phase);
+        let seq = self.bridge.report(self.now, &document).expect("a good report");
+        self.look();
+        seq
+    }
+
+    pub(crate) fn look(&mut self) {
+        self.effects.extend(self.bridge.take_effects());
+        assert!(self.bridge.is_balanced(), "the books do not add up");
+    }
+
+    /// Packets it asked to publish since the last call, with their tokens.
+    pub(crate) fn published(&mut self) -> Vec<(u64, Sealed)> {
+        self.look();
+        let mut published = Vec::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Publish { token, packet, .. } => {
+                published.push((*token, packet.clone()));
+                false
+            }
+            _ => true,
+        });
+        published
+    }
+
+    /// Replies since the last call.
+    pub(crate) fn answers(&mut self) -> BTreeMap<u64, ReportReply> {
+        self.look();
+        let mut answers = BTreeMap::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Answer { seq, reply } => {
+                answers.insert(*seq, (**reply).clone());
+                false
+            }
+            _ => true,
+        });
+        answers
+    }
+
+    /// Echoes it asked for since the last call.
+    pub(crate) fn confirms(&mut self) -> Vec<u64> {
+        self.look();
+        let mut ids = Vec::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Confirm(id) => {
+                ids.push(*id);
+                false
+            }
+            _ => true,
+        });
+        ids
+    }
+}
