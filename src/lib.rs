@@ -5,6 +5,7 @@
 
 pub mod driver;
 pub mod deliver;
+pub mod nats;
 pub mod telemetry;
 pub mod profiles;
 #[deny(clippy::disallowed_types)]

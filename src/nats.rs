@@ -1,0 +1,34 @@
+//! NATS: connecting, subjects, publishing, consuming, provisioning.
+//!
+//! It knows NATS and not what a packet means: the bytes come sealed from `protocol`, the decision
+//! what may leave comes from the driver, and so does every decision to connect again. The driver
+//! owns at most one [`link::Link`], which is one TCP connection's life and nothing longer.
+//!
+//! What is deliberately absent:
+//! - **Reconnecting.** async-nats would do it alone and then flush what it had queued, also what
+//!   the gate has revoked since (P5). A link ends; a new one is the driver's decision, paced by
+//!   [`backoff::backoff`].
+//! - **Requests on the link.** `Client::request` and `jetstream::Context::publish` share an inbox
+//!   subscription that lasts as long as the client, which [`link::Link::unsubscribe_all`] could not
+//!   remove (P4), and keep an entry for every answer that never comes. Acknowledgements,
+//!   barriers and pulled messages have subscriptions of our own instead, and provisioning
+//!   ([`assets`]) has a short connection of its own.
+//! - **A retry.** An unanswered publish has an unknown outcome; whether it is published again,
+//!   superseded or revoked is for the driver.
+//!
+//! Modules in reading order, each using only those below it.
+
+pub mod assets;
+mod wanted;
+pub mod link;
+mod pump;
+mod pull;
+mod session;
+pub mod ack;
+pub mod inbound;
+pub mod headers;
+pub mod settings;
+pub mod subject;
+pub mod backoff;
+
+pub use async_nats::{HeaderMap, Subject};

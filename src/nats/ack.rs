@@ -1,0 +1,103 @@
+//! What the broker says to a JetStream publish: stored, or why not.
+//!
+//! Only such an answer counts. No answer is no outcome; deadlines are the driver's.
+
+use async_nats::{Message, StatusCode};
+
+/// JetStream error "too many requests": the stream's ingest queue is full.
+const ERR_TOO_MANY_REQUESTS: u32 = 10_167;
+/// JetStream error "message size exceeds maximum allowed".
+const ERR_MESSAGE_TOO_LARGE: u32 = 10_054;
+
+/// A packet that is on the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place on the stream.
+    pub stream_seq: u64,
+    /// The stream already held this message id. At the first try that is an alarm: somebody used
+    /// our id (DESIGN section 3 "Headers").
+    pub duplicate: bool,
+}
+
+/// Why a publish is not stored, as far as the broker or the client said.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishFault {
+    /// The broker is overloaded: slow down and try again.
+    #[error("the stream takes no more for the moment: {0}")]
+    Busy(String),
+    /// Our side: the link's acknowledgement subscription is closed, so nothing was sent.
+    #[error("not sent: the acknowledgement subscription is closed")]
+    Deaf,
+    /// The answer cannot be read; the outcome is unknown.
+    #[error("the broker's acknowledgement cannot be read")]
+    Malformed,
+    /// The stream is missing or has no leader.
+    #[error("no stream answers on the subject")]
+    NoResponders,
+    /// The broker's own words: a limit, a setting.
+    #[error("the broker refused ({err_code}): {description}")]
+    Refused {
+        /// HTTP-like class.
+        code: u16,
+        /// JetStream error number.
+        err_code: u32,
+        /// Description.
+        description: String,
+    },
+    /// Larger than the server or the stream takes. Nothing was stored.
+    #[error("the message is larger than the broker takes")]
+    TooLarge,
+    /// Our side: not a subject that can be published to; nothing was sent.
+    #[error("not a subject to publish to")]
+    Unpublishable,
+    /// Stored, but on a stream that is not ours: the promise of `stream_out` is broken.
+    #[error("stored on the stream {0:?}, which is not the one configured")]
+    WrongStream(String),
+}
+
+#[derive(serde::Deserialize)]
+struct Answer {
+    #[serde(default)]
+    stream: String,
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<ApiError>,
+}
+
+/// The error object of every JetStream answer.
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct ApiError {
+    #[serde(default)]
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) err_code: u32,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+/// Reads the answer to a publish that should end on `stream`.
+pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, PublishFault> {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(PublishFault::NoResponders);
+    }
+    let answer: Answer =
+        serde_json::from_slice(&message.payload).map_err(|_| PublishFault::Malformed)?;
+    if let Some(ApiError { code, err_code, description }) = answer.error {
+        return Err(match (code, err_code) {
+            (429, _) | (_, ERR_TOO_MANY_REQUESTS) => PublishFault::Busy(description),
+            (_, ERR_MESSAGE_TOO_LARGE) => PublishFault::TooLarge,
+            _ => PublishFault::Refused { code, err_code, description },
+        });
+    }
+    match answer {
+        Answer { stream: named, .. } if named != stream => Err(if named.is_empty() {
+            PublishFault::Malformed
+        } else {
+            PublishFault::WrongStream(named)
+        }),
+        Answer { seq: 0, .. } => Err(PublishFault::Malformed),
+        Answer { seq, duplicate, .. } => Ok(Stored { stream_seq: seq, duplicate }),
+    }
+}

@@ -1,0 +1,102 @@
+//! The headers of DESIGN section 3 ("Headers on packets"), written and read.
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::protocol::drift::Provenance;
+
+/// JetStream deduplication id: checksum, colon, seq.
+const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
+const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
+const LINK: HeaderName = HeaderName::from_static("Link");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const DRIFT_SOURCE: HeaderName = HeaderName::from_static("Driftgate-Drift-Source");
+const REASON: HeaderName = HeaderName::from_static("Driftgate-Reason");
+
+/// Longest inbound header value that is handed over, in bytes: ours are far shorter, and a longer
+/// one is treated as absent.
+pub const HEADER_BYTES_MAX: usize = 256;
+
+/// What the headers of one packet are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketHeaders<'a> {
+    /// `sha256:` and 64 hex digits.
+    pub checksum: &'a str,
+    /// The `seq` of the integrity token.
+    pub seq: u64,
+    /// IRI of the JSON-LD context.
+    pub context: &'a str,
+    /// W3C trace context of the report, when the runtime sent one.
+    pub traceparent: Option<&'a str>,
+    /// Where the drift metrics came from.
+    pub drift_source: Provenance,
+}
+
+impl PacketHeaders<'_> {
+    /// The headers to publish with. A value that cannot be a header (a line break in a
+    /// `traceparent`) is left out rather than sent broken.
+    #[must_use]
+    pub fn to_headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        add(&mut headers, MESSAGE_ID, &format!("{}:{}", self.checksum, self.seq));
+        headers.insert(CONTENT_TYPE, "application/ld+json");
+        let link = format!("<{}>; rel=\"http://www.w3.org/ns/json-ld#context\"", self.context);
+        add(&mut headers, LINK, &link);
+        if let Some(traceparent) = self.traceparent.filter(|text| is_traceparent(text)) {
+            add(&mut headers, TRACEPARENT, traceparent);
+        }
+        add(&mut headers, DRIFT_SOURCE, self.drift_source.word());
+        headers
+    }
+}
+
+/// The header of quarantined bytes: why they were refused.
+#[must_use]
+pub fn quarantine(reason: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    add(&mut headers, REASON, reason);
+    headers
+}
+
+fn add(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = text.parse::<HeaderValue>() {
+        headers.insert(name, value);
+    }
+}
+
+/// Whether `text` is a W3C `traceparent` of version 00.
+fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let mut parts = text.split('-');
+    let mut next_is =
+        |len: usize| parts.next().is_some_and(|part| part.len() == len && is_hex(part));
+    next_is(2) && next_is(32) && next_is(16) && next_is(2) && parts.next().is_none()
+}
+
+/// The headers of an inbound packet that anyone reads. Unproven: whoever published wrote them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboundHeaders {
+    /// `Nats-Msg-Id`.
+    pub message_id: Option<String>,
+    /// `traceparent`, if well formed.
+    pub traceparent: Option<String>,
+    /// `Driftgate-Drift-Source`.
+    pub drift_source: Option<String>,
+}
+
+impl InboundHeaders {
+    /// Reads what is known; everything else is left behind.
+    #[must_use]
+    pub fn of(headers: Option<&HeaderMap>) -> Self {
+        let text = |name: HeaderName| {
+            let value = headers?.get(name)?.as_str();
+            (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
+        };
+        Self {
+            message_id: text(MESSAGE_ID),
+            traceparent: text(TRACEPARENT).filter(|text| is_traceparent(text)),
+            drift_source: text(DRIFT_SOURCE),
+        }
+    }
+}

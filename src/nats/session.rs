@@ -1,0 +1,243 @@
+//! One connection on a thread of its own: the way to be sure that it is gone.
+//!
+//! async-nats keeps the socket in a task that it spawns. Dropping every `Client` lets that task
+//! flush first, and a broken connection is opened again and everything queued is sent then. Here
+//! the task lives in a runtime that holds nothing else. Ending the session drops the runtime, and
+//! with it the task, its queues and the socket, whatever state they were in.
+//!
+//! **The limit.** Bytes that the kernel has taken are out of reach: closing the socket sends what
+//! its send buffer still holds, and what the server's own receive buffer holds will be read by the
+//! server. Resetting instead of closing (`SO_LINGER` 0) would discard our send buffer, but
+//! async-nats owns the socket and shows neither it nor its descriptor, and borrowing a
+//! descriptor by number is `unsafe`. So a stalled broker that comes back may read packets that
+//! were handed to the kernel while the gate was open, at most the driver's window of them; it
+//! never reads one that was published later.
+
+use std::collections::hash_map::RandomState;
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::settings::{ServerUrl, Settings, UnreadableSecret};
+
+/// Stack of a session's thread, in bytes: a TLS handshake in a debug build needs some hundred KiB.
+/// Only touched pages are resident.
+const STACK_BYTES: usize = 1024 * 1024;
+/// Threads for DNS and certificate files of one session.
+const BLOCKING_THREADS_MAX: usize = 2;
+/// How long such a thread stays when idle: it is needed while connecting only.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_millis(500);
+/// Messages that one subscription holds while we do not read: above what can be under way, which is
+/// the driver's window of 256 acknowledgements or two pull requests of 256.
+const SUBSCRIPTION_LEN_MAX: usize = 2048;
+/// Server events that wait to be read; more are only a louder repetition.
+const NOTICES_LEN_MAX: usize = 64;
+/// Longer than any process lives: where async-nats would sleep before it reconnects.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A running session. Dropping it ends it without waiting.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Its end is the signal, sent or dropped.
+    sever: Option<oneshot::Sender<()>>,
+    gone: oneshot::Receiver<()>,
+}
+
+impl Session {
+    /// Runs `work` on its own thread and runtime until it ends or the session is severed; then
+    /// shuts the runtime down, and only then calls `last` with the outcome, `None` if severed.
+    pub(super) fn start<Work, Running, Last>(work: Work, last: Last) -> std::io::Result<Self>
+    where
+        Work: FnOnce() -> Running + Send + 'static,
+        Running: Future,
+        Last: FnOnce(Option<Running::Output>) + Send + 'static,
+    {
+        let (sever, severed) = oneshot::channel();
+        let (leave, gone) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+            .thread_stack_size(STACK_BYTES)
+            .build()?;
+        std::thread::Builder::new().name("nats".to_owned()).stack_size(STACK_BYTES).spawn(
+            move || {
+                let outcome = runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        _ = severed => None,
+                        outcome = work() => Some(outcome),
+                    }
+                });
+                // Not a plain drop: that would wait for a name lookup in progress.
+                runtime.shutdown_background();
+                last(outcome);
+                // Nobody waits when the session was dropped.
+                let _ = leave.send(());
+            },
+        )?;
+        Ok(Self { sever: Some(sever), gone })
+    }
+
+    /// Ends the session now. The returned future is ready when the socket is closed.
+    pub(super) fn sever(mut self) -> Severed {
+        self.sever = None;
+        Severed(self.gone)
+    }
+}
+
+/// Ready when the connection's tasks, queues and socket are gone. Dropping it changes nothing: the
+/// end is under way. Takes well under a millisecond unless the machine is starved.
+#[derive(Debug)]
+#[must_use = "await it where the next step relies on silence"]
+pub struct Severed(oneshot::Receiver<()>);
+
+impl Future for Severed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // An error means that the thread ended in another way, which is gone as well.
+        Pin::new(&mut self.0).poll(context).map(|_| ())
+    }
+}
+
+/// Why no connection came about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectFault {
+    /// The server knows us not, or a signature failed. Trying again helps only after a change.
+    #[error("the server refused our credentials: {0}")]
+    Denied(String),
+    /// No name, no route, no listener, or no NATS server behind it.
+    #[error("no server answers: {0}")]
+    Unreachable(String),
+    /// A credentials file.
+    #[error(transparent)]
+    Secret(#[from] UnreadableSecret),
+    /// No thread or no socket on this machine.
+    #[error("no resources for a connection: {0}")]
+    Starved(String),
+    /// Not within `connect_timeout`.
+    #[error("no connection in time")]
+    TimedOut,
+    /// Certificates, or a server that does not speak TLS.
+    #[error("TLS failed: {0}")]
+    Tls(String),
+}
+
+/// A connection that does not connect again.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) client: Client,
+    /// What the server said meanwhile.
+    pub(super) notices: mpsc::Receiver<Event>,
+    /// Notified once the connection is lost. Unlike the event it cannot be lost itself.
+    pub(super) lost: Arc<Notify>,
+}
+
+/// Tries each server once, from a random one on. Must run inside a session.
+pub(super) async fn connect(settings: &Settings) -> Result<Connected, ConnectFault> {
+    let count = settings.urls.len();
+    let share = settings.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let mut faults: Vec<(ConnectFault, String)> = Vec::new();
+    for url in settings.urls.iter().cycle().skip(random_below(count)).take(count) {
+        let options = settings.options()?.connection_timeout(share);
+        match connect_to(url, options).await {
+            Ok(connected) => return Ok(connected),
+            Err(fault) => faults.push((fault, url.to_string())),
+        }
+    }
+    Err(worst(faults))
+}
+
+/// A number below `count`, or 0: spreads a fleet over the servers. The keys of `RandomState` are
+/// the standard library's only randomness, and good enough to choose a server.
+fn random_below(count: usize) -> usize {
+    usize::try_from(RandomState::new().hash_one(count))
+        .ok()
+        .and_then(|random| random.checked_rem(count))
+        .unwrap_or(0)
+}
+
+/// The fault that tells most: credentials, then TLS, then whatever came last.
+fn worst(mut faults: Vec<(ConnectFault, String)>) -> ConnectFault {
+    let rank = |fault: &ConnectFault| match fault {
+        ConnectFault::Denied(_) => 2,
+        ConnectFault::Tls(_) => 1,
+        ConnectFault::Secret(_)
+        | ConnectFault::Starved(_)
+        | ConnectFault::TimedOut
+        | ConnectFault::Unreachable(_) => 0,
+    };
+    faults.sort_by_key(|(fault, _)| rank(fault));
+    match faults.pop() {
+        Some((ConnectFault::Denied(text), url)) => ConnectFault::Denied(format!("{url}: {text}")),
+        Some((ConnectFault::Tls(text), url)) => ConnectFault::Tls(format!("{url}: {text}")),
+        Some((ConnectFault::Unreachable(text), url)) => {
+            ConnectFault::Unreachable(format!("{url}: {text}"))
+        }
+        Some((fault, _)) => fault,
+        None => ConnectFault::Unreachable("no server is configured".to_owned()),
+    }
+}
+
+async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connected, ConnectFault> {
+    let (notice_sender, notices) = mpsc::channel(NOTICES_LEN_MAX);
+    let lost = Arc::new(Notify::new());
+    let was_tried = AtomicBool::new(false);
+    let options = options
+        .subscription_capacity(SUBSCRIPTION_LEN_MAX)
+        .event_callback(move |event| {
+            // Full means that nobody reads; the events that matter are not sent this way.
+            let _ = notice_sender.try_send(event);
+            std::future::ready(())
+        })
+        .reconnect_delay_callback({
+            let lost = Arc::clone(&lost);
+            // Asked before each attempt. The first is ours; any later one is async-nats about to
+            // reconnect, in the very poll that found the connection broken.
+            move |_| {
+                if was_tried.swap(true, Ordering::Relaxed) {
+                    lost.notify_one();
+                    NEVER
+                } else {
+                    Duration::ZERO
+                }
+            }
+        });
+    let client = options.connect(url.address().clone()).await.map_err(|error| {
+        let text = error.to_string();
+        match error.kind() {
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                ConnectFault::Denied(text)
+            }
+            ConnectErrorKind::Tls => ConnectFault::Tls(text),
+            ConnectErrorKind::TimedOut => ConnectFault::TimedOut,
+            ConnectErrorKind::Dns
+            | ConnectErrorKind::Io
+            | ConnectErrorKind::MaxReconnects
+            | ConnectErrorKind::ServerParse => ConnectFault::Unreachable(text),
+        }
+    })?;
+    Ok(Connected { client, notices, lost })
+}
+
+/// Longest text of the server's making that we keep, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// The beginning of a text of the server's making, printable.
+pub(super) fn clipped(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .scan(0, |bytes, letter| {
+            *bytes += letter.len_utf8();
+            (*bytes <= TEXT_BYTES_MAX).then_some(letter)
+        })
+        .collect()
+}

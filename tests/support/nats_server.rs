@@ -1,0 +1,199 @@
+//! A real nats-server on free loopback ports, gone when the guard is.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use driftgate::nats::settings::{ServerUrl, Settings};
+use driftgate::protocol::packet::RuntimeId;
+use serde_json::Value;
+
+/// How long anything here may take before the test fails: far above what it takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A running server. Killed by its id on drop; its folder goes with it.
+pub(crate) struct NatsServer {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+    monitor: u16,
+}
+
+impl NatsServer {
+    /// Starts the server of `$NATS_SERVER` with JetStream in a temporary folder.
+    pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more lines of configuration.
+    pub(crate) fn start_with(lines: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (child, port, monitor) = launch(&folder, -1, -1, lines);
+        std::fs::write(folder.path().join("lines"), lines).expect("the folder is ours");
+        Self { child, folder, port, monitor }
+    }
+
+    /// `nats://127.0.0.1:port`.
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where `/connz` and the like answer.
+    pub(crate) fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// Default settings of one runtime, with this server.
+    pub(crate) fn settings(&self, runtime: &str) -> Settings {
+        let url: ServerUrl = self.url().parse().expect("a url");
+        Settings::new(RuntimeId::new(runtime).expect("an id"), vec![url])
+    }
+
+    /// Kills the server at once.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// Starts it again on the same ports with the same store; kills it first if it runs.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let lines = std::fs::read_to_string(self.folder.path().join("lines")).expect("written");
+        let ports = (i32::from(self.port), i32::from(self.monitor));
+        (self.child, self.port, self.monitor) = launch(&self.folder, ports.0, ports.1, &lines);
+    }
+
+    /// Stops it where it is (SIGSTOP): connections stand, nothing is read.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    /// Asks for lame duck mode (SIGUSR2).
+    pub(crate) fn retire(&self) {
+        self.signal("USR2");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status().expect("kill exists");
+        assert!(status.success(), "cannot signal {id}");
+    }
+
+    /// What the monitoring port answers to a GET.
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, body) = get(self.monitor, path).expect("the monitoring port answers");
+        assert_eq!(status, 200, "{path}");
+        serde_json::from_slice(&body).expect("JSON")
+    }
+
+    /// `/connz?subs=detail` of every open connection.
+    pub(crate) fn connz(&self) -> Vec<Value> {
+        let answer = self.get("/connz?subs=detail&auth=true");
+        answer["connections"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The subjects that the connection of `runtime` has subscribed to; `None` without one.
+    pub(crate) fn subscriptions_of(&self, runtime: &str) -> Option<Vec<String>> {
+        let name = format!("driftgate-{runtime}");
+        let connection = self.connz().into_iter().find(|one| one["name"] == name.as_str())?;
+        let details = connection["subscriptions_list_detail"].as_array().cloned();
+        let subject = |one: &Value| one["subject"].as_str().unwrap_or_default().to_owned();
+        Some(details.unwrap_or_default().iter().map(subject).collect())
+    }
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        // A frozen process dies of SIGKILL as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn launch(folder: &tempfile::TempDir, port: i32, monitor: i32, lines: &str) -> (Child, u16, u16) {
+    let Some(program) = std::env::var_os("NATS_SERVER").map(PathBuf::from) else {
+        panic!(
+            "NATS_SERVER is not set: these tests run against a real nats-server (2.10 or newer). \
+             `make test` finds one; or set NATS_SERVER to the program's path"
+        );
+    };
+    let path = folder.path();
+    for entry in std::fs::read_dir(path).expect("our folder").flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "ports") {
+            std::fs::remove_file(entry.path()).expect("our file");
+        }
+    }
+    let text = path.display();
+    let config = format!(
+        "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nports_file_dir: \"{text}\"\n\
+         jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n"
+    );
+    let config_path = path.join("server.conf");
+    std::fs::write(&config_path, config).expect("the folder is ours");
+    let log = path.join("server.log");
+    let child = Command::new(&program)
+        .arg("-c")
+        .arg(&config_path)
+        .arg("-l")
+        .arg(&log)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("NATS_SERVER {}: {error}", program.display()));
+    let ports_path = path.join(format!(
+        "{}_{}.ports",
+        program.file_name().expect("a program").to_string_lossy(),
+        child.id()
+    ));
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    let ports = until("the server to listen", said, || {
+        serde_json::from_slice::<Value>(&std::fs::read(&ports_path).ok()?).ok()
+    });
+    let port_of = |kind: &str| -> u16 {
+        let url = ports[kind][0].as_str().expect("a url");
+        url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    };
+    let (port, monitor) = (port_of("nats"), port_of("monitoring"));
+    until("the server to be healthy", said, || {
+        get(monitor, "/healthz").filter(|(status, _)| *status == 200)
+    });
+    (child, port, monitor)
+}
+
+/// Polls a thing that has no event to wait for.
+fn until<T>(what: &str, detail: impl Fn() -> String, poll: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = poll() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited too long for {what}: {}", detail());
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Waits until `condition` holds of something that has no event to wait for.
+pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    until(what, String::new, || condition().then_some(()));
+}
+
+fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((status, answer.split_off(end + 4)))
+}
