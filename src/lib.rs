@@ -3,6 +3,7 @@
 //!
 //! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
 
+pub mod http;
 pub mod driver;
 pub mod deliver;
 pub mod nats;

@@ -1,0 +1,220 @@
+//! The local interface: decode, ask the driver, encode (DESIGN section 4).
+//!
+//! Two listeners. The API listener is for the one runtime beside us: every request passes the
+//! [`door`] (Host, Origin, token) before it is routed. The admin listener is for probes and
+//! scrapers: it has no write route and no secrets, so it has no door. Both run under the accept loop
+//! of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to say
+//! no.
+//!
+//! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
+//! names, which are the caller's (see [`Seen`] and [`admin_router`]).
+//!
+//! A new route is a file with `routes()`, one line in [`api_router`], and nothing else: the door,
+//! the labels, 404 and 405 come with the router.
+
+pub mod server;
+pub mod listener;
+mod paced;
+mod field_state;
+mod safety;
+mod admin;
+mod door;
+mod document;
+mod answer;
+mod query;
+mod problem;
+pub mod settings;
+
+use core::fmt;
+use core::future::Future;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use tower::{ServiceExt, service_fn};
+
+use crate::driver::{Handle, ReadFault, Readiness, ReportFault, Unavailable};
+use crate::protocol::canonical::Json;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+
+use door::Door;
+use listener::Bound;
+use problem::{Outcome, Problem};
+use settings::{ApiSettings, BodyLimits};
+
+/// What the routes ask of the driver. It exists so that the routes can be tested without one; every
+/// method is [`Handle`]'s of the same name, and every answer time is bounded there (P10).
+pub trait Ask: Clone + Send + Sync + 'static {
+    /// See [`Handle::report`].
+    fn report(
+        &self,
+        document: Json,
+    ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
+    /// See [`Handle::unreadable`].
+    fn unreadable(&self);
+    /// See [`Handle::field_state`].
+    fn field_state(&self) -> impl Future<Output = Result<FieldState, ReadFault>> + Send;
+    /// See [`Handle::peer_state`].
+    fn peer_state(
+        &self,
+        source: RuntimeId,
+    ) -> impl Future<Output = Result<PeerState, ReadFault>> + Send;
+    /// See [`Handle::safety`].
+    fn safety(&self) -> impl Future<Output = Result<SafetyView, Unavailable>> + Send;
+    /// See [`Handle::is_alive`].
+    fn is_alive(&self) -> bool;
+    /// See [`Handle::readiness`].
+    fn readiness(&self) -> Readiness;
+}
+
+impl Ask for Handle {
+    async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
+        Self::report(self, document).await
+    }
+
+    fn unreadable(&self) {
+        Self::unreadable(self);
+    }
+
+    async fn field_state(&self) -> Result<FieldState, ReadFault> {
+        Self::field_state(self).await
+    }
+
+    async fn peer_state(&self, source: RuntimeId) -> Result<PeerState, ReadFault> {
+        Self::peer_state(self, source).await
+    }
+
+    async fn safety(&self) -> Result<SafetyView, Unavailable> {
+        Self::safety(self).await
+    }
+
+    fn is_alive(&self) -> bool {
+        Self::is_alive(self)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Self::readiness(self)
+    }
+}
+
+/// Told about every answer: the route's pattern, never the path as sent, and the status.
+///
+/// Routes that nobody knows are `unmatched`, what the door turned away is `door`, what the accept
+/// loop turned away is `connection`; so the label set is as small as the route table.
+#[derive(Clone)]
+#[expect(clippy::type_complexity, reason = "one function, and this type is its name")]
+pub struct Seen(Arc<dyn Fn(&str, u16) + Send + Sync>);
+
+impl Seen {
+    /// Calls `observe(route, status)` once per answer. It runs on the request's task and must not
+    /// block.
+    pub fn new(observe: impl Fn(&str, u16) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observe))
+    }
+
+    fn tell(&self, route: &str, status: StatusCode) {
+        (self.0)(route, status.as_u16());
+    }
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Seen")
+    }
+}
+
+/// What each API handler is given.
+#[derive(Clone)]
+struct Room<A> {
+    ask: A,
+    body: BodyLimits,
+}
+
+/// The API router for a listener that is bound to `bound` (the port is part of the `Host` that is
+/// allowed).
+///
+/// ```text
+/// POST /field/state   report a cycle
+/// GET  /field/state   own posture and peers; ?source=ID one peer
+/// GET  /aegida/safety thresholds, band, reasons
+/// ```
+pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
+    let room = Room { ask, body: settings.body };
+    let routes = Router::new().merge(field_state::routes()).merge(safety::routes());
+    let routes = finish(routes).with_state(room);
+    let door = Arc::new(Door::new(settings, bound));
+    // The door stands before the router, not inside it: a path trick can at most choose between
+    // rooms, never walk round the door.
+    let entrance = service_fn(move |request: Request| {
+        let (routes, door, seen) = (routes.clone(), Arc::clone(&door), seen.clone());
+        async move {
+            let response = match door.admit(&request) {
+                Err(problem) => {
+                    let response = problem.into_response();
+                    seen.tell("door", response.status());
+                    response
+                }
+                Ok(()) => tell(routes.oneshot(request).await, &seen),
+            };
+            Ok::<_, Infallible>(guarded(response))
+        }
+    });
+    Router::new().fallback_service(entrance)
+}
+
+/// The admin router: probes and metrics, nothing that writes.
+///
+/// `metrics` gives the whole exposition in OpenMetrics text; it runs on the request's task.
+pub fn admin_router<A: Ask>(
+    ask: A,
+    metrics: impl Fn() -> String + Send + Sync + 'static,
+    seen: Seen,
+) -> Router {
+    let routes = finish(admin::routes(metrics)).with_state(ask);
+    let entrance = service_fn(move |request: Request| {
+        let (routes, seen) = (routes.clone(), seen.clone());
+        async move { Ok::<_, Infallible>(guarded(tell(routes.oneshot(request).await, &seen))) }
+    });
+    Router::new().fallback_service(entrance)
+}
+
+/// 404 and 405 as problems, and the route's pattern on every response.
+fn finish<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .fallback(|| async { Problem::new(Outcome::UnknownRoute, "no such route") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(Outcome::WrongMethod, "the Allow header lists what this route does")
+        })
+        .layer(from_fn(mark))
+}
+
+/// Copies the pattern of the matched route to the response, where [`tell`] finds it.
+async fn mark(request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(matched) = matched {
+        response.extensions_mut().insert(matched);
+    }
+    response
+}
+
+fn tell(outcome: Result<Response, Infallible>, seen: &Seen) -> Response {
+    let Ok(response) = outcome;
+    let matched = response.extensions().get::<MatchedPath>();
+    seen.tell(matched.map_or("unmatched", MatchedPath::as_str), response.status());
+    response
+}
+
+/// Nothing here may be cached, or be taken for what its media type does not say.
+fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

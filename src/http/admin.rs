@@ -1,0 +1,42 @@
+//! Probes and metrics (DESIGN section 4). Nothing here writes, and nothing here is secret.
+//!
+//! A broker that is away and a gate that is closed are not unready: they must not take the agent's
+//! pod out of service. What readiness means is the driver's to say.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
+
+use super::Ask;
+
+/// What `prometheus-client` writes.
+const METRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) fn routes<A: Ask>(metrics: impl Fn() -> String + Send + Sync + 'static) -> Router<A> {
+    let metrics = Arc::new(metrics);
+    Router::new()
+        // It answers, so it is bound; the caller binds the API listener before it serves this one.
+        .route("/startupz", get(|| async { "ok" }))
+        .route("/livez", get(livez::<A>))
+        .route("/readyz", get(readyz::<A>))
+        .route("/metrics", get(|| async move { ([(CONTENT_TYPE, METRICS_MEDIA_TYPE)], metrics()) }))
+}
+
+async fn livez<A: Ask>(State(ask): State<A>) -> Response {
+    if ask.is_alive() {
+        "ok".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the driver's heartbeat has stopped").into_response()
+    }
+}
+
+async fn readyz<A: Ask>(State(ask): State<A>) -> Response {
+    let readiness = ask.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(readiness)).into_response()
+}

@@ -1,0 +1,104 @@
+//! Who may speak to the API listener: checked before routing, on every request.
+//!
+//! Against DNS rebinding: an exact list of `Host` values. Against other pages in a browser: any
+//! `Origin` that is not configured. Against other processes: an optional bearer token, or on a Unix
+//! socket the peer's uid (`listener.rs`). No answer carries a CORS header, so no page of a foreign
+//! origin can read one.
+
+use axum::extract::Request;
+use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::{HeaderMap, Uri};
+
+use super::listener::Bound;
+use super::problem::{Outcome, Problem};
+use super::settings::{ApiSettings, Token};
+
+/// The three checks.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// `None` on a Unix socket: no browser can open one, and clients make up the `Host` there.
+    hosts: Option<Vec<String>>,
+    origins: Vec<String>,
+    token: Option<Token>,
+}
+
+impl Door {
+    pub(super) fn new(settings: &ApiSettings, bound: &Bound) -> Self {
+        let hosts = match bound {
+            Bound::Tcp(address) => {
+                let mut hosts = settings.hosts.clone();
+                for name in ["127.0.0.1", "localhost", "[::1]"] {
+                    hosts.push(format!("{name}:{port}", port = address.port()));
+                    // A client leaves the default port out.
+                    if address.port() == 80 {
+                        hosts.push(name.to_owned());
+                    }
+                }
+                Some(hosts)
+            }
+            Bound::Unix(_) => None,
+        };
+        Self { hosts, origins: settings.origins.clone(), token: settings.token.clone() }
+    }
+
+    /// Lets `request` in, or says why not.
+    ///
+    /// # Errors
+    /// [`Outcome::Misdirected`], [`Outcome::ForeignOrigin`] or [`Outcome::Unauthorized`], in this
+    /// order: a page that rebinds learns nothing about tokens.
+    pub(super) fn admit(&self, request: &Request) -> Result<(), Problem> {
+        self.check_host(request.headers(), request.uri())?;
+        self.check_origin(request.headers())?;
+        self.check_token(request.headers())
+    }
+
+    fn check_host(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+        let Some(hosts) = &self.hosts else { return Ok(()) };
+        let refuse =
+            |detail| Err(Problem::new(Outcome::Misdirected, detail).of_field(HOST.as_str()));
+        let mut given = headers.get_all(HOST).iter();
+        let (Some(host), None) = (given.next(), given.next()) else {
+            return refuse("exactly one Host is needed");
+        };
+        let is_host = |name: &str| host.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+        if !hosts.iter().any(|allowed| is_host(allowed)) {
+            return refuse("not a name of this listener; the configuration can add one");
+        }
+        // An absolute-form target (RFC 9112 section 3.2.2) overrides Host, so it must agree with it.
+        if uri.authority().is_some_and(|authority| !is_host(authority.as_str()))
+            || uri.scheme_str().is_some_and(|scheme| scheme != "http")
+        {
+            return refuse("the request target names another host");
+        }
+        Ok(())
+    }
+
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let is_allowed = |origin: &[u8]| self.origins.iter().any(|own| own.as_bytes() == origin);
+        if headers.get_all(ORIGIN).iter().all(|origin| is_allowed(origin.as_bytes())) {
+            return Ok(());
+        }
+        let detail = "pages of this origin may not ask; the configuration can add one";
+        Err(Problem::new(Outcome::ForeignOrigin, detail).of_field(ORIGIN.as_str()))
+    }
+
+    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let guess = match (given.next(), given.next()) {
+            (Some(value), None) => bearer(value.as_bytes()),
+            _ => None,
+        };
+        if guess.is_some_and(|guess| token.matches(guess)) {
+            return Ok(());
+        }
+        let detail = "send Authorization: Bearer <token>";
+        Err(Problem::new(Outcome::Unauthorized, detail).of_field(AUTHORIZATION.as_str()))
+    }
+}
+
+/// The token of a `Bearer` value (RFC 6750 section 2.1); the scheme's case does not matter.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}

@@ -1,0 +1,44 @@
+//! `/field/state`: report a cycle, read the field.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::get;
+
+use super::answer::Answer;
+use super::document::BodyForm;
+use super::problem::{Outcome, Problem};
+use super::query::parameters;
+use super::{Ask, Room};
+use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
+
+pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+    Router::new().route("/field/state", get(read::<A>).post(report::<A>))
+}
+
+/// What passes the three header checks is a report. If it cannot be read, the gate closes: a
+/// runtime that sends what nobody can read gives no evidence that it is stable (P6).
+async fn report<A: Ask>(
+    State(room): State<Room<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    parameters(&parts.uri, &[])?;
+    let answer = Answer::of(&parts.headers)?;
+    let form = BodyForm::of(&parts.headers)?;
+    let document = form.read(body, room.body).await.inspect_err(|_| room.ask.unreadable())?;
+    answer.write(&room.ask.report(document).await?)
+}
+
+async fn read<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
+    let mut parameters = parameters(request.uri(), &["source"])?;
+    let answer = Answer::of(request.headers())?;
+    let Some(source) = parameters.remove("source") else {
+        return answer.write(&room.ask.field_state().await?);
+    };
+    let source = RuntimeId::new(&source).ok_or_else(|| {
+        let detail = format!("a runtime id is 1 to {RUNTIME_ID_BYTES_MAX} of A-Z a-z 0-9 _ -");
+        Problem::new(Outcome::BadQuery, detail).of_field("source")
+    })?;
+    answer.write(&room.ask.peer_state(source).await?)
+}

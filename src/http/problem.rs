@@ -1,0 +1,234 @@
+//! The one table from outcome to status, and the RFC 9457 document that carries it.
+//!
+//! A detail names the field and what would be right. It never repeats a header or a body, so that
+//! a client which logs its errors leaks nothing (P9).
+
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
+use serde::Serialize;
+
+use crate::driver::{ReadFault, ReportFault, Unavailable};
+use crate::protocol::canonical::SyntaxFault;
+
+/// Media type of every error (RFC 9457).
+const MEDIA_TYPE: &str = "application/problem+json";
+/// Media types of a report, for the `Accept` header of a 415.
+pub(super) const REPORT_MEDIA_TYPES: &str =
+    "application/json, application/ld+json, application/yaml";
+/// Content codings of a report, for the `Accept-Encoding` header of a 415.
+pub(super) const REPORT_CODINGS: &str = "zstd, identity";
+/// A sidecar that stops is replaced by one that is ready within a fraction of a second.
+const STOPPING_RETRY_S: u32 = 1;
+
+/// Everything that can go wrong at the local interface, in the order of status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    BadQuery,
+    Unreadable,
+    Unauthorized,
+    ForeignOrigin,
+    ForeignUser,
+    UnknownRoute,
+    UnknownPeer,
+    WrongMethod,
+    NotAcceptable,
+    BodyTooSlow,
+    BodyTooLarge,
+    UnsupportedCoding,
+    UnsupportedMedia,
+    Misdirected,
+    Malformed,
+    Isolated,
+    Unencodable,
+    Overloaded,
+    Stopping,
+    TooManyConnections,
+}
+
+impl Outcome {
+    /// The table: status, the last word of `type`, and `title`. A held report is not in it, for it
+    /// is not an error: 200.
+    fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::BadQuery => (400, "bad-query", "Bad query parameter"),
+            Self::Unreadable => (400, "unreadable", "The body is not a document"),
+            Self::Unauthorized => (401, "unauthorized", "Bearer token missing or wrong"),
+            Self::ForeignOrigin => (403, "foreign-origin", "Origin not allowed"),
+            Self::ForeignUser => (403, "foreign-user", "User not allowed"),
+            Self::UnknownRoute => (404, "unknown-route", "No such route"),
+            Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
+            Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
+            Self::NotAcceptable => (406, "not-acceptable", "No acceptable media type"),
+            Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
+            Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
+            Self::UnsupportedCoding => (415, "unsupported-coding", "Content coding not supported"),
+            Self::UnsupportedMedia => (415, "unsupported-media", "Media type not supported"),
+            Self::Misdirected => (421, "misdirected", "Host not allowed"),
+            Self::Malformed => (422, "malformed", "The report breaks its profile"),
+            Self::Isolated => (423, "isolated", "The gate is isolated"),
+            Self::Unencodable => (500, "unencodable", "The answer could not be written"),
+            Self::Overloaded => (503, "overloaded", "Too many reports are waiting"),
+            Self::Stopping => (503, "stopping", "The sidecar is stopping"),
+            Self::TooManyConnections => {
+                (503, "too-many-connections", "Too many connections are open")
+            }
+        }
+    }
+
+    /// The header that HTTP asks for beside this status (RFC 9110 section 15), or that ends a
+    /// connection whose body was left unread.
+    fn header(self) -> Option<(HeaderName, &'static str)> {
+        match self {
+            Self::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer realm=\"driftgate\"")),
+            Self::UnsupportedCoding => Some((ACCEPT_ENCODING, REPORT_CODINGS)),
+            Self::UnsupportedMedia => Some((ACCEPT, REPORT_MEDIA_TYPES)),
+            Self::BodyTooSlow
+            | Self::BodyTooLarge
+            | Self::ForeignUser
+            | Self::TooManyConnections => Some((CONNECTION, "close")),
+            Self::BadQuery
+            | Self::Unreadable
+            | Self::ForeignOrigin
+            | Self::UnknownRoute
+            | Self::UnknownPeer
+            | Self::WrongMethod
+            | Self::NotAcceptable
+            | Self::Misdirected
+            | Self::Malformed
+            | Self::Isolated
+            | Self::Unencodable
+            | Self::Overloaded
+            | Self::Stopping => None,
+        }
+    }
+}
+
+/// An error as the client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    outcome: Outcome,
+    detail: String,
+    field: Option<String>,
+    retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl Problem {
+    pub(super) fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
+        Self { outcome, detail: detail.into(), field: None, retry_after_s: None }
+    }
+
+    /// Names the field at fault: a JSON Pointer into the body, a header, or a query parameter.
+    pub(super) fn of_field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub(super) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.outcome.row().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The whole answer in bytes, for connections that are turned away before HTTP begins.
+    pub(super) fn to_wire(&self) -> Vec<u8> {
+        let body = self.body();
+        let retry = self.retry_after_s.map(|seconds| format!("Retry-After: {seconds}\r\n"));
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {length}\r\n\
+             {retry}Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+            status = self.status(),
+            length = body.len(),
+            retry = retry.unwrap_or_default(),
+        );
+        [head.into_bytes(), body].concat()
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let (status, word, title) = self.outcome.row();
+        let document = Document {
+            r#type: format!("urn:driftgate:problem:{word}"),
+            title,
+            status,
+            detail: &self.detail,
+            field: self.field.as_deref(),
+        };
+        serde_json::to_vec(&document).unwrap_or_default()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let media_type = [(CONTENT_TYPE, MEDIA_TYPE)];
+        let mut response = (self.status(), media_type, self.body()).into_response();
+        let headers = response.headers_mut();
+        if let Some((name, value)) = self.outcome.header() {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<SyntaxFault> for Problem {
+    fn from(fault: SyntaxFault) -> Self {
+        Self::new(Outcome::Unreadable, fault.to_string()).of_field(fault.field)
+    }
+}
+
+impl From<ReportFault> for Problem {
+    fn from(fault: ReportFault) -> Self {
+        match fault {
+            ReportFault::Malformed(malformed) => {
+                Self::new(Outcome::Malformed, malformed.to_string()).of_field(malformed.field)
+            }
+            ReportFault::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<ReadFault> for Problem {
+    fn from(fault: ReadFault) -> Self {
+        let detail = fault.to_string();
+        match fault {
+            ReadFault::Isolated => Self::new(
+                Outcome::Isolated,
+                format!("{detail}; GET /aegida/safety says what would reopen it"),
+            ),
+            ReadFault::Unknown(_) => Self::new(Outcome::UnknownPeer, detail).of_field("source"),
+            ReadFault::Unavailable(unavailable) => unavailable.into(),
+        }
+    }
+}
+
+impl From<Unavailable> for Problem {
+    fn from(unavailable: Unavailable) -> Self {
+        let detail = unavailable.to_string();
+        match unavailable {
+            Unavailable::Overloaded(seconds) => {
+                Self::new(Outcome::Overloaded, detail).retry_after(seconds.max(1))
+            }
+            Unavailable::Stopping => {
+                Self::new(Outcome::Stopping, detail).retry_after(STOPPING_RETRY_S)
+            }
+        }
+    }
+}

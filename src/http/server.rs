@@ -1,0 +1,154 @@
+//! The accept loop: HTTP/1 only, every wait bounded, every connection counted.
+//!
+//! `axum::serve` is not used: it sets no timer, so hyper's head timeout does nothing there, and it
+//! accepts without bound. HTTP/2 deliberately is not spoken: one runtime beside us gains nothing
+//! from it, and its resets are a way to flood.
+
+use core::future::Future;
+use core::pin::pin;
+use core::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Seen;
+use super::listener::{Arrival, Listener, Stream};
+use super::paced::Paced;
+use super::problem::{Outcome, Problem};
+use super::settings::Limits;
+
+/// Connections that are told at one time why they are turned away. Beyond it they are closed
+/// without a word, for a flood must not cost more than an open socket each.
+const REFUSALS_MAX: usize = 32;
+/// Longest time for such an answer: the client has only to read it.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of the request that are read and thrown away meanwhile; closing a socket with unread
+/// bytes resets it, and the client would lose the answer.
+const REFUSAL_BYTES_MAX: u64 = 64 * 1024;
+/// Connections come and go within seconds.
+const CONNECTIONS_RETRY_S: u32 = 1;
+/// Pause after an accept that failed for want of descriptors or memory, which does not pass faster.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that were still busy when `drain_timeout` was over, and were cut off.
+    pub cut: usize,
+}
+
+/// Serves `router` on `listener` until `shutdown` is done.
+///
+/// Then it stops accepting at once, closes idle connections, lets requests in flight finish for at
+/// most `limits.drain_timeout`, and cuts off what is left. A connection beyond
+/// `limits.connections_max` is answered 503 with `Retry-After` and closed.
+///
+/// # Cancel safety
+/// Dropping the future closes the listener and cuts every connection off.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    seen: Seen,
+    shutdown: impl Future<Output = ()>,
+) -> Stopped {
+    let mut shutdown = pin!(shutdown);
+    let mut connections = JoinSet::new();
+    let mut refusals = JoinSet::new();
+    let (stop, stopping) = watch::channel(());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => {}
+            Some(_) = refusals.join_next() => {}
+            arrival = listener.accept() => match arrival {
+                Ok(arrival) => match turned_away(&arrival, connections.len(), limits) {
+                    None => {
+                        let stream = Paced::new(arrival.stream, limits.write_timeout);
+                        let stopping = stopping.clone();
+                        connections.spawn(converse(stream, router.clone(), limits, stopping));
+                    }
+                    Some(problem) => {
+                        seen.tell("connection", problem.status());
+                        if refusals.len() < REFUSALS_MAX {
+                            refusals.spawn(refuse(arrival.stream, problem));
+                        }
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drop(stop);
+    let finished = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(limits.drain_timeout, finished).await;
+    let cut = connections.len();
+    if cut > 0 {
+        tracing::warn!(cut, "requests were still in flight when the drain time was over");
+    }
+    connections.shutdown().await;
+    Stopped { cut }
+}
+
+fn turned_away(arrival: &Arrival, open: usize, limits: Limits) -> Option<Problem> {
+    if !arrival.is_allowed {
+        let detail = "this user is not listed; the configuration can add one";
+        return Some(Problem::new(Outcome::ForeignUser, detail));
+    }
+    (open >= limits.connections_max).then(|| {
+        let detail = format!("more than {}", limits.connections_max);
+        Problem::new(Outcome::TooManyConnections, detail).retry_after(CONNECTIONS_RETRY_S)
+    })
+}
+
+/// One connection, from its first byte to its last.
+async fn converse(
+    stream: Paced<Box<dyn Stream>>,
+    router: Router,
+    limits: Limits,
+    mut stopping: watch::Receiver<()>,
+) {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_header_size(limits.head_bytes_max)
+        .max_headers(limits.headers_max);
+    let service = TowerToHyperService::new(router);
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        // The sender is dropped at stop, which is the one change there is.
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // hyper's errors say what broke, never what was sent.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Says why, waits for the client to hang up, and closes.
+async fn refuse(mut stream: Box<dyn Stream>, problem: Problem) {
+    let answer = async {
+        stream.write_all(&problem.to_wire()).await?;
+        stream.shutdown().await?;
+        let mut rest = stream.take(REFUSAL_BYTES_MAX);
+        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(REFUSAL_TIMEOUT, answer).await;
+}

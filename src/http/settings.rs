@@ -1,0 +1,172 @@
+//! What can be set about the two listeners, typed; `main` fills it from the configuration.
+//!
+//! Every bound of the local interface is named here with its default and its reason. Reading files
+//! and environment deliberately is not here.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Connections served at once on one listener. One runtime needs a handful; 256 leaves room for a
+/// careless client without a pool, and bounds what the listener can hold to
+/// 256 x (head + body) = 68 MiB.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Bytes of request line and headers together. Our longest route with a token is under 1 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields in one request.
+pub const HEADERS_MAX: usize = 64;
+/// Longest wait for a whole request head, and so also the longest idle time of a kept connection.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for a client that reads no byte of its answer.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for requests in flight at stop. Shorter than the 30 s that Kubernetes gives a pod.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a report, before and after decoding. A report has some 20 leaves (under 1 KiB); public
+/// runtimes write up to some tens of KiB per cycle.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest wait for a whole report body, from the end of its head.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shortest bearer token, in bytes: what no guessing over loopback reaches.
+pub const TOKEN_BYTES_MIN: usize = 16;
+/// Longest bearer token, in bytes; it must fit the head with room to spare.
+pub const TOKEN_BYTES_MAX: usize = 512;
+
+/// Limits of one listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`CONNECTIONS_MAX`]. One more is answered 503 and closed, so that a client learns at once
+    /// what is wrong instead of waiting in the kernel's queue (P10).
+    pub connections_max: usize,
+    /// See [`HEAD_BYTES_MAX`].
+    pub head_bytes_max: usize,
+    /// See [`HEADERS_MAX`].
+    pub headers_max: usize,
+    /// See [`HEAD_TIMEOUT`].
+    pub head_timeout: Duration,
+    /// See [`WRITE_TIMEOUT`].
+    pub write_timeout: Duration,
+    /// See [`DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            head_bytes_max: HEAD_BYTES_MAX,
+            headers_max: HEADERS_MAX,
+            head_timeout: HEAD_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+}
+
+/// Limits of a report body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// See [`BODY_BYTES_MAX`].
+    pub bytes_max: usize,
+    /// See [`BODY_TIMEOUT`].
+    pub timeout: Duration,
+}
+
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { bytes_max: BODY_BYTES_MAX, timeout: BODY_TIMEOUT }
+    }
+}
+
+/// Where the API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiAddress {
+    /// TCP, loopback unless the operator insists.
+    Tcp(SocketAddr),
+    /// A Unix socket, mode 0660.
+    Unix {
+        /// Path of the socket file.
+        path: PathBuf,
+        /// Peer uids that are let in besides our own and root.
+        uids: Vec<u32>,
+    },
+}
+
+/// The API listener.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Where it listens.
+    pub address: ApiAddress,
+    /// `Host` values let in besides `127.0.0.1`, `localhost` and `[::1]` with the bound port, as a
+    /// client sends them: with the port unless it is 80. Not used on a Unix socket.
+    pub hosts: Vec<String>,
+    /// `Origin` values let in, exactly as a browser sends them. Empty: no browser page may ask.
+    pub origins: Vec<String>,
+    /// When set, every request must carry it.
+    pub token: Option<Token>,
+    /// Limits of its connections.
+    pub limits: Limits,
+    /// Limits of a report body.
+    pub body: BodyLimits,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            address: ApiAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 7405))),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            token: None,
+            limits: Limits::default(),
+            body: BodyLimits::default(),
+        }
+    }
+}
+
+/// A bearer token, kept as its digest: it cannot be printed, and comparing tells neither where a
+/// guess differs nor how long the token is.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+/// Why a text is no bearer token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// It holds a byte that RFC 6750 section 2.1 does not allow.
+    #[error("may hold letters, digits and -._~+/= only")]
+    Character,
+    /// Its length is out of bounds.
+    #[error("must be {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} bytes long")]
+    Length,
+}
+
+impl Token {
+    /// Takes a token as RFC 6750 section 2.1 writes it (`b64token`), without surrounding space.
+    ///
+    /// # Errors
+    /// [`TokenFault`], the operator's fault; it never shows the token.
+    pub fn new(text: &str) -> Result<Self, TokenFault> {
+        if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&text.len()) {
+            return Err(TokenFault::Length);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)) {
+            return Err(TokenFault::Character);
+        }
+        Ok(Self(Sha256::digest(text.as_bytes()).into()))
+    }
+
+    /// Whether `guess` is the token; takes the same time for every guess of one length.
+    #[must_use]
+    pub fn matches(&self, guess: &[u8]) -> bool {
+        let guess: [u8; 32] = Sha256::digest(guess).into();
+        self.0.ct_eq(&guess).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Token(..)")
+    }
+}
