@@ -3,10 +3,12 @@
 //!
 //! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
 
+pub mod commands;
 pub mod http;
 pub mod driver;
 pub mod deliver;
 pub mod nats;
+pub mod config;
 pub mod telemetry;
 pub mod profiles;
 #[deny(clippy::disallowed_types)]

@@ -1,0 +1,169 @@
+//! `driftgate check`: reads a configuration and says what would run, or everything that is wrong.
+//!
+//! It reads files and connects to nothing; `doctor` looks at a live broker.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::config::{Caution, Config, Listener, Mistakes, read_from_disk, show_duration};
+use crate::protocol::time::Timestamp;
+
+/// `EX_CONFIG` of sysexits.
+pub const EX_CONFIG: u8 = 78;
+/// `EX_IOERR` of sysexits: the answer could not be written.
+pub const EX_IOERR: u8 = 74;
+/// Peers that are listed one by one; the rest is counted.
+const PEERS_SHOWN_MAX: usize = 20;
+
+/// Checks a configuration and shows all its mistakes at once.
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  driftgate check --config driftgate.toml --config site.yaml\n\n\
+                  Exits 0 when the configuration can run, 78 when it cannot."
+)]
+pub struct Check {
+    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
+    /// all
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+}
+
+/// Reads the configuration that `check` names and writes what would run to `output`. Mistakes go
+/// there too: they are what was asked for.
+///
+/// `environment` holds the variables of the process, `now` tells which authorisations have ended.
+#[must_use]
+pub fn run(
+    check: &Check,
+    environment: &BTreeMap<String, String>,
+    now: Timestamp,
+    output: &mut dyn Write,
+) -> ExitCode {
+    let loaded = Config::load(&check.config, environment, &read_from_disk);
+    let written = match &loaded {
+        Ok(config) => write_summary(config, now, output),
+        Err(mistakes) => write_mistakes(mistakes, output),
+    };
+    match (written.and_then(|()| output.flush()), loaded) {
+        (Err(_), _) => ExitCode::from(EX_IOERR),
+        (Ok(()), Err(_)) => ExitCode::from(EX_CONFIG),
+        (Ok(()), Ok(_)) => ExitCode::SUCCESS,
+    }
+}
+
+fn write_mistakes(mistakes: &Mistakes, output: &mut dyn Write) -> io::Result<()> {
+    writeln!(output, "{mistakes}")?;
+    let noun = if mistakes.count() == 1 { "mistake" } else { "mistakes" };
+    writeln!(output, "{} {noun}", mistakes.count())
+}
+
+fn write_summary(config: &Config, now: Timestamp, output: &mut dyn Write) -> io::Result<()> {
+    write_identity(config, output)?;
+    write_containment(config, output)?;
+    write_links(config, output)?;
+    let files = config.secret_files();
+    let open = files.iter().filter_map(|(key, file)| {
+        let readers = readers_beside_owner(file)?;
+        Some(format!("{key}: {} can be read by {readers}", file.display()))
+    });
+    for warning in config.warnings(now).iter().map(ToString::to_string).chain(open) {
+        writeln!(output, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+fn write_identity(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+    let kind = config.runtime.attractor_type.map_or("no attractor type", |kind| kind.word());
+    let profile = config.runtime.profile.name();
+    writeln!(output, "runtime      {} ({kind}), profile {profile}", config.runtime.id)?;
+    writeln!(output, "peers        {}", config.peers.len())?;
+    for (id, peer) in config.peers.iter().take(PEERS_SHOWN_MAX) {
+        let list = |words: Vec<&'static str>| {
+            if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+        };
+        let (export, import) = (list(peer.export.words()), list(peer.import.words()));
+        write!(output, "  {id}: export {export}; import {import}")?;
+        if let Some(key_id) = &peer.key_id {
+            write!(output, "; key {key_id}")?;
+        }
+        if let Some(expires) = peer.expires {
+            write!(output, "; until {expires}")?;
+        }
+        writeln!(output)?;
+    }
+    match config.peers.len().saturating_sub(PEERS_SHOWN_MAX) {
+        0 => Ok(()),
+        more => writeln!(output, "  and {more} more"),
+    }
+}
+
+fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+    let containment = &config.containment;
+    let marks = containment.policy.thresholds;
+    let caution = match containment.caution {
+        Caution::Throttle => format!("sends 1 report in {}", containment.caution_every),
+        Caution::Block => "sends nothing".to_owned(),
+    };
+    let never = |span: Option<_>| span.map_or_else(|| "never".to_owned(), show_duration);
+    writeln!(
+        output,
+        "containment  reopens below {}, blocks at {}, isolates at {}; caution {caution}",
+        marks.reopen, marks.block, marks.isolate
+    )?;
+    writeln!(
+        output,
+        "             accepts {} evidence, {} good reports reopen",
+        containment.policy.accept.word(),
+        containment.policy.dwell
+    )?;
+    writeln!(
+        output,
+        "             silence blocks after {}, isolates after {}; blocked isolates after {}",
+        show_duration(containment.stale_after),
+        never(containment.silence_isolates_after),
+        never(containment.isolate_after)
+    )
+}
+
+fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+    let servers: Vec<&str> = config.nats.url.iter().map(|server| server.as_url_str()).collect();
+    writeln!(output, "nats         {}, prefix {}", servers.join(", "), config.nats.prefix)?;
+    let api = match &config.listen.api {
+        Listener::Tcp(address) => address.to_string(),
+        Listener::Unix(path) => format!("unix:{}", path.display()),
+    };
+    let token = if config.listen.token.is_some() { ", with a token" } else { "" };
+    writeln!(output, "listen       api {api}{token}, admin {}", config.listen.admin)?;
+    let tail = config.ingest.tail.as_ref().map(|tail| format!("tail {}", tail.path.display()));
+    let http = config.ingest.http.then(|| "http".to_owned());
+    let ways: Vec<String> = http.into_iter().chain(tail).collect();
+    writeln!(output, "ingest       {}", ways.join(", "))?;
+    let ids: Vec<&str> = config.integrity.keys.keys().map(String::as_str).collect();
+    writeln!(
+        output,
+        "integrity    signs with {}, verifies with {}",
+        config.integrity.sign_with,
+        ids.join(", ")
+    )?;
+    writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())
+}
+
+/// Who else may read a secret, as far as the file's mode says; `None` when nobody.
+#[cfg(unix)]
+fn readers_beside_owner(file: &Path) -> Option<&'static str> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    match (mode & 0o004 != 0, mode & 0o040 != 0) {
+        (true, _) => Some("everybody: chmod 0400"),
+        (false, true) => Some("its group: chmod 0400, unless the group is the sidecar's own"),
+        (false, false) => None,
+    }
+}
+
+/// Modes are a matter of Unix.
+#[cfg(not(unix))]
+fn readers_beside_owner(_file: &Path) -> Option<&'static str> {
+    None
+}

@@ -1,0 +1,112 @@
+//! Where values come from: files, then the environment, merged by the `config` crate.
+//!
+//! A later file wins over an earlier one and the environment over both. Tables are merged key by
+//! key; a list is replaced whole. Deliberately not here: what the keys mean.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use config::{ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
+
+use super::limit;
+use super::mistake::{Mistake, Mistakes};
+
+/// Reads a whole file. Tests give files that exist nowhere.
+pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
+/// What every variable of ours begins with. Two underscores, because the kubelet sets
+/// `DRIFTGATE_SERVICE_HOST` and the like for a service named `driftgate`.
+pub const ENVIRONMENT_PREFIX: &str = "DRIFTGATE__";
+
+/// What the `config` crate says a value of the environment came from.
+const ENVIRONMENT_ORIGIN: &str = "the environment";
+
+/// Reads a file from disk, at most `limit::CONFIG_FILE_BYTES_MAX` bytes of it.
+///
+/// # Errors
+/// Those of the operating system, and one of its own for a file that is too large.
+pub fn read_from_disk(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let bytes_max = limit::CONFIG_FILE_BYTES_MAX;
+    let read = std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut content)?;
+    if u64::try_from(read).is_ok_and(|read| read <= bytes_max) {
+        return Ok(content);
+    }
+    Err(io::Error::other(format!("larger than {bytes_max} bytes")))
+}
+
+/// The variables of `environment` that are ours.
+fn ours(environment: &BTreeMap<String, String>) -> Map<String, String> {
+    let own = environment.iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
+    own.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The name of the variable that sets `key`, when that is where the value came from.
+pub(super) fn origin_of(origin: &str, key: &str) -> String {
+    if origin != ENVIRONMENT_ORIGIN {
+        return origin.to_owned();
+    }
+    let end = key.find('[').unwrap_or(key.len());
+    let name = key.get(..end).unwrap_or(key).to_ascii_uppercase().replace('.', "__");
+    format!("{ENVIRONMENT_PREFIX}{name}")
+}
+
+/// Merges all layers into one tree.
+///
+/// # Errors
+/// Every file that cannot be read or parsed.
+pub(super) fn merge(
+    files: &[PathBuf],
+    environment: &BTreeMap<String, String>,
+    read_file: ReadFile<'_>,
+) -> Result<BTreeMap<String, Value>, Mistakes> {
+    let mut mistakes = Mistakes::default();
+    let mut builder = config::Config::builder();
+    for path in files {
+        match parse_file(path, read_file) {
+            Ok(table) => builder = builder.add_source(Table(table)),
+            Err(problem) => mistakes.push(Mistake::new(path.display().to_string(), problem)),
+        }
+    }
+    mistakes.into_result()?;
+    // No parsing of the crate's own: it would turn the text 007 into the number 7.
+    let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(false)
+        .source(Some(ours(environment)));
+    let merged = builder.add_source(variables).build().and_then(|merged| merged.collect());
+    merged.map(|table| table.into_iter().collect()).map_err(|error| {
+        let mut mistakes = Mistakes::default();
+        mistakes.push(Mistake::new("configuration", error.to_string()));
+        mistakes
+    })
+}
+
+/// Reads one file; by its ending it is TOML or YAML.
+fn parse_file(path: &Path, read_file: ReadFile<'_>) -> Result<Map<String, Value>, String> {
+    let format = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => FileFormat::Toml,
+        Some("yaml" | "yml") => FileFormat::Yaml,
+        Some(_) | None => return Err("must end in .toml, .yaml or .yml".to_owned()),
+    };
+    let content = read_file(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
+    let name = path.display().to_string();
+    format.parse(Some(&name), &text).map_err(|error| format!("cannot be parsed: {error}"))
+}
+
+/// A parsed file, as a source of the `config` crate.
+#[derive(Clone, Debug)]
+struct Table(Map<String, Value>);
+
+impl Source for Table {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}
