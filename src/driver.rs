@@ -1,9 +1,63 @@
 //! The one task that owns the bridge.
+//!
+//! It stamps `now` (it alone reads the clock), performs effects in order, keeps the connection and
+//! hands replies back. A closed enum of commands comes in over one bounded queue; nothing is shared
+//! and nothing is locked. What deliberately is not here: any decision about what may leave.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::nats;
+use crate::protocol::bridge::{Counters, Memory, Settings};
 use crate::protocol::canonical::Json;
+use crate::protocol::gate::Band;
+use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::profile::Malformed;
+use crate::protocol::profile::{Malformed, Translator};
+use crate::protocol::seal::{Fault, Keyring};
 use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+
+mod clock;
+mod connection;
+mod inbound;
+mod memory;
+mod metrics;
+mod run;
+
+pub use memory::{MemoryFault, load as load_memory};
+
+/// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
+/// newest state is worth more than a long queue of older ones.
+pub const COMMANDS_MAX: usize = 1024;
+/// How long a view waits for the driver before the route gives up.
+pub const VIEW_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long stopping waits for acknowledgements and the broker's last echo. Short enough to fit the
+/// 2 s that Kubernetes leaves a native sidecar whose pod has used up its grace period.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// Everything the driver is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Gate, peers, limits.
+    pub settings: Settings,
+    /// Keys.
+    pub keyring: Keyring,
+    /// The runtime's profile.
+    pub translator: Translator,
+    /// What survived the last restart.
+    pub memory: Memory,
+    /// Where it is kept; `None` keeps nothing.
+    pub memory_file: Option<PathBuf>,
+    /// The broker.
+    pub nats: nats::settings::Settings,
+    /// Where accepted packets are handed to the runtime, if anywhere.
+    pub deliver: Option<crate::deliver::Settings>,
+    /// Weaknesses known from the start, for `/readyz`.
+    pub degraded: Vec<String>,
+}
 
 /// The driver's queue is full, it is draining, or it did not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,30 +95,73 @@ pub enum ReportFault {
     Unavailable(#[from] Unavailable),
 }
 
+type Answer<T> = oneshot::Sender<T>;
+
+#[derive(Debug)]
+enum Command {
+    Report { document: Json, answer: Answer<Result<ReportReply, ReportFault>> },
+    Unreadable { answer: Answer<()> },
+    FieldState { answer: Answer<Result<FieldState, ReadFault>> },
+    PeerState { source: RuntimeId, answer: Answer<Result<PeerState, ReadFault>> },
+    Safety { answer: Answer<SafetyView> },
+    Books { answer: Answer<Books> },
+    Ping { answer: Answer<()> },
+    Reload { settings: Box<Settings>, keyring: Keyring },
+}
+
 /// Asks the driver. Cheap to clone; every call has a bounded answer time (P10).
 #[derive(Clone, Debug)]
-pub struct Handle {}
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    readiness: watch::Receiver<Readiness>,
+}
+
+/// Starts the driver's task. It ends when `stop` turns true or every [`Handle`] is gone.
+#[must_use]
+pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
+    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let (readiness_sender, readiness) = watch::channel(Readiness {
+        ready: true,
+        broker: BrokerState::Connecting,
+        band: if options.memory.operator_hold { Band::Isolated } else { Band::Blocked },
+        degraded: options.degraded.clone(),
+    });
+    let task = tokio::spawn(run::run(options, queue, readiness_sender, stop));
+    (Handle { commands, readiness }, task)
+}
 
 impl Handle {
-    /// Reports one cycle, parsed but not yet translated.
+    /// Reports one cycle, parsed but not yet translated. The answer comes when its packets are
+    /// settled, or the silence after a closing is confirmed, or a named time limit passes.
     ///
     /// # Errors
     /// [`ReportFault`].
+    ///
+    /// # Cancel safety
+    /// A dropped call does not undo the report.
     pub async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
-        let _ = document;
-        Err(Unavailable::Stopping.into())
+        let (answer, reply) = oneshot::channel();
+        self.try_send(Command::Report { document, answer })?;
+        reply.await.map_err(|_| Unavailable::Stopping)?
     }
 
     /// Tells the driver that a report arrived that is not even a document; it closes the gate (P6).
-    /// Never waits.
-    pub fn unreadable(&self) {}
+    /// Returns when the silence that follows from it is confirmed.
+    pub async fn unreadable(&self) {
+        let (answer, reply) = oneshot::channel();
+        // A full queue means that valid reports are waiting; the unreadable one is dropped, as any
+        // other report would be.
+        if self.try_send(Command::Unreadable { answer }).is_ok() {
+            reply.await.unwrap_or_default();
+        }
+    }
 
     /// Own posture and the newest accepted packet of each peer.
     ///
     /// # Errors
     /// [`ReadFault`].
     pub async fn field_state(&self) -> Result<FieldState, ReadFault> {
-        Err(Unavailable::Stopping.into())
+        self.view(|answer| Command::FieldState { answer }).await?
     }
 
     /// The newest accepted packet of one peer.
@@ -72,8 +169,7 @@ impl Handle {
     /// # Errors
     /// [`ReadFault`].
     pub async fn peer_state(&self, source: RuntimeId) -> Result<PeerState, ReadFault> {
-        let _ = source;
-        Err(Unavailable::Stopping.into())
+        self.view(|answer| Command::PeerState { source, answer }).await?
     }
 
     /// Thresholds, band, reasons; readable in every band.
@@ -81,23 +177,51 @@ impl Handle {
     /// # Errors
     /// [`Unavailable`].
     pub async fn safety(&self) -> Result<SafetyView, Unavailable> {
-        Err(Unavailable::Stopping)
+        self.view(|answer| Command::Safety { answer }).await
     }
 
-    /// Whether the driver's heartbeat is younger than its bound: `/livez`.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        true
+    /// The books for `/metrics`.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub async fn books(&self) -> Result<Books, Unavailable> {
+        self.view(|answer| Command::Books { answer }).await
+    }
+
+    /// Whether the driver answers: `/livez`. Asking beats a heartbeat, which would wake an idle
+    /// sidecar for nobody.
+    pub async fn is_alive(&self) -> bool {
+        self.view(|answer| Command::Ping { answer }).await.is_ok()
     }
 
     /// What `/readyz` says.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        Readiness {
-            ready: false,
-            broker: BrokerState::Connecting,
-            band: crate::protocol::gate::Band::Blocked,
-            degraded: Vec::new(),
+        self.readiness.borrow().clone()
+    }
+
+    /// Replaces gate settings, peers and keys.
+    ///
+    /// # Errors
+    /// [`Unavailable`].
+    pub fn reload(&self, settings: Settings, keyring: Keyring) -> Result<(), Unavailable> {
+        self.try_send(Command::Reload { settings: Box::new(settings), keyring })
+    }
+
+    fn try_send(&self, command: Command) -> Result<(), Unavailable> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded(1),
+            mpsc::error::TrySendError::Closed(_) => Unavailable::Stopping,
+        })
+    }
+
+    async fn view<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Unavailable> {
+        let (answer, reply) = oneshot::channel();
+        self.try_send(command(answer))?;
+        match tokio::time::timeout(VIEW_TIMEOUT, reply).await {
+            Ok(Ok(view)) => Ok(view),
+            Ok(Err(_)) => Err(Unavailable::Stopping),
+            Err(_) => Err(Unavailable::Overloaded(1)),
         }
     }
 }
@@ -110,7 +234,7 @@ pub struct Readiness {
     /// The broker connection.
     pub broker: BrokerState,
     /// Present band.
-    pub band: crate::protocol::gate::Band,
+    pub band: Band,
     /// What weakens a promise, in words.
     pub degraded: Vec<String>,
 }
@@ -125,4 +249,37 @@ pub enum BrokerState {
     Connecting,
     /// Attempts fail.
     Disconnected,
+}
+
+/// Upper bounds of the closing-time histogram, in seconds.
+pub const CLOSING_BUCKETS_S: [f64; 10] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0, 2.0];
+
+/// Everything that is counted, for `/metrics` and the tests of P8.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// Target by target.
+    pub ledgers: Vec<(RuntimeId, Ledger)>,
+    /// Not per target.
+    pub counters: Counters,
+    /// Reports by verdict word.
+    pub verdicts: [(&'static str, u64); 4],
+    /// Refused inbound packets by fault.
+    pub refused: Vec<(Fault, u64)>,
+    /// Refused packets that the quarantine stream has acknowledged.
+    pub quarantined: u64,
+    /// Present band.
+    pub band: Band,
+    /// Newest gate value.
+    pub di: Option<f64>,
+    /// The broker connection.
+    pub broker: BrokerState,
+    /// Connections made so far.
+    pub connections: u64,
+    /// Seconds from closing verdict to confirmed silence.
+    pub closings_s: Vec<f64>,
+    /// Message ids of ours that somebody else had used.
+    pub duplicate_alarms: u64,
+    /// Deliveries to the runtime: done, superseded, given up.
+    pub delivered: [(&'static str, u64); 3],
 }

@@ -27,6 +27,7 @@ pub mod settings;
 
 use core::fmt;
 use core::future::Future;
+use core::pin::Pin;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -57,7 +58,7 @@ pub trait Ask: Clone + Send + Sync + 'static {
         document: Json,
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
-    fn unreadable(&self);
+    fn unreadable(&self) -> impl Future<Output = ()> + Send;
     /// See [`Handle::field_state`].
     fn field_state(&self) -> impl Future<Output = Result<FieldState, ReadFault>> + Send;
     /// See [`Handle::peer_state`].
@@ -68,7 +69,7 @@ pub trait Ask: Clone + Send + Sync + 'static {
     /// See [`Handle::safety`].
     fn safety(&self) -> impl Future<Output = Result<SafetyView, Unavailable>> + Send;
     /// See [`Handle::is_alive`].
-    fn is_alive(&self) -> bool;
+    fn is_alive(&self) -> impl Future<Output = bool> + Send;
     /// See [`Handle::readiness`].
     fn readiness(&self) -> Readiness;
 }
@@ -78,8 +79,8 @@ impl Ask for Handle {
         Self::report(self, document).await
     }
 
-    fn unreadable(&self) {
-        Self::unreadable(self);
+    async fn unreadable(&self) {
+        Self::unreadable(self).await;
     }
 
     async fn field_state(&self) -> Result<FieldState, ReadFault> {
@@ -94,8 +95,8 @@ impl Ask for Handle {
         Self::safety(self).await
     }
 
-    fn is_alive(&self) -> bool {
-        Self::is_alive(self)
+    async fn is_alive(&self) -> bool {
+        Self::is_alive(self).await
     }
 
     fn readiness(&self) -> Readiness {
@@ -128,6 +129,10 @@ impl fmt::Debug for Seen {
         formatter.write_str("Seen")
     }
 }
+
+/// Gives the whole exposition; `None` when the driver does not answer in time.
+pub type Metrics =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync>;
 
 /// What each API handler is given.
 #[derive(Clone)]
@@ -170,12 +175,8 @@ pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: S
 
 /// The admin router: probes and metrics, nothing that writes.
 ///
-/// `metrics` gives the whole exposition in OpenMetrics text; it runs on the request's task.
-pub fn admin_router<A: Ask>(
-    ask: A,
-    metrics: impl Fn() -> String + Send + Sync + 'static,
-    seen: Seen,
-) -> Router {
+/// `metrics` gives the whole exposition in OpenMetrics text, or `None` when the driver does not answer.
+pub fn admin_router<A: Ask>(ask: A, metrics: Metrics, seen: Seen) -> Router {
     let routes = finish(admin::routes(metrics)).with_state(ask);
     let entrance = service_fn(move |request: Request| {
         let (routes, seen) = (routes.clone(), seen.clone());

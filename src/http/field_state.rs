@@ -26,7 +26,13 @@ async fn report<A: Ask>(
     parameters(&parts.uri, &[])?;
     let answer = Answer::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
-    let document = form.read(body, room.body).await.inspect_err(|_| room.ask.unreadable())?;
+    let document = match form.read(body, room.body).await {
+        Ok(document) => document,
+        Err(problem) => {
+            room.ask.unreadable().await;
+            return Err(problem);
+        }
+    };
     answer.write(&room.ask.report(document).await?)
 }
 

@@ -1,0 +1,169 @@
+//! The connection's life: attempts with full-jitter pauses, one link at a time.
+//!
+//! A link never reconnects by itself. When it ends, its buffers end with it, the bridge is told,
+//! and only then is a new one tried, so nothing that the gate has revoked meanwhile can follow.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::BrokerState;
+use crate::nats::assets::{self, AssetReport};
+use crate::nats::backoff::backoff;
+use crate::nats::link::{ConnectFault, Link, LinkEvent};
+use crate::nats::settings::Settings;
+
+/// Failed attempts in a row after which the broker counts as disconnected and not as connecting.
+const PATIENCE_ATTEMPTS: u32 = 3;
+
+/// A link that is up, or a plan to get one.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Waiting { until: Instant },
+    Connecting { task: JoinHandle<Result<Up, ConnectFault>> },
+    Up { link: Link, events: mpsc::Receiver<LinkEvent> },
+}
+
+/// What a successful attempt brings.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) link: Link,
+    pub(super) events: mpsc::Receiver<LinkEvent>,
+    /// `None` when the assets were not looked at (isolated).
+    pub(super) assets: Option<Result<AssetReport, String>>,
+}
+
+/// What happened to the connection while the driver waited.
+#[derive(Debug)]
+pub(super) enum Change {
+    Up(Option<Result<AssetReport, String>>),
+    Failed(ConnectFault),
+    Event(LinkEvent),
+    /// The link ended without saying so.
+    Gone,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Connector {
+    settings: Settings,
+    connection: Connection,
+    attempt: u32,
+    connections: u64,
+}
+
+impl Connector {
+    pub(super) fn new(settings: Settings) -> Self {
+        let until = Instant::now();
+        Self { settings, connection: Connection::Waiting { until }, attempt: 0, connections: 0 }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn link(&self) -> Option<&Link> {
+        match &self.connection {
+            Connection::Up { link, .. } => Some(link),
+            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+        }
+    }
+
+    pub(super) fn state(&self) -> BrokerState {
+        match &self.connection {
+            Connection::Up { .. } => BrokerState::Connected,
+            Connection::Waiting { .. } | Connection::Connecting { .. } => {
+                if self.attempt < PATIENCE_ATTEMPTS {
+                    BrokerState::Connecting
+                } else {
+                    BrokerState::Disconnected
+                }
+            }
+        }
+    }
+
+    /// Connections made so far.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections
+    }
+
+    /// Waits for the next change. `provision` says whether a new connection may look at its assets:
+    /// an isolated sidecar asks the broker for nothing.
+    ///
+    /// # Cancel safety
+    /// Safe: attempts run in tasks of their own, events stay in their channel.
+    pub(super) async fn changed(&mut self, provision: bool) -> Change {
+        loop {
+            match &mut self.connection {
+                Connection::Up { events, .. } => {
+                    return events.recv().await.map_or(Change::Gone, Change::Event);
+                }
+                Connection::Waiting { until } => {
+                    tokio::time::sleep_until(*until).await;
+                    let task = tokio::spawn(attempt(self.settings.clone(), provision));
+                    self.connection = Connection::Connecting { task };
+                }
+                Connection::Connecting { task } => {
+                    let outcome = task.await;
+                    let fault = match outcome {
+                        Ok(Ok(Up { link, events, assets })) => {
+                            self.connection = Connection::Up { link, events };
+                            self.attempt = 0;
+                            self.connections += 1;
+                            return Change::Up(assets);
+                        }
+                        Ok(Err(fault)) => fault,
+                        Err(error) => ConnectFault::Starved(error.to_string()),
+                    };
+                    self.pause();
+                    return Change::Failed(fault);
+                }
+            }
+        }
+    }
+
+    /// An event that is there already.
+    pub(super) fn try_event(&mut self) -> Option<LinkEvent> {
+        match &mut self.connection {
+            Connection::Up { events, .. } => events.try_recv().ok(),
+            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+        }
+    }
+
+    /// Ends the link with its buffers and plans the next attempt.
+    pub(super) async fn sever(&mut self) {
+        let until = Instant::now();
+        let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
+        match previous {
+            Connection::Up { link, events } => {
+                drop(events);
+                link.sever().await;
+            }
+            Connection::Connecting { task } => task.abort(),
+            Connection::Waiting { .. } => {}
+        }
+        self.pause();
+    }
+
+    fn pause(&mut self) {
+        // Each RandomState is seeded by the operating system: enough for jitter.
+        let random = RandomState::new().build_hasher().finish();
+        let pause: Duration = backoff(self.attempt, random);
+        self.attempt = self.attempt.saturating_add(1);
+        self.connection = Connection::Waiting { until: Instant::now() + pause };
+    }
+}
+
+async fn attempt(settings: Settings, provision: bool) -> Result<Up, ConnectFault> {
+    // Missing or different assets weaken promises; they do not keep us from connecting.
+    let assets = if provision {
+        Some(assets::ensure(&settings).await.map_err(|fault| fault.to_string()))
+    } else {
+        None
+    };
+    let (link, events) = Link::connect(&settings).await?;
+    Ok(Up { link, events, assets })
+}

@@ -1,0 +1,182 @@
+//! Inbound messages: to the bridge for judgement, then to the inbox and the runtime, or to the
+//! quarantine stream with their reason.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+
+use crate::deliver::{Courier, Delivery, Parcel, Settings};
+use crate::nats::headers;
+use crate::nats::inbound::InboundMessage;
+use crate::nats::link::{Link, Outgoing};
+use crate::nats::subject::{Address, Prefix};
+use crate::protocol::bridge::Bridge;
+use crate::protocol::inbox::Inbound;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::seal::{Fault, Refusal};
+use crate::protocol::time::Now;
+
+/// Tokens from here up name quarantine publications; the bridge counts its own from 1.
+pub(super) const QUARANTINE_TOKENS: u64 = 1 << 63;
+/// Refused messages that may wait for the quarantine stream. One more is left unacknowledged on
+/// its stream, and comes back.
+const QUARANTINE_MAX: usize = 64;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    prefix: Prefix,
+    me: RuntimeId,
+    courier: Option<(Courier, mpsc::Receiver<Delivery>)>,
+    deliver: Option<Settings>,
+    /// Token of a quarantine publication to the acknowledgement subject of the refused message.
+    quarantining: BTreeMap<u64, String>,
+    next_token: u64,
+    pub(super) refused: BTreeMap<Fault, u64>,
+    pub(super) quarantined: u64,
+    pub(super) delivered: u64,
+    pub(super) superseded: u64,
+    pub(super) declined: u64,
+}
+
+impl Receiver {
+    pub(super) fn new(prefix: Prefix, me: RuntimeId, deliver: Option<Settings>) -> Self {
+        Self {
+            prefix,
+            me,
+            courier: deliver.clone().map(Courier::start),
+            deliver,
+            quarantining: BTreeMap::new(),
+            next_token: QUARANTINE_TOKENS,
+            refused: BTreeMap::new(),
+            quarantined: 0,
+            delivered: 0,
+            superseded: 0,
+            declined: 0,
+        }
+    }
+
+    /// Judges one message and does what follows from it.
+    pub(super) fn receive(
+        &mut self,
+        now: Now,
+        bridge: &mut Bridge,
+        link: &Link,
+        message: InboundMessage,
+    ) {
+        let Some(Address::State { source, target }) = self.prefix.parse(&message.subject) else {
+            // Only a foreign consumer configuration brings other subjects here.
+            let detail = "the subject is not {prefix}.state.{source}.{target}".to_owned();
+            self.refuse(link, message, &Refusal { fault: Fault::Misaddressed, detail });
+            return;
+        };
+        let ids = (source.as_str(), target.as_str());
+        match bridge.receive(now, ids, &message.payload) {
+            // Not now: it stays unacknowledged on the stream.
+            None => {}
+            Some(Inbound::Accepted { source, seq }) => self.hand_over(link, source, seq, message),
+            Some(Inbound::Redelivered { source, seq }) if self.courier.is_some() => {
+                // Perhaps still undelivered; the courier knows.
+                self.hand_over(link, source, seq, message);
+            }
+            Some(Inbound::Redelivered { .. }) => acknowledge(link, &message.reply),
+            Some(Inbound::Refused(refusal)) => self.refuse(link, message, &refusal),
+        }
+    }
+
+    fn hand_over(&mut self, link: &Link, source: RuntimeId, seq: u64, message: InboundMessage) {
+        match &self.courier {
+            None => acknowledge(link, &message.reply),
+            Some((courier, _)) => {
+                let reply = message.reply;
+                if !courier.take(Parcel { source, seq, bytes: message.payload, reply }) {
+                    self.declined += 1;
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, link: &Link, message: InboundMessage, refusal: &Refusal) {
+        *self.refused.entry(refusal.fault).or_default() += 1;
+        tracing::warn!(
+            subject = %message.subject,
+            fault = refusal.fault.word(),
+            detail = %refusal.detail,
+            "inbound packet refused"
+        );
+        if self.quarantining.len() >= QUARANTINE_MAX {
+            return;
+        }
+        let token = self.next_token;
+        let outgoing = Outgoing {
+            subject: self.prefix.quarantine(&self.me),
+            headers: headers::quarantine(&refusal.to_string()),
+            payload: message.payload,
+        };
+        if link.publish(token, outgoing).is_ok() {
+            self.next_token += 1;
+            self.quarantining.insert(token, message.reply);
+        }
+    }
+
+    /// The quarantine stream has spoken: acknowledged there means acknowledged here.
+    pub(super) fn quarantine_answered(&mut self, link: &Link, token: u64, stored: bool) {
+        if let Some(reply) = self.quarantining.remove(&token)
+            && stored
+        {
+            self.quarantined += 1;
+            acknowledge(link, &reply);
+        }
+    }
+
+    /// What the courier reports; waits for ever when there is none.
+    pub(super) async fn delivery(&mut self) -> Option<Delivery> {
+        match &mut self.courier {
+            Some((_, outcomes)) => outcomes.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Acknowledges what was delivered or superseded.
+    pub(super) fn delivered(&mut self, link: Option<&Link>, delivery: Option<Delivery>) {
+        let reply = match delivery {
+            Some(Delivery::Done { reply }) => {
+                self.delivered += 1;
+                reply
+            }
+            Some(Delivery::Superseded { reply }) => {
+                self.superseded += 1;
+                reply
+            }
+            None => {
+                // The courier was stopped while swamped; a new one starts empty.
+                self.courier = self.deliver.clone().map(Courier::start);
+                return;
+            }
+        };
+        if let Some(link) = link {
+            acknowledge(link, &reply);
+        }
+    }
+
+    /// Isolated: nothing that came in may still reach the runtime (P4).
+    pub(super) fn cut(&mut self) {
+        if let Some((courier, _)) = &self.courier {
+            courier.clear();
+        }
+        self.quarantining.clear();
+    }
+
+    /// The connection is gone: its acknowledgement subjects are worthless.
+    pub(super) fn disconnected(&mut self) {
+        self.quarantining.clear();
+    }
+}
+
+/// An acknowledgement that the link cannot take is not lost: the message comes again after the
+/// consumer's `ack_wait` and is then recognised by its sequence number.
+fn acknowledge(link: &Link, reply: &str) {
+    if let Err(fault) = link.ack(reply) {
+        tracing::debug!(%fault, "acknowledgement not taken");
+    }
+}

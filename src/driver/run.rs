@@ -1,0 +1,525 @@
+//! The loop: one input, its effects, the next input.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::clock::Clock;
+use super::connection::{Change, Connector};
+use super::inbound::{QUARANTINE_TOKENS, Receiver};
+use super::{
+    Answer, Books, Command, DRAIN_TIMEOUT, Options, ReadFault, Readiness, ReportFault, memory,
+};
+use crate::nats::ack::PublishFault;
+use crate::nats::headers::PacketHeaders;
+use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
+use crate::protocol::bridge::{Bridge, Effect, Memory};
+use crate::protocol::drift::Provenance;
+use crate::protocol::gate::Band;
+use crate::protocol::outbox::Outcome;
+use crate::protocol::seal::Sealed;
+use crate::protocol::view::{Decision, ReportReply, Transition};
+
+/// IRI of the packet's JSON-LD context (DESIGN section 3 "Headers"). A name, not an address that
+/// anybody has to fetch.
+const CONTEXT: &str = "urn:driftgate:context:v1";
+/// Messages that one pull request asks for.
+const PULL_BATCH: u16 = 64;
+/// How long one pull request stands at the broker.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// Commands and events that are handled before the loop looks at the other inputs again.
+const BATCH_MAX: usize = 64;
+/// Closing times kept between two scrapes of `/metrics`.
+const CLOSINGS_MAX: usize = 4096;
+
+struct Driver {
+    clock: Clock,
+    bridge: Bridge,
+    connector: Connector,
+    receiver: Receiver,
+    /// Reports whose reply the bridge still owes, by sequence number. Bounded by the bridge.
+    waiting: BTreeMap<u64, Answer<Result<ReportReply, ReportFault>>>,
+    /// Answers that wait for a closing to end, each as what is to be done then.
+    after_closing: Vec<Deferred>,
+    readiness: watch::Sender<Readiness>,
+    configured_degraded: Vec<String>,
+    verdicts: [u64; 4],
+    closings_s: Vec<f64>,
+    memory_file: Option<PathBuf>,
+    remembered: Memory,
+    writing: Option<JoinHandle<std::io::Result<()>>>,
+    broker_faults: Vec<String>,
+}
+
+enum Deferred {
+    Malformed(Answer<Result<ReportReply, ReportFault>>, ReportFault),
+    Unreadable(Answer<()>),
+}
+
+impl Deferred {
+    fn send(self) {
+        match self {
+            Self::Malformed(answer, fault) => drop(answer.send(Err(fault))),
+            Self::Unreadable(answer) => drop(answer.send(())),
+        }
+    }
+}
+
+/// Runs until told to stop, then drains.
+pub(super) async fn run(
+    options: Options,
+    mut commands: mpsc::Receiver<Command>,
+    readiness: watch::Sender<Readiness>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut driver = Driver::new(options, readiness);
+    driver.perform().await;
+    while driver.turn(&mut commands, &mut stop).await {}
+    driver.drain(commands).await;
+}
+
+impl Driver {
+    fn new(options: Options, readiness: watch::Sender<Readiness>) -> Self {
+        let clock = Clock::start();
+        let me = options.settings.runtime_id.clone();
+        let bridge = Bridge::new(
+            options.settings,
+            options.keyring,
+            options.translator,
+            options.memory.clone(),
+            clock.now(),
+        );
+        let prefix = options.nats.prefix.clone();
+        Self {
+            clock,
+            bridge,
+            receiver: Receiver::new(prefix, me, options.deliver),
+            connector: Connector::new(options.nats),
+            waiting: BTreeMap::new(),
+            after_closing: Vec::new(),
+            readiness,
+            configured_degraded: options.degraded,
+            verdicts: [0; 4],
+            closings_s: Vec::new(),
+            memory_file: options.memory_file,
+            remembered: options.memory,
+            writing: None,
+            broker_faults: Vec::new(),
+        }
+    }
+
+    /// Waits for one input, handles what else is there already, performs the effects. `false` ends
+    /// the loop.
+    async fn turn(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let provision = self.bridge.band() != Band::Isolated;
+        let deadline = self.clock.instant(self.bridge.deadline(self.clock.now()));
+        tokio::select! {
+            biased;
+            () = stopped(stop) => return false,
+            command = commands.recv() => match command {
+                None => return false,
+                Some(command) => self.command(command),
+            },
+            change = self.connector.changed(provision) => self.change(change).await,
+            delivery = self.receiver.delivery() => {
+                self.receiver.delivered(self.connector.link(), delivery);
+            }
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok(command) = commands.try_recv() else { break };
+            self.command(command);
+        }
+        for _ in 0..BATCH_MAX {
+            let Some(event) = self.connector.try_event() else { break };
+            self.change(Change::Event(event)).await;
+        }
+        self.bridge.tick(self.clock.now());
+        self.perform().await;
+        self.publish_readiness();
+        self.remember().await;
+        true
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.clock.now();
+        match command {
+            Command::Report { document, answer } => match self.bridge.report(now, &document) {
+                Ok(seq) => {
+                    self.waiting.insert(seq, answer);
+                }
+                Err(malformed) => self.defer(Deferred::Malformed(answer, malformed.into())),
+            },
+            Command::Unreadable { answer } => {
+                self.bridge.malformed(now);
+                self.defer(Deferred::Unreadable(answer));
+            }
+            Command::FieldState { answer } => {
+                drop(answer.send(self.bridge.field_state().ok_or(ReadFault::Isolated)));
+            }
+            Command::PeerState { source, answer } => {
+                let state = if self.bridge.band() == Band::Isolated {
+                    Err(ReadFault::Isolated)
+                } else {
+                    let state = self.bridge.peer_state(&source).cloned();
+                    state.ok_or_else(|| ReadFault::Unknown(source.to_string()))
+                };
+                drop(answer.send(state));
+            }
+            Command::Safety { answer } => drop(answer.send(self.bridge.safety())),
+            Command::Books { answer } => drop(answer.send(self.books())),
+            Command::Ping { answer } => drop(answer.send(())),
+            Command::Reload { settings, keyring } => {
+                self.bridge.reload(now, *settings, keyring);
+                tracing::info!("configuration reloaded");
+            }
+        }
+    }
+
+    /// A bad report may have closed the gate; its answer then waits for the silence, like any other
+    /// (P2).
+    fn defer(&mut self, deferred: Deferred) {
+        if self.bridge.is_closing() {
+            self.after_closing.push(deferred);
+        } else {
+            deferred.send();
+        }
+    }
+
+    async fn change(&mut self, change: Change) {
+        match change {
+            Change::Up(assets) => {
+                self.broker_faults = match assets {
+                    None => Vec::new(),
+                    Some(Ok(report)) => report.differences,
+                    Some(Err(fault)) => vec![fault],
+                };
+                for fault in &self.broker_faults {
+                    tracing::warn!(%fault, "the broker weakens a promise");
+                }
+                tracing::info!("connected to the broker");
+                self.bridge.connected(self.clock.now());
+            }
+            Change::Failed(fault) => {
+                tracing::warn!(%fault, "no connection to the broker");
+                self.broker_faults = vec![fault.to_string()];
+            }
+            Change::Gone => self.sever("the connection ended").await,
+            Change::Event(event) => self.event(event).await,
+        }
+    }
+
+    async fn event(&mut self, event: LinkEvent) {
+        let now = self.clock.now();
+        match event {
+            LinkEvent::Ack { token, outcome } if token >= QUARANTINE_TOKENS => {
+                let stored = match outcome {
+                    Ok(_) => true,
+                    // The link knows one stream as ours; the quarantine is another.
+                    Err(PublishFault::WrongStream(stream)) => {
+                        stream == self.connector.settings().stream_quarantine.as_str()
+                    }
+                    Err(fault) => {
+                        tracing::warn!(%fault, "quarantine refused a message");
+                        false
+                    }
+                };
+                if let Some(link) = self.connector.link() {
+                    self.receiver.quarantine_answered(link, token, stored);
+                }
+            }
+            LinkEvent::Ack { token, outcome } => {
+                let outcome = match outcome {
+                    Ok(stored) => Outcome::Stored {
+                        stream_seq: stored.stream_seq,
+                        duplicate: stored.duplicate,
+                    },
+                    Err(fault) => publish_outcome(&fault),
+                };
+                self.bridge.answered(now, token, outcome);
+            }
+            LinkEvent::Confirmed(id) => self.bridge.confirmed(now, id),
+            LinkEvent::Inbound(message) => {
+                if let Some(link) = self.connector.link() {
+                    self.receiver.receive(now, &mut self.bridge, link, message);
+                }
+            }
+            LinkEvent::PullFault(fault) => {
+                // A stream or consumer that vanished is made again on the way to a new connection.
+                tracing::warn!(%fault, "pulling inbound packets failed");
+                self.sever("the inbound consumer is gone").await;
+            }
+            LinkEvent::LameDuck => self.sever("the server is about to stop").await,
+            LinkEvent::ServerFault(fault) => {
+                tracing::warn!(%fault, "the broker complains");
+                self.broker_faults = vec![fault];
+            }
+            LinkEvent::Closed(reason) => self.sever(&reason).await,
+        }
+    }
+
+    async fn sever(&mut self, reason: &str) {
+        tracing::warn!(reason, "disconnected from the broker");
+        self.connector.sever().await;
+        self.receiver.disconnected();
+        self.bridge.disconnected(self.clock.now());
+    }
+
+    /// Does what the bridge asks for, in order, until it asks for nothing more.
+    pub(super) async fn perform(&mut self) {
+        loop {
+            let effects = self.bridge.take_effects();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                self.effect(effect).await;
+            }
+        }
+    }
+
+    async fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Publish { token, packet, provenance } => {
+                self.publish(token, &packet, provenance);
+            }
+            Effect::Notify(notice) => {
+                if let (Some(link), Ok(bytes)) =
+                    (self.connector.link(), serde_json::to_vec(&notice))
+                {
+                    let settings = self.connector.settings();
+                    let subject = settings.prefix.containment(&settings.runtime_id);
+                    let headers = crate::nats::HeaderMap::new();
+                    if link.notify(Outgoing { subject, headers, payload: bytes.into() }).is_err() {
+                        tracing::warn!("a containment notice found the connection full");
+                    }
+                }
+            }
+            Effect::Cut => {
+                self.receiver.cut();
+                self.order(Link::unsubscribe_all).await;
+            }
+            Effect::Subscribe { pull } => {
+                self.order(Link::subscribe_acks).await;
+                if pull {
+                    self.start_pull().await;
+                } else {
+                    self.order(Link::stop_pull).await;
+                }
+            }
+            Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
+            Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
+            Effect::Closed(_) => self.after_closing.drain(..).for_each(Deferred::send),
+            Effect::Answer { seq, reply } => {
+                self.count(reply.verdict);
+                if let Some(answer) = self.waiting.remove(&seq) {
+                    drop(answer.send(Ok(*reply)));
+                }
+            }
+            Effect::Record(transition) => record(&transition),
+        }
+    }
+
+    fn publish(&mut self, token: u64, packet: &Sealed, provenance: Provenance) {
+        let Some(link) = self.connector.link() else {
+            self.bridge.not_sent(self.clock.now(), token);
+            return;
+        };
+        let settings = self.connector.settings();
+        let outgoing = Outgoing {
+            subject: settings.prefix.state(&settings.runtime_id, packet.target()),
+            headers: PacketHeaders {
+                checksum: packet.checksum(),
+                seq: packet.seq(),
+                context: CONTEXT,
+                traceparent: None,
+                drift_source: provenance,
+            }
+            .to_headers(),
+            payload: packet.bytes().clone(),
+        };
+        if link.publish(token, outgoing).is_err() {
+            self.bridge.not_sent(self.clock.now(), token);
+        }
+    }
+
+    async fn start_pull(&mut self) {
+        let settings = self.connector.settings();
+        let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
+        self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;
+    }
+
+    /// Gives the link a control order. A link that cannot even take that is of no use: severing it
+    /// does what every one of these orders is for, and the next one starts clean.
+    async fn order(&mut self, order: impl FnOnce(&Link) -> Result<(), NotTaken>) {
+        if self.connector.link().is_some_and(|link| order(link).is_err()) {
+            self.sever("the connection takes no orders").await;
+        }
+    }
+
+    fn count(&mut self, verdict: Decision) {
+        let index = match verdict {
+            Decision::Export => 0,
+            Decision::Throttle => 1,
+            Decision::Block => 2,
+            Decision::Isolate => 3,
+        };
+        if let Some(count) = self.verdicts.get_mut(index) {
+            *count += 1;
+        }
+    }
+
+    fn books(&mut self) -> Books {
+        let fresh = self.bridge.take_closing_times();
+        self.closings_s.extend(fresh.iter().map(Duration::as_secs_f64));
+        let excess = self.closings_s.len().saturating_sub(CLOSINGS_MAX);
+        self.closings_s.drain(..excess);
+        let words = [Decision::Export, Decision::Throttle, Decision::Block, Decision::Isolate];
+        let mut verdicts = words.map(|word| (word.word(), 0));
+        for ((_, count), total) in verdicts.iter_mut().zip(self.verdicts) {
+            *count = total;
+        }
+        Books {
+            ledgers: self.bridge.ledgers().map(|(id, ledger)| (id.clone(), *ledger)).collect(),
+            counters: self.bridge.counters(),
+            verdicts,
+            refused: self.receiver.refused.iter().map(|(fault, count)| (*fault, *count)).collect(),
+            quarantined: self.receiver.quarantined,
+            band: self.bridge.band(),
+            di: self.bridge.drift_index(),
+            broker: self.connector.state(),
+            connections: self.connector.connections(),
+            closings_s: self.closings_s.clone(),
+            duplicate_alarms: self.bridge.duplicate_alarms(),
+            delivered: [
+                ("done", self.receiver.delivered),
+                ("superseded", self.receiver.superseded),
+                ("declined", self.receiver.declined),
+            ],
+        }
+    }
+
+    fn publish_readiness(&self) {
+        let mut degraded = self.configured_degraded.clone();
+        degraded.extend(self.broker_faults.iter().cloned());
+        let next = Readiness {
+            ready: true,
+            broker: self.connector.state(),
+            band: self.bridge.band(),
+            degraded,
+        };
+        self.readiness.send_if_modified(|readiness| {
+            let changed = *readiness != next;
+            if changed {
+                *readiness = next;
+            }
+            changed
+        });
+    }
+
+    /// Writes the memory when something in it matters and no write is under way.
+    async fn remember(&mut self) {
+        let Some(path) = &self.memory_file else { return };
+        if let Some(task) = &self.writing {
+            if !task.is_finished() {
+                return;
+            }
+            if let Some(task) = self.writing.take()
+                && let Ok(Err(error)) = task.await
+            {
+                tracing::warn!(%error, "the memory file cannot be written");
+            }
+        }
+        let memory = self.bridge.memory();
+        // Half of the reservation is left: time to reserve again.
+        let reserved = memory.seq < self.remembered.seq.saturating_add(memory::RESERVE_US / 2);
+        if reserved
+            && memory.floors == self.remembered.floors
+            && memory.operator_hold == self.remembered.operator_hold
+        {
+            return;
+        }
+        self.remembered = memory.clone();
+        let path = path.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || memory::store(&path, &memory)));
+    }
+
+    /// Stops in order: no new reports, what may still go goes or is revoked, the broker confirms,
+    /// the connection ends, the memory is kept.
+    async fn drain(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.readiness.send_modify(|readiness| readiness.ready = false);
+        commands.close();
+        let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
+        let until = self.clock.instant(deadline);
+        while let Ok(command) = commands.try_recv() {
+            self.command(command);
+        }
+        self.perform().await;
+        while !self.bridge.is_idle() {
+            let wake = self.clock.instant(self.bridge.deadline(self.clock.now())).min(until);
+            tokio::select! {
+                change = self.connector.changed(false) => self.change(change).await,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let now = self.clock.now();
+            self.bridge.tick(now);
+            self.perform().await;
+            if now.mono >= deadline {
+                break;
+            }
+        }
+        self.connector.sever().await;
+        self.bridge.disconnected(self.clock.now());
+        self.perform().await;
+        if let Some(path) = self.memory_file.take() {
+            let memory = self.bridge.memory();
+            let stored = tokio::task::spawn_blocking(move || memory::store(&path, &memory)).await;
+            if let Ok(Err(error)) = stored {
+                tracing::warn!(%error, "the memory file cannot be written");
+            }
+        }
+    }
+}
+
+/// Done when told to stop, or when nobody is left who could tell.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    while !*stop.borrow_and_update() {
+        if stop.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Which refusals may pass by themselves.
+fn publish_outcome(fault: &PublishFault) -> Outcome {
+    match fault {
+        PublishFault::Busy(_)
+        | PublishFault::Deaf
+        | PublishFault::Malformed
+        | PublishFault::NoResponders => Outcome::Later,
+        PublishFault::Refused { code, .. } if *code >= 500 => Outcome::Later,
+        PublishFault::Refused { .. }
+        | PublishFault::TooLarge
+        | PublishFault::Unpublishable
+        | PublishFault::WrongStream(_) => Outcome::Refused,
+    }
+}
+
+fn record(transition: &Transition) {
+    let reasons: Vec<&str> = transition.reasons.iter().map(|reason| reason.word()).collect();
+    tracing::info!(
+        from = transition.from.word(),
+        to = transition.to.word(),
+        reasons = reasons.join(","),
+        cycle = transition.cycle,
+        di = transition.di,
+        "gate"
+    );
+}
