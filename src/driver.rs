@@ -28,6 +28,7 @@ mod metrics;
 mod run;
 
 pub use memory::{MemoryFault, load as load_memory};
+pub use metrics::number;
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
 /// newest state is worth more than a long queue of older ones.

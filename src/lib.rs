@@ -4,10 +4,12 @@
 //! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
 
 pub mod commands;
+pub mod sidecar;
 pub mod http;
 pub mod driver;
 pub mod deliver;
 pub mod nats;
+pub mod ingest;
 pub mod config;
 pub mod telemetry;
 pub mod profiles;

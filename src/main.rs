@@ -1,1 +1,56 @@
-fn main() {}
+//! The life of the process: arguments, then one command, then its exit code.
+
+use std::collections::BTreeMap;
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Parser, Subcommand};
+use driftgate::commands::{check, run};
+use driftgate::protocol::time::Timestamp;
+
+/// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
+#[derive(Debug, Parser)]
+#[command(name = "driftgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Check(check::Check),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Run(arguments) => blocking(run::run(&arguments, &environment())),
+        Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
+    }
+}
+
+/// The environment, read once, here; a variable that is not UTF-8 is none of ours.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "commands that only look take the time from here")]
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Runs a command that needs the network.
+fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            drop(writeln!(stderr(), "driftgate: no threads to run on: {error}"));
+            ExitCode::from(run::EX_UNAVAILABLE)
+        }
+    }
+}

@@ -4,9 +4,9 @@ use super::{Books, BrokerState, CLOSING_BUCKETS_S};
 use crate::protocol::gate::Band;
 use crate::telemetry::{Distribution, Exposition, Family};
 
-/// Counts fit an f64 exactly up to 2^53; no counter here gets there.
+/// A count as a metric value. Counts fit an f64 exactly up to 2^53; no counter here gets there.
 #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "exact up to 2^53")]
-fn number(count: u64) -> f64 {
+pub fn number(count: u64) -> f64 {
     count as f64
 }
 

@@ -1,0 +1,197 @@
+//! `driftgate run`: the sidecar's process.
+//!
+//! Configuration, log, sidecar; then signals and changed files; on SIGTERM or SIGINT no new reports,
+//! drain, exit 0. A configuration that is wrong ends the process with 78 and every mistake at once.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::check::EX_CONFIG;
+use crate::config::{Config, Effect, Ingest, LogFormat, LogLevel, Mistakes, read_from_disk};
+use crate::driver::Handle;
+use crate::http::listener::Bound;
+use crate::ingest::tail::{Line, follow};
+use crate::sidecar::Sidecar;
+use crate::telemetry;
+
+/// `EX_UNAVAILABLE` of sysexits: a listener or another resource cannot be had.
+pub const EX_UNAVAILABLE: u8 = 69;
+/// How often the configuration's files are looked at for changes. Kubernetes swaps a mounted
+/// ConfigMap by renaming a link, so the looked-at thing is the time and size behind the path.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs the sidecar.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  driftgate run --config /etc/driftgate/driftgate.toml\n  \
+                        driftgate run --dev\n\nSIGHUP reads the configuration again; SIGTERM \
+                        drains and exits 0.")]
+pub struct Run {
+    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
+    /// all
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Needs no configuration: its own nats-server with a temporary store, a fresh key, id `local`,
+    /// loopback only
+    #[arg(long, conflicts_with = "config")]
+    pub dev: bool,
+}
+
+/// Runs until told to stop.
+pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode {
+    let load = || Config::load(&run.config, environment, &read_from_disk);
+    let config = match load() {
+        Ok(config) => config,
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    if let Err(fault) = telemetry::start_log(level(&config), format(&config)) {
+        return say(EX_CONFIG, &fault.to_string());
+    }
+    let sidecar = match Sidecar::start(&config).await {
+        Ok(sidecar) => sidecar,
+        Err(fault) => return say(EX_UNAVAILABLE, &fault.to_string()),
+    };
+    let (Ok(hangup), Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::hangup()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return say(EX_UNAVAILABLE, "signals cannot be listened to");
+    };
+    let api = match &sidecar.api {
+        Bound::Tcp(address) => format!("http://{address}"),
+        Bound::Unix(path) => format!("unix:{}", path.display()),
+    };
+    tracing::info!(
+        runtime_id = %config.runtime.id,
+        version = env!("CARGO_PKG_VERSION"),
+        api,
+        admin = %format!("http://{}", sidecar.admin),
+        peers = config.peers.len(),
+        "started, gate blocked until the first good report"
+    );
+    for remark in &sidecar.remarks {
+        tracing::warn!(remark, "degraded");
+    }
+    let tail = tokio::spawn(pass_on(config.ingest.clone(), sidecar.handle.clone()));
+    let watched = run.config.clone();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = reload(&load, config, &watched, &sidecar, hangup) => {}
+    }
+    tracing::info!("stopping: no new reports, draining");
+    tail.abort();
+    sidecar.stop().await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// Hands the followed file's lines to the driver, one after the other. A line that cannot be read
+/// closes the gate like a body that cannot (P6).
+async fn pass_on(ingest: Ingest, handle: Handle) {
+    let Some(tail) = ingest.tail else { return };
+    let (mut lines, _reader) = follow(tail);
+    while let Some(line) = lines.recv().await {
+        match line {
+            Line::Report(document) => match handle.report(document).await {
+                Ok(reply) => tracing::debug!(verdict = reply.verdict.word(), "tailed report"),
+                Err(fault) => tracing::warn!(%fault, "tailed report refused"),
+            },
+            Line::Unreadable { line_number, fault } => {
+                tracing::warn!(line_number, %fault, "tailed line cannot be read");
+                handle.unreadable().await;
+            }
+            Line::Fault(fault) => tracing::warn!(fault, "the followed file cannot be read"),
+        }
+    }
+}
+
+/// Reloads on SIGHUP and when a file changes. A bad new configuration changes nothing and is
+/// reported. Never ends.
+async fn reload(
+    load: &impl Fn() -> Result<Config, Mistakes>,
+    mut current: Config,
+    files: &[PathBuf],
+    sidecar: &Sidecar,
+    mut hangup: Signal,
+) {
+    let mut stamps = stamps(files, &current);
+    let mut look = tokio::time::interval(WATCH_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = look.tick() => {
+                let fresh = self::stamps(files, &current);
+                if fresh == stamps {
+                    continue;
+                }
+                stamps = fresh;
+            }
+        }
+        match load() {
+            Err(mistakes) => {
+                tracing::error!(%mistakes, "configuration not reloaded; the old one stays");
+            }
+            Ok(next) => {
+                for change in Config::difference(&current, &next) {
+                    if change.effect == Effect::Restart {
+                        tracing::warn!(key = change.key, "takes effect after a restart");
+                    }
+                }
+                match sidecar.reload(&next) {
+                    Ok(()) => current = next,
+                    Err(fault) => {
+                        tracing::error!(%fault, "configuration not reloaded; the old one stays");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Time and size of every file that the configuration is made of.
+fn stamps(files: &[PathBuf], config: &Config) -> Vec<Option<(SystemTime, u64)>> {
+    let stamp = |path: &std::path::Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    let secrets = config.secret_files();
+    files
+        .iter()
+        .map(PathBuf::as_path)
+        .chain(secrets.iter().map(|(_, path)| *path))
+        .map(stamp)
+        .collect()
+}
+
+fn level(config: &Config) -> &'static str {
+    match config.log.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}
+
+fn format(config: &Config) -> telemetry::LogFormat {
+    match config.log.format {
+        LogFormat::Json => telemetry::LogFormat::Json,
+        LogFormat::Text => telemetry::LogFormat::Text,
+    }
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    say(EX_CONFIG, &mistakes.to_string())
+}
+
+fn say(code: u8, text: &str) -> ExitCode {
+    // Nothing is left to be told when standard error is gone.
+    drop(writeln!(std::io::stderr(), "driftgate: {text}"));
+    ExitCode::from(code)
+}

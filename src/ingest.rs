@@ -1,0 +1,2 @@
+//! Ways in other than HTTP.
+pub mod tail;

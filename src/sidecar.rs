@@ -1,0 +1,213 @@
+//! One running sidecar, put together from a configuration: driver, listeners, metrics.
+//!
+//! `run` starts one for a process, `demo` starts three in one. Order of a start: keys and profile,
+//! memory, listeners bound, driver, served; nothing waits for the broker or the runtime. What
+//! deliberately is not here: signals and files that change, which are the process's.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+use crate::driver::{self, Handle};
+use crate::http::listener::{Bound, Listener};
+use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
+use crate::http::{self, Metrics, Seen, server};
+use crate::protocol::bridge::Memory;
+use crate::telemetry::Family;
+
+mod settings;
+
+pub use settings::SettingsFault;
+
+/// Why a sidecar does not start. The process ends with it; a supervisor shows it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    /// The API listener cannot be bound.
+    #[error("listen.api: {0}")]
+    Api(io::Error),
+    /// The admin listener cannot be bound.
+    #[error("listen.admin: {0}")]
+    Admin(io::Error),
+    /// Something in the configuration that only assembling finds.
+    #[error(transparent)]
+    Settings(#[from] SettingsFault),
+    /// The bearer token cannot be used.
+    #[error("listen.token_file: {0}")]
+    Token(TokenFault),
+}
+
+/// A sidecar that runs.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// Asks its driver.
+    pub handle: Handle,
+    /// Where the API listens.
+    pub api: Bound,
+    /// Where the admin listener listens.
+    pub admin: SocketAddr,
+    /// What the configuration could not promise, in words.
+    pub remarks: Vec<String>,
+    intake: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    driver: JoinHandle<()>,
+    api_server: JoinHandle<server::Stopped>,
+    admin_server: JoinHandle<server::Stopped>,
+}
+
+/// Answers by route and status, for the metrics. Bounded by the route table.
+type Requests = Arc<Mutex<BTreeMap<(String, u16), u64>>>;
+
+impl Sidecar {
+    /// Starts a sidecar. When this returns, both listeners answer.
+    ///
+    /// # Errors
+    /// [`StartFault`]; nothing is left running.
+    pub async fn start(config: &Config) -> Result<Self, StartFault> {
+        let mut remarks = Vec::new();
+        let memory_file = memory_file(config);
+        let memory = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
+            remarks.push(format!("starting without what survived the last run: {fault}"));
+            Memory::default()
+        });
+        let options = driver::Options {
+            settings: settings::bridge(config),
+            keyring: settings::keyring(config)?,
+            translator: settings::translator(config)?,
+            memory,
+            memory_file: Some(memory_file),
+            nats: settings::nats(config)?,
+            deliver: settings::deliver(config),
+            degraded: remarks.clone(),
+        };
+        let api_settings = api_settings(config)?;
+        let api = Listener::bind(&api_settings.address).await.map_err(StartFault::Api)?;
+        let bound = api.bound().map_err(StartFault::Api)?;
+        let admin = Listener::tcp(config.listen.admin).await.map_err(StartFault::Admin)?;
+        let Bound::Tcp(admin_address) = admin.bound().map_err(StartFault::Admin)? else {
+            return Err(StartFault::Admin(io::ErrorKind::Unsupported.into()));
+        };
+        let (intake, intake_ends) = watch::channel(false);
+        let (stop, stop_ends) = watch::channel(false);
+        let (handle, driver) = driver::spawn(options, stop_ends.clone());
+        let requests = Requests::default();
+        let seen = counting(&requests);
+        let api_router = http::api_router(handle.clone(), &api_settings, &bound, seen.clone());
+        let admin_router =
+            http::admin_router(handle.clone(), metrics(&handle, requests), seen.clone());
+        let limits = api_settings.limits;
+        let api_server =
+            tokio::spawn(server::serve(api, api_router, limits, seen.clone(), ended(intake_ends)));
+        let admin_server =
+            tokio::spawn(server::serve(admin, admin_router, limits, seen, ended(stop_ends)));
+        let api = bound;
+        let admin = admin_address;
+        Ok(Self { handle, api, admin, remarks, intake, stop, driver, api_server, admin_server })
+    }
+
+    /// Stops in order: no new reports, drain, and the probes last, so that they answer while
+    /// draining.
+    pub async fn stop(self) {
+        self.intake.send_replace(true);
+        drop(self.api_server.await);
+        self.stop.send_replace(true);
+        drop(self.driver.await);
+        drop(self.admin_server.await);
+    }
+
+    /// Takes over what a changed configuration can change in flight.
+    ///
+    /// # Errors
+    /// [`SettingsFault`]; nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
+        let (settings, keyring) = (settings::bridge(config), settings::keyring(config)?);
+        self.handle.reload(settings, keyring).map_err(|_| SettingsFault::Busy)
+    }
+}
+
+/// Where the memory is kept: beside the snapshots, on the volume that outlives the container.
+fn memory_file(config: &Config) -> PathBuf {
+    config.snapshot.spool.join("memory.json")
+}
+
+fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
+    let listen = &config.listen;
+    let token = listen.token.as_ref().map(|token| {
+        let text = String::from_utf8_lossy(token.secret.expose());
+        Token::new(&text).map_err(StartFault::Token)
+    });
+    let limits = Limits {
+        connections_max: listen.connections_max,
+        head_timeout: listen.header_timeout,
+        ..Limits::default()
+    };
+    Ok(ApiSettings {
+        address: match &listen.api {
+            crate::config::Listener::Tcp(address) => ApiAddress::Tcp(*address),
+            crate::config::Listener::Unix(path) => {
+                ApiAddress::Unix { path: path.clone(), uids: Vec::new() }
+            }
+        },
+        hosts: listen.allowed_hosts.clone(),
+        origins: listen.allowed_origins.clone(),
+        token: token.transpose()?,
+        limits,
+        body: BodyLimits {
+            bytes_max: usize::try_from(listen.body_bytes_max).unwrap_or(usize::MAX),
+            ..BodyLimits::default()
+        },
+    })
+}
+
+fn counting(requests: &Requests) -> Seen {
+    let requests = Arc::clone(requests);
+    Seen::new(move |route, status| {
+        if let Ok(mut requests) = requests.lock() {
+            *requests.entry((route.to_owned(), status)).or_default() += 1;
+        }
+    })
+}
+
+fn metrics(handle: &Handle, requests: Requests) -> Metrics {
+    let handle = handle.clone();
+    Arc::new(move || {
+        let (handle, requests) = (handle.clone(), Arc::clone(&requests));
+        Box::pin(async move {
+            let mut exposition = handle.books().await.ok()?.exposition();
+            exposition.families.push(requests_family(&requests));
+            Some(exposition.render())
+        })
+    })
+}
+
+fn requests_family(requests: &Requests) -> Family {
+    let rows = requests.lock().map_or_else(
+        |_| Vec::new(),
+        |requests| {
+            let row = |((route, status), count): (&(String, u16), &u64)| {
+                (vec![route.clone(), status.to_string()], driver::number(*count))
+            };
+            requests.iter().map(row).collect()
+        },
+    );
+    Family {
+        name: "http_requests",
+        help: "Answers by route and status",
+        labels: &["route", "status"],
+        rows,
+        is_counter: true,
+    }
+}
+
+async fn ended(mut flag: watch::Receiver<bool>) {
+    while !*flag.borrow_and_update() {
+        if flag.changed().await.is_err() {
+            return;
+        }
+    }
+}
