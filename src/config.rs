@@ -4,18 +4,21 @@
 //! names its key. Secrets come only from files, and no `Debug` shows them. What is deliberately not
 //! here: reading the environment (`main.rs` hands it in), and what the values do.
 //!
-//! Modules in the order of the walk: `source` merges, `section` and `parse` read, `read` builds
-//! `settings`; `difference` and `warning` look at the result.
+//! Modules in the order of the walk: `source` merges, `section`, `parse` and `word` read, `read`
+//! builds `settings`; `difference` and `warning` look at the result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::profile::Options;
+use crate::protocol::{bridge, inbox};
 
 mod source;
 mod section;
 mod parse;
 mod read;
+mod word;
 mod settings;
 mod secret;
 mod difference;
@@ -26,11 +29,11 @@ pub mod limit;
 pub use difference::{Change, Effect};
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes};
 pub use parse::show_duration;
-pub use secret::{Algorithm, HMAC_KEY_BYTES, Key, KeyMaterial, Secret, SecretFile};
+pub use secret::{HMAC_KEY_BYTES, Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, ClientCertificate, Containment, Credentials, Deliver,
-    Durability, Ingest, Integrity, Listen, Listener, Log, LogFormat, LogLevel, Nats, Peer, Profile,
-    Runtime, Scopes, Snapshot, Tail, Tls,
+    Durability, Ingest, Integrity, Listen, Listener, Log, LogFormat, LogLevel, Nats, Peer, Runtime,
+    Scopes, Snapshot, Tail, Tls,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, read_from_disk};
 pub use warning::Warning;
@@ -106,7 +109,7 @@ impl Config {
         let listen = root.within("listen", read::listen);
         let ingest = root.within("ingest", read::ingest);
         let containment = root.within("containment", read::containment);
-        let integrity = root.within("integrity", read::integrity);
+        let (integrity, key_ids) = root.within("integrity", read::integrity);
         let snapshot = root.within("snapshot", read::snapshot);
         let deliver = root.within("deliver", read::deliver);
         let audit = root.within("audit", read::audit);
@@ -119,15 +122,11 @@ impl Config {
                 format!("must not be longer than listen.reply_timeout, {reply}"),
             );
         }
-        if let Some(integrity) = &integrity {
-            for (id, peer) in &peers {
-                let unknown = peer.key_id.as_ref().filter(|id| !integrity.keys.contains_key(*id));
-                if let Some(key_id) = unknown {
-                    root.refuse(
-                        "peers",
-                        format!("{id} names the key {key_id}, which integrity.keys lacks"),
-                    );
-                }
+        for (id, peer) in peers.iter().filter(|_| !key_ids.is_empty()) {
+            let unknown = peer.key_id.as_ref().filter(|key_id| !key_ids.contains(*key_id));
+            if let Some(key_id) = unknown {
+                let problem = format!("{key_id} is not in integrity.keys");
+                root.refuse(&format!("peers.{id}.key_id"), problem);
             }
         }
         Some(Self {
@@ -149,24 +148,61 @@ impl Config {
     /// watching and for looking at its permissions.
     #[must_use]
     pub fn secret_files(&self) -> Vec<(String, &Path)> {
-        let own = |key: &str| key.to_owned();
+        let nats = self.nats.credentials.file();
         let client = self.nats.tls.client.as_ref();
-        let single = [
-            (own("nats.creds_file"), self.nats.credentials.creds_file()),
-            (own("nats.nkey_file"), self.nats.credentials.nkey_file()),
-            (own("nats.tls.key_file"), client.map(|client| client.key_file.as_path())),
-            (
-                own("listen.token_file"),
-                self.listen.token.as_ref().map(|token| token.file.as_path()),
-            ),
-        ];
-        let private = |key: &&Key| key.material.signs().is_some();
+        let tls = client.map(|client| ("nats.tls.key_file", client.key_file.as_path()));
+        let token =
+            self.listen.token.as_ref().map(|token| ("listen.token_file", token.file.as_path()));
+        let single = [nats, tls, token].into_iter().flatten();
         let keys = self
             .integrity
             .keys
             .iter()
-            .filter(|(_, key)| private(key))
             .map(|(id, key)| (format!("integrity.keys.{id}"), key.file.as_path()));
-        single.into_iter().filter_map(|(key, file)| Some((key, file?))).chain(keys).collect()
+        single.map(|(key, file)| (key.to_owned(), file)).chain(keys).collect()
+    }
+
+    /// What the bridge is told.
+    #[must_use]
+    pub fn bridge(&self) -> bridge::Settings {
+        let containment = &self.containment;
+        let peer = |(id, peer): (&RuntimeId, &Peer)| {
+            let policy = inbox::Peer {
+                id: id.clone(),
+                export_state: peer.export.state,
+                import_state: peer.import.state,
+                export_snapshot: peer.export.snapshot,
+                key_id: peer.key_id.clone(),
+                expires: peer.expires,
+            };
+            (id.clone(), policy)
+        };
+        bridge::Settings {
+            runtime_id: self.runtime.id.clone(),
+            attractor_type: self.runtime.attractor_type,
+            peers: self.peers.iter().map(peer).collect(),
+            policy: containment.policy.clone(),
+            caution_every: containment.caution_every,
+            caution_blocks: containment.caution == Caution::Block,
+            blocked_inbound_hold: containment.blocked_inbound == BlockedInbound::Hold,
+            stale_after: containment.stale_after,
+            silence_isolates_after: containment.silence_isolates_after,
+            isolate_after: containment.isolate_after,
+            barrier_timeout: containment.barrier_timeout,
+            reply_timeout: self.listen.reply_timeout,
+            ack_timeout: self.nats.ack_timeout,
+            window: self.nats.window,
+            packet_max_age: containment.packet_max_age,
+            clock_skew_max: containment.clock_skew_max,
+        }
+    }
+
+    /// What the operator says about evidence, for the translator of reports.
+    #[must_use]
+    pub fn evidence(&self) -> Options {
+        Options {
+            accept: self.containment.policy.accept,
+            assumed_scr: self.containment.assumed_scr,
+        }
     }
 }

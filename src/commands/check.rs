@@ -144,7 +144,7 @@ fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
     writeln!(
         output,
         "integrity    signs with {}, verifies with {}",
-        config.integrity.sign_with,
+        config.integrity.keyring.sign_with().unwrap_or_default(),
         ids.join(", ")
     )?;
     writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())

@@ -86,13 +86,11 @@ fn nats(comparison: &mut Comparison<'_>) {
     restart("nats.prefix", |config| config.nats.prefix.clone());
     restart("nats.stream_out", |config| config.nats.stream_out.clone());
     restart("nats.stream_in", |config| config.nats.stream_in.clone());
-    restart("nats.inbox_prefix", |config| config.nats.inbox_prefix.clone());
+    restart("nats.stream_quarantine", |config| config.nats.stream_quarantine.clone());
     let mut file = |key: &str, field: fn(&Config) -> Option<&std::path::Path>| {
         comparison
             .field(key, Effect::Restart, |config| field(config).map(std::path::Path::to_owned));
     };
-    file("nats.creds_file", |config| config.nats.credentials.creds_file());
-    file("nats.nkey_file", |config| config.nats.credentials.nkey_file());
     file("nats.tls.ca_file", |config| config.nats.tls.ca_file.as_deref());
     file("nats.tls.cert_file", |config| {
         config.nats.tls.client.as_ref().map(|client| client.cert_file.as_path())
@@ -100,6 +98,15 @@ fn nats(comparison: &mut Comparison<'_>) {
     file("nats.tls.key_file", |config| {
         config.nats.tls.client.as_ref().map(|client| client.key_file.as_path())
     });
+    for key in ["nats.creds_file", "nats.nkey_file", "nats.token_file"] {
+        comparison.field(key, Effect::Restart, |config| {
+            let file = config.nats.credentials.file().filter(|(name, _)| *name == key);
+            file.map(|(_, path)| path.to_owned())
+        });
+    }
+    comparison
+        .field("nats.inbox_prefix", Effect::Restart, |config| config.nats.inbox_prefix.clone());
+    comparison.field("nats.tls.first", Effect::Restart, |config| config.nats.tls.first);
     comparison.field("nats.tls.required", Effect::Restart, |config| config.nats.tls.required);
     comparison.field("nats.provision", Effect::Restart, |config| config.nats.provision);
     comparison.field("nats.replicas", Effect::Restart, |config| config.nats.replicas);
@@ -114,6 +121,7 @@ fn listen_and_ingest(comparison: &mut Comparison<'_>) {
     let restart = Effect::Restart;
     comparison.field("listen.api", restart, |config| config.listen.api.clone());
     comparison.field("listen.admin", restart, |config| config.listen.admin);
+    comparison.field("listen.socket_uids", restart, |config| config.listen.socket_uids.clone());
     comparison.field("listen.token_file", restart, |config| config.listen.token.clone());
     comparison
         .field("listen.allowed_origins", restart, |config| config.listen.allowed_origins.clone());
@@ -170,9 +178,10 @@ fn containment(comparison: &mut Comparison<'_>) {
 }
 
 fn integrity(comparison: &mut Comparison<'_>) {
-    comparison.field("integrity.alg", Effect::Live, |config| config.integrity.algorithm);
-    comparison
-        .field("integrity.sign_with", Effect::Live, |config| config.integrity.sign_with.clone());
+    comparison.field("integrity.alg", Effect::Live, |config| config.integrity.keyring.alg());
+    comparison.field("integrity.sign_with", Effect::Live, |config| {
+        config.integrity.keyring.sign_with().map(str::to_owned)
+    });
     let (old, new) = (&comparison.old.integrity.keys, &comparison.new.integrity.keys);
     let ids: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for id in ids {

@@ -22,10 +22,6 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 8 * MIB;
 pub const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
 /// Most peers: what the fan-out is measured for (DESIGN section 8).
 pub const PEERS_MAX: usize = 10_000;
-/// Most keys: one of its own for each peer, twice that while they are being rotated.
-pub const KEYS_MAX: usize = 20_000;
-/// Longest key id, in bytes: it travels in every integrity token.
-pub const KEY_ID_BYTES_MAX: usize = 64;
 /// Most entries of a short list (servers, hosts, origins): more is a mistake of a template.
 pub const LIST_LEN_MAX: usize = 64;
 /// Longest path or other text, in bytes: the longest path that Linux takes.
@@ -38,7 +34,7 @@ pub const PREFIX_BYTES_MAX: usize = 64;
 /// Longest stream name, in bytes: it is also a folder name at the server.
 pub const STREAM_NAME_BYTES_MAX: usize = 128;
 /// Bytes of a bearer token: shorter ones can be guessed, longer ones do not fit a header line.
-pub const TOKEN_BYTES: RangeInclusive<usize> = 16..=1024;
+pub const TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
 
 /// Wait for a connection to one server: under the lower end every handshake fails, over the upper
 /// one an outage looks like a slow start.

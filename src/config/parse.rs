@@ -13,6 +13,7 @@ use async_nats::ServerAddr;
 
 use super::limit;
 use super::settings::{Listener, Scopes};
+use super::word::Word;
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::time::Timestamp;
 
@@ -78,12 +79,6 @@ impl Scalar {
             Self::Flag(_) | Self::Float(_) => None,
         }
     }
-}
-
-/// A word of a closed list.
-pub(super) trait Word: Copy + 'static {
-    /// Every value with its word, in the order in which a message lists them.
-    const WORDS: &'static [(&'static str, Self)];
 }
 
 /// One of the words of `T`.

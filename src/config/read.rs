@@ -3,23 +3,27 @@
 //! A refused value is noted and its default used in its place, only to go on looking: the
 //! configuration that comes of it is thrown away by `config.rs`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::limit;
 use super::parse;
-use super::secret::{Key, KeyMaterial, Secret, SecretFile};
+use super::secret::{self, Secret, SecretFile};
 use super::section::Section;
 use super::settings::{
     Audit, ClientCertificate, Containment, Credentials, Deliver, Durability, Ingest, Integrity,
-    Listen, Listener, Log, Nats, Peer, Profile, Runtime, Scopes, Snapshot, Tail, Tls,
+    Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
 };
+use crate::profiles;
 use crate::protocol::drift::Coherence;
 use crate::protocol::gate::{Mark, Thresholds};
 use crate::protocol::judge::Policy;
+use crate::protocol::keyring::{Alg, KEY_ID_BYTES_MAX, KEYS_MAX, KeyMaterial, Keyring};
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::profile::Profile;
 
-/// `None` when the id is absent or was refused.
+/// `None` when the id or the profile is missing or was refused.
 pub(super) fn runtime(section: &mut Section<'_, '_>) -> Option<Runtime> {
     let id = section.required(
         "id",
@@ -27,29 +31,37 @@ pub(super) fn runtime(section: &mut Section<'_, '_>) -> Option<Runtime> {
         parse::runtime_id,
     );
     let attractor_type = section.read("attractor_type", parse::attractor_type);
-    let profile = profile(section).unwrap_or_default();
-    Some(Runtime { id: id?, attractor_type, profile })
+    let profile = profile(section);
+    Some(Runtime { id: id?, attractor_type, profile: profile? })
 }
 
 fn profile(section: &mut Section<'_, '_>) -> Option<Profile> {
-    const WORDS: &str = "srip-05, reference-0.1, reference-0.3";
-    let path = match section.read("profile", parse::text)?.as_str() {
-        "srip-05" => return Some(Profile::Srip05),
-        "reference-0.1" => return Some(Profile::Reference01),
-        "reference-0.3" => return Some(Profile::Reference03),
-        file if file.contains(['/', '.']) => PathBuf::from(file),
-        word => {
-            let problem = format!("must be one of {WORDS}, or the path of a profile, not {word:?}");
-            section.refuse("profile", problem);
-            return None;
-        }
+    const DEFAULT: &str = "srip-05";
+    let default = || DEFAULT.to_owned();
+    let name = if section.has("profile") {
+        section.read("profile", parse::text)?
+    } else {
+        section.read("profile", parse::text).unwrap_or_else(default)
     };
-    let content = section.content("profile", &path)?;
-    let Ok(text) = String::from_utf8(content) else {
-        section.refuse("profile", format!("the file {} is not UTF-8", path.display()));
+    let built_in = profiles::names();
+    if built_in.contains(&name.as_str()) {
+        return profiles::load(&name).ok();
+    }
+    if !name.contains(['/', '.']) {
+        let words = built_in.join(", ");
+        let problem = format!("must be one of {words}, or the path of a profile, not {name:?}");
+        section.refuse("profile", problem);
         return None;
-    };
-    Some(Profile::File { path, text })
+    }
+    let content = section.content("profile", Path::new(&name))?;
+    let text = String::from_utf8_lossy(&content);
+    match profiles::parse(&text) {
+        Ok(profile) => Some(profile),
+        Err(fault) => {
+            section.refuse("profile", format!("the file {name} is no profile: {fault}"));
+            None
+        }
+    }
 }
 
 /// Reads `[[peers]]`. `own` is this runtime's id, if it has one.
@@ -64,16 +76,16 @@ pub(super) fn peers(
         let peer = Peer {
             export: section.list("export", parse::scope).map(scopes).unwrap_or_default(),
             import: section.list("import", parse::scope).map(scopes).unwrap_or_default(),
-            key_id: section.read("key_id", parse::token(limit::KEY_ID_BYTES_MAX)),
+            key_id: section.read("key_id", parse::token(KEY_ID_BYTES_MAX)),
             expires: section.read("expires", parse::timestamp),
         };
         let Some(id) = id else { return };
         if Some(&id) == own {
             section.refuse("id", format!("must not be runtime.id itself, {id}"));
-        } else if peers.contains_key(&id) {
-            section.refuse("id", format!("must be unique, and {id} stands above already"));
+        } else if let Entry::Vacant(vacant) = peers.entry(id) {
+            vacant.insert(peer);
         } else {
-            peers.insert(id, peer);
+            section.refuse("id", "must be unique, and stands above already");
         }
     });
     peers
@@ -99,9 +111,10 @@ pub(super) fn nats(section: &mut Section<'_, '_>) -> Nats {
         durability: section.read("durability", parse::word).unwrap_or(default.durability),
         stream_out: section.read("stream_out", stream()).unwrap_or(default.stream_out),
         stream_in: section.read("stream_in", stream()).unwrap_or(default.stream_in),
-        inbox_prefix: section
-            .read("inbox_prefix", parse::subject_prefix)
-            .unwrap_or(default.inbox_prefix),
+        stream_quarantine: section
+            .read("stream_quarantine", stream())
+            .unwrap_or(default.stream_quarantine),
+        inbox_prefix: section.read("inbox_prefix", parse::subject_prefix),
         connect_timeout: section
             .read("connect_timeout", parse::duration(limit::CONNECT_TIMEOUT))
             .unwrap_or(default.connect_timeout),
@@ -123,23 +136,22 @@ pub(super) fn nats(section: &mut Section<'_, '_>) -> Nats {
 }
 
 fn credentials(section: &mut Section<'_, '_>) -> Credentials {
-    let creds = section.file("creds_file");
-    let nkey = section.file("nkey_file");
-    match (creds, nkey) {
-        (Some(_), Some(_)) => {
-            section.refuse("nkey_file", "must not be given together with nats.creds_file");
-            Credentials::None
+    let creds = section.file("creds_file").map(|(path, _)| Credentials::CredsFile(path));
+    let nkey = section.file("nkey_file").map(|(path, content)| {
+        let text = core::str::from_utf8(&content).unwrap_or_default().trim();
+        if nkeys::KeyPair::from_seed(text).is_err() {
+            section.refuse("nkey_file", "must name a file with an nkey seed (SU...)");
         }
-        (Some((path, _)), None) => Credentials::CredsFile(path),
-        (None, Some((path, content))) => {
-            let text = core::str::from_utf8(&content).unwrap_or_default().trim();
-            if nkeys::KeyPair::from_seed(text).is_err() {
-                section.refuse("nkey_file", "must name a file with an nkey seed (SU...)");
-            }
-            Credentials::NkeyFile(path)
-        }
-        (None, None) => Credentials::None,
+        Credentials::NkeyFile(path)
+    });
+    let token = section.file("token_file").map(|(path, _)| Credentials::TokenFile(path));
+    let mut given = [creds, nkey, token].into_iter().flatten();
+    let credentials = given.next().unwrap_or_default();
+    if let Some((key, _)) = given.next().as_ref().and_then(Credentials::file) {
+        let key = key.trim_start_matches("nats.");
+        section.refuse(key, "must be the only one of creds_file, nkey_file and token_file");
     }
+    credentials
 }
 
 fn tls(section: &mut Section<'_, '_>) -> Tls {
@@ -147,6 +159,7 @@ fn tls(section: &mut Section<'_, '_>) -> Tls {
     let cert = section.read("cert_file", parse::path);
     let key = section.read("key_file", parse::path);
     let required = section.read("required", parse::flag).unwrap_or(false);
+    let first = section.read("first", parse::flag).unwrap_or(false);
     let client = match (cert, key) {
         (Some(cert_file), Some(key_file)) => {
             section.content("cert_file", &cert_file);
@@ -163,7 +176,7 @@ fn tls(section: &mut Section<'_, '_>) -> Tls {
         }
         (None, None) => None,
     };
-    Tls { ca_file, client, required }
+    Tls { ca_file, client, required, first }
 }
 
 /// Reads `[listen]`.
@@ -172,6 +185,9 @@ pub(super) fn listen(section: &mut Section<'_, '_>) -> Listen {
     let listen = Listen {
         api: section.read("api", parse::listener).unwrap_or(default.api),
         admin: section.read("admin", parse::socket_address).unwrap_or(default.admin),
+        socket_uids: section
+            .list("socket_uids", |scalar| parse::integer(0..=u32::MAX)(scalar))
+            .unwrap_or_default(),
         token: token(section),
         allowed_origins: section.list("allowed_origins", parse::origin).unwrap_or_default(),
         allowed_hosts: section.list("allowed_hosts", parse::host).unwrap_or_default(),
@@ -204,12 +220,14 @@ pub(super) fn listen(section: &mut Section<'_, '_>) -> Listen {
 fn token(section: &mut Section<'_, '_>) -> Option<SecretFile> {
     let (file, content) = section.file("token_file")?;
     let token = content.trim_ascii();
-    if limit::TOKEN_BYTES.contains(&token.len()) && token.iter().all(u8::is_ascii_graphic) {
+    // RFC 6750 section 2.1, `b64token`.
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    if limit::TOKEN_BYTES.contains(&token.len()) && token.iter().all(allowed) {
         return Some(SecretFile { file, secret: Secret::new(token.to_vec()) });
     }
     let (start, end) = (limit::TOKEN_BYTES.start(), limit::TOKEN_BYTES.end());
     let problem = format!(
-        "the file {} must hold one token of {start} to {end} printable ASCII characters",
+        "the file {} must hold one token of {start} to {end} of A-Z a-z 0-9 - . _ ~ + / =",
         file.display()
     );
     section.refuse("token_file", problem);
@@ -306,60 +324,77 @@ fn thresholds(section: &mut Section<'_, '_>) -> Thresholds {
     })
 }
 
-/// `None` when there is no usable key to sign with.
-pub(super) fn integrity(section: &mut Section<'_, '_>) -> Option<Integrity> {
-    let algorithm = section.read("alg", parse::word).unwrap_or_default();
-    let key_id = || parse::token(limit::KEY_ID_BYTES_MAX);
+/// `None` when the keys make no ring; and the ids of all keys, usable or not, for what refers to
+/// them.
+pub(super) fn integrity(section: &mut Section<'_, '_>) -> (Option<Integrity>, BTreeSet<String>) {
+    let alg = section.read("alg", parse::word).unwrap_or(Alg::HmacSha256);
+    let key_id = || parse::token(KEY_ID_BYTES_MAX);
     let sign_with = section.required(
         "sign_with",
         "the id of the key that signs, one of integrity.keys",
         key_id(),
     );
+    let mut ids = BTreeSet::new();
     let mut keys = BTreeMap::new();
-    let mut ids = Vec::new();
-    section.each("keys", limit::KEYS_MAX, |section| {
+    let mut materials = BTreeMap::new();
+    section.each("keys", KEYS_MAX, |section| {
         let id = section.required("id", "the name of the key", key_id());
         let key = key(section);
         let Some(id) = id else { return };
-        if ids.contains(&id) {
+        if !ids.insert(id.clone()) {
             section.refuse("id", format!("must be unique, and {id} stands above already"));
-        }
-        ids.push(id.clone());
-        if let Some(key) = key {
-            keys.insert(id, key);
+        } else if let Some((file, material)) = key {
+            keys.insert(id.clone(), file);
+            materials.insert(id, material);
         }
     });
     if ids.is_empty() {
         section.refuse("keys", "must hold at least one key; `driftgate keygen` makes one");
     }
-    let sign_with = sign_with?;
-    match keys.get(&sign_with) {
-        Some(key) if key.material.signs() != Some(algorithm) => {
-            section
-                .refuse("sign_with", format!("the key {sign_with} cannot sign with integrity.alg"));
-        }
-        Some(_) => {}
-        None if ids.contains(&sign_with) => {}
-        None => section.refuse("sign_with", format!("{sign_with} is not in integrity.keys")),
-    }
-    Some(Integrity { algorithm, sign_with, keys })
+    let keyring = sign_with.and_then(|id| keyring(section, &id, alg, materials, &ids));
+    (keyring.map(|keyring| Integrity { keys, keyring }), ids)
 }
 
-fn key(section: &mut Section<'_, '_>) -> Option<Key> {
+fn keyring(
+    section: &mut Section<'_, '_>,
+    sign_with: &str,
+    alg: Alg,
+    materials: BTreeMap<String, KeyMaterial>,
+    ids: &BTreeSet<String>,
+) -> Option<Keyring> {
+    let problem = match materials.get(sign_with) {
+        Some(material) if material.alg() != alg => format!(
+            "{sign_with} is a key for {}, and integrity.alg is {}",
+            material.alg().word(),
+            alg.word()
+        ),
+        Some(_) => match Keyring::new(materials, Some(sign_with)) {
+            Ok(keyring) => return Some(keyring),
+            Err(fault) => fault.to_string(),
+        },
+        // A key that was refused has been reported as that.
+        None if ids.contains(sign_with) => return None,
+        None => format!("{sign_with} is not in integrity.keys"),
+    };
+    section.refuse("sign_with", problem);
+    None
+}
+
+fn key(section: &mut Section<'_, '_>) -> Option<(SecretFile, KeyMaterial)> {
     if !section.has("file") {
         section.refuse("file", "is required: the path of the key; `driftgate keygen` makes one");
     }
     let (file, content) = section.file("file")?;
-    let material = KeyMaterial::parse(&content);
-    if material.is_none() {
-        let problem = format!(
-            "the file {} must hold the base64 of 32 bytes, a user nkey seed (SU...) or a user \
-             nkey (U...)",
-            file.display()
-        );
-        section.refuse("file", problem);
+    match secret::key_material(&content) {
+        Ok(material) => {
+            let secret = Secret::new(content.trim_ascii().to_vec());
+            Some((SecretFile { file, secret }, material))
+        }
+        Err(problem) => {
+            section.refuse("file", format!("the file {} {problem}", file.display()));
+            None
+        }
     }
-    Some(Key { file, material: material? })
 }
 
 /// Reads `[snapshot]`.

@@ -1,6 +1,6 @@
-//! Bytes that must not be shown, and the keys made of them.
+//! Bytes that must not be shown, and the forms of a key file.
 //!
-//! Deliberately not here: signing and verifying, which are `protocol/seal.rs`'s.
+//! Deliberately not here: signing and verifying, which are `protocol/keyring.rs`'s.
 
 use core::fmt;
 use std::path::PathBuf;
@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq as _;
+
+use crate::protocol::keyring::KeyMaterial;
 
 /// Bytes whose `Debug` shows nothing and whose comparison takes the same time wherever they differ.
 #[derive(Clone)]
@@ -50,63 +52,34 @@ pub struct SecretFile {
     pub secret: Secret,
 }
 
-/// Algorithm of the integrity token (DESIGN section 3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Algorithm {
-    /// A key that both sides hold. The default.
-    #[default]
-    HmacSha256,
-    /// A seed that one side holds; the others hold its public key.
-    Ed25519,
-}
-
-/// What a key file holds. The three forms differ in length, so none can be taken for another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyMaterial {
-    /// 32 random bytes, in the file as base64: signs and verifies `hmac-sha256`.
-    Hmac(Secret),
-    /// A user nkey seed (`SU...`): signs and verifies `ed25519`.
-    Ed25519Seed(Secret),
-    /// A user nkey (`U...`): verifies `ed25519`.
-    Ed25519Public(String),
-}
-
-/// Bytes of an HMAC key.
-pub const HMAC_KEY_BYTES: usize = 32;
-
-impl KeyMaterial {
-    /// Reads what a key file holds; `None` when it is none of the three forms.
-    #[must_use]
-    pub fn parse(content: &[u8]) -> Option<Self> {
-        let text = core::str::from_utf8(content).ok()?.trim();
-        if let Ok(bytes) = STANDARD.decode(text) {
-            if bytes.len() == HMAC_KEY_BYTES {
-                return Some(Self::Hmac(Secret::new(bytes)));
+/// What a key file holds, ready for use. The three forms differ in length, so none can be taken for
+/// another: the base64 of 32 bytes, a user nkey seed (`SU...`), a user nkey (`U...`).
+///
+/// # Errors
+/// What would be right; it never shows the content.
+pub(super) fn key_material(content: &[u8]) -> Result<KeyMaterial, String> {
+    let text = core::str::from_utf8(content).unwrap_or_default().trim();
+    let material = match text.get(..2) {
+        Some("SU") if text.len() == NKEY_SEED_CHARS => KeyMaterial::nkey_seed(text),
+        Some(start) if start.starts_with('U') && text.len() == NKEY_PUBLIC_CHARS => {
+            KeyMaterial::nkey_public(text)
+        }
+        Some(_) | None => match STANDARD.decode(text) {
+            Ok(bytes) if bytes.len() == HMAC_KEY_BYTES => KeyMaterial::hmac_secret(&bytes),
+            Ok(_) | Err(_) => {
+                return Err(format!(
+                    "must hold the base64 of {HMAC_KEY_BYTES} bytes, a user nkey seed (SU...) or a \
+                     user nkey (U...)"
+                ));
             }
-        }
-        if text.starts_with("SU") && nkeys::KeyPair::from_seed(text).is_ok() {
-            return Some(Self::Ed25519Seed(Secret::new(text.as_bytes().to_vec())));
-        }
-        (text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok())
-            .then(|| Self::Ed25519Public(text.to_owned()))
-    }
-
-    /// The algorithm that it signs with; `None` for a public key.
-    #[must_use]
-    pub fn signs(&self) -> Option<Algorithm> {
-        match self {
-            Self::Hmac(_) => Some(Algorithm::HmacSha256),
-            Self::Ed25519Seed(_) => Some(Algorithm::Ed25519),
-            Self::Ed25519Public(_) => None,
-        }
-    }
+        },
+    };
+    material.map_err(|fault| fault.to_string())
 }
 
-/// One key of `integrity.keys`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// The file, named in the configuration.
-    pub file: PathBuf,
-    /// What it holds.
-    pub material: KeyMaterial,
-}
+/// Characters of an nkey seed.
+const NKEY_SEED_CHARS: usize = 58;
+/// Characters of a public nkey.
+const NKEY_PUBLIC_CHARS: usize = 56;
+/// Bytes of an HMAC key, as `driftgate keygen` writes them (DESIGN section 6).
+pub const HMAC_KEY_BYTES: usize = 32;

@@ -89,7 +89,8 @@ impl<'a, 'b> Section<'a, 'b> {
         self.read(key, parse)
     }
 
-    /// A list of values: an array, or text with commas between the entries.
+    /// A list of values: an array, or text with commas between the entries. `None` when it is
+    /// absent or any of them was refused.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -122,8 +123,10 @@ impl<'a, 'b> Section<'a, 'b> {
             return None;
         }
         let name = self.name(key);
+        let len = entries.len();
         let read = |(index, entry)| self.scalar(format!("{name}[{index}]"), entry, &parse);
-        Some(entries.into_iter().enumerate().filter_map(read).collect())
+        let read: Vec<T> = entries.into_iter().enumerate().filter_map(read).collect();
+        (read.len() == len).then_some(read)
     }
 
     /// A list of tables, each read by `read`. The environment cannot give one.

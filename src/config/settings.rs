@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use async_nats::ServerAddr;
 
-use super::parse::Word;
-use super::secret::{Algorithm, Key, SecretFile};
-use crate::protocol::drift::{Coherence, Provenance};
+use super::secret::SecretFile;
+use crate::protocol::drift::Coherence;
 use crate::protocol::judge::Policy;
+use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::{AttractorType, RuntimeId};
+use crate::protocol::profile::Profile;
 use crate::protocol::time::Timestamp;
 
 /// `[runtime]`: whom this sidecar speaks for.
@@ -24,40 +25,8 @@ pub struct Runtime {
     pub id: RuntimeId,
     /// Attractor type where a report names none. Without it such a report cannot fill a packet.
     pub attractor_type: Option<AttractorType>,
-    /// How reports are translated.
+    /// How reports are translated (DESIGN section 4 "Profiles"). The default is `srip-05`.
     pub profile: Profile,
-}
-
-/// How reports are translated into the native shape (DESIGN section 4 "Profiles").
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// `srip-05`, the native shape. The default.
-    #[default]
-    Srip05,
-    /// `reference-0.1`.
-    Reference01,
-    /// `reference-0.3`.
-    Reference03,
-    /// A profile file, and what it holds.
-    File {
-        /// The file, named in the configuration.
-        path: PathBuf,
-        /// Its text, not yet read as a profile.
-        text: String,
-    },
-}
-
-impl Profile {
-    /// The profile as it is named in the configuration.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::Srip05 => "srip-05".to_owned(),
-            Self::Reference01 => "reference-0.1".to_owned(),
-            Self::Reference03 => "reference-0.3".to_owned(),
-            Self::File { path, .. } => path.display().to_string(),
-        }
-    }
 }
 
 /// What may pass between this runtime and one peer, in one direction.
@@ -133,24 +102,19 @@ pub enum Credentials {
     CredsFile(PathBuf),
     /// A file with a user nkey seed.
     NkeyFile(PathBuf),
+    /// A file with a token.
+    TokenFile(PathBuf),
 }
 
 impl Credentials {
-    /// The credentials file, if it is one.
+    /// The key that names the file, and the file.
     #[must_use]
-    pub fn creds_file(&self) -> Option<&Path> {
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
         match self {
-            Self::CredsFile(file) => Some(file),
-            Self::NkeyFile(_) | Self::None => None,
-        }
-    }
-
-    /// The seed file, if it is one.
-    #[must_use]
-    pub fn nkey_file(&self) -> Option<&Path> {
-        match self {
-            Self::NkeyFile(file) => Some(file),
-            Self::CredsFile(_) | Self::None => None,
+            Self::None => None,
+            Self::CredsFile(file) => Some(("nats.creds_file", file)),
+            Self::NkeyFile(file) => Some(("nats.nkey_file", file)),
+            Self::TokenFile(file) => Some(("nats.token_file", file)),
         }
     }
 }
@@ -164,6 +128,8 @@ pub struct Tls {
     pub client: Option<ClientCertificate>,
     /// Refuse a server that offers no TLS.
     pub required: bool,
+    /// Speak TLS before the server's greeting, for servers with `handshake_first`.
+    pub first: bool,
 }
 
 /// Certificate and key that the sidecar shows to the server.
@@ -196,9 +162,11 @@ pub struct Nats {
     pub stream_out: String,
     /// The stream that packets are read from; another one where clusters are joined by sourcing.
     pub stream_in: String,
-    /// What the subjects of replies begin with, so that permissions can keep others from reading
-    /// them.
-    pub inbox_prefix: String,
+    /// The stream that keeps refused inbound bytes.
+    pub stream_quarantine: String,
+    /// What the subjects of replies begin with; without it `_INBOX.` and the runtime id, so that
+    /// permissions can keep others from reading them.
+    pub inbox_prefix: Option<String>,
     /// Wait for a connection to one server.
     pub connect_timeout: Duration,
     /// Between pings to the server.
@@ -223,7 +191,8 @@ impl Default for Nats {
             durability: Durability::Acked,
             stream_out: "DRIFTGATE_STATE".to_owned(),
             stream_in: "DRIFTGATE_STATE".to_owned(),
-            inbox_prefix: "_INBOX".to_owned(),
+            stream_quarantine: "DRIFTGATE_QUARANTINE".to_owned(),
+            inbox_prefix: None,
             connect_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(10),
             window: 256,
@@ -259,6 +228,8 @@ pub struct Listen {
     pub api: Listener,
     /// Probes, metrics and the console.
     pub admin: SocketAddr,
+    /// On a Unix socket: peer user ids that are let in beside the sidecar's own and root's.
+    pub socket_uids: Vec<u32>,
     /// Bearer token that every call of the API must carry.
     pub token: Option<SecretFile>,
     /// `Origin` values that are let in; none by default.
@@ -280,6 +251,7 @@ impl Default for Listen {
         Self {
             api: Listener::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 7405))),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 7406)),
+            socket_uids: Vec::new(),
             token: None,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
@@ -392,14 +364,19 @@ impl Default for Containment {
 }
 
 /// `[integrity]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Integrity {
-    /// The algorithm that `sign_with` signs with.
-    pub algorithm: Algorithm,
-    /// Id of the key that signs; it is one of `keys` and of the right kind.
-    pub sign_with: String,
-    /// All keys by id; every one of them verifies.
-    pub keys: BTreeMap<String, Key>,
+    /// Where each key comes from and what its file holds, by id.
+    pub keys: BTreeMap<String, SecretFile>,
+    /// The same keys, ready for use: `sign_with` is one of them and of the kind that `alg` asks for.
+    pub keyring: Keyring,
+}
+
+impl PartialEq for Integrity {
+    /// The files decide: a ring is nothing but them and the id of its signer.
+    fn eq(&self, other: &Self) -> bool {
+        self.keys == other.keys && self.keyring.sign_with() == other.keyring.sign_with()
+    }
 }
 
 /// `[snapshot]`.
@@ -498,28 +475,3 @@ pub struct Log {
     /// How.
     pub format: LogFormat,
 }
-
-/// The words of a setting, and the way back from a value to its word.
-macro_rules! words {
-    ($type:ty { $($word:literal => $value:expr),+ $(,)? }) => {
-        impl Word for $type {
-            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $value)),+];
-        }
-    };
-}
-
-words!(Durability {
-    "acked" => Self::Acked, "replicated" => Self::Replicated, "synced" => Self::Synced,
-});
-words!(BlockedInbound { "deliver" => Self::Deliver, "hold" => Self::Hold });
-words!(Caution { "throttle" => Self::Throttle, "block" => Self::Block });
-words!(Algorithm { "hmac-sha256" => Self::HmacSha256, "ed25519" => Self::Ed25519 });
-words!(LogLevel {
-    "error" => Self::Error, "warn" => Self::Warn, "info" => Self::Info, "debug" => Self::Debug,
-    "trace" => Self::Trace,
-});
-words!(LogFormat { "json" => Self::Json, "text" => Self::Text });
-// The weakest evidence that an operator may accept; none at all is not a choice.
-words!(Provenance {
-    "native" => Self::Native, "reported" => Self::Reported, "derived" => Self::Derived,
-});

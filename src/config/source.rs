@@ -37,9 +37,24 @@ pub fn read_from_disk(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The variables of `environment` that are ours.
-fn ours(environment: &BTreeMap<String, String>) -> Map<String, String> {
-    let own = environment.iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
-    own.map(|(name, value)| (name.clone(), value.clone())).collect()
+fn ours(environment: &BTreeMap<String, String>, mistakes: &mut Mistakes) -> Map<String, String> {
+    let mut own = Map::new();
+    for (name, value) in environment {
+        match name.strip_prefix(ENVIRONMENT_PREFIX) {
+            Some(key) if is_plain(key) => {
+                own.insert(name.clone(), value.clone());
+            }
+            Some(_) => mistakes.push(Mistake::new(name.as_str(), "is not a key")),
+            None => {}
+        }
+    }
+    own
+}
+
+/// Whether the `config` crate takes a key of the top level for what it is. It would read `a.b` and
+/// `a[9]` as paths, and grow a list to whatever length such a path names.
+fn is_plain(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// The name of the variable that sets `key`, when that is where the value came from.
@@ -69,13 +84,14 @@ pub(super) fn merge(
             Err(problem) => mistakes.push(Mistake::new(path.display().to_string(), problem)),
         }
     }
+    let own = ours(environment, &mut mistakes);
     mistakes.into_result()?;
     // No parsing of the crate's own: it would turn the text 007 into the number 7.
     let variables = Environment::with_prefix(ENVIRONMENT_PREFIX.trim_end_matches('_'))
         .prefix_separator("__")
         .separator("__")
         .try_parsing(false)
-        .source(Some(ours(environment)));
+        .source(Some(own));
     let merged = builder.add_source(variables).build().and_then(|merged| merged.collect());
     merged.map(|table| table.into_iter().collect()).map_err(|error| {
         let mut mistakes = Mistakes::default();
@@ -94,7 +110,13 @@ fn parse_file(path: &Path, read_file: ReadFile<'_>) -> Result<Map<String, Value>
     let content = read_file(path).map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
     let name = path.display().to_string();
-    format.parse(Some(&name), &text).map_err(|error| format!("cannot be parsed: {error}"))
+    let table = format
+        .parse(Some(&name), &text)
+        .map_err(|error| format!("cannot be parsed: {}", error.to_string().trim_end()))?;
+    match table.keys().find(|key| !is_plain(key)) {
+        Some(key) => Err(format!("{key:?} is not a key")),
+        None => Ok(table),
+    }
 }
 
 /// A parsed file, as a source of the `config` crate.
