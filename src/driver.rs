@@ -114,6 +114,9 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    /// Bound on one report, above the bridge's own bounds: it is reached only by a driver that does
+    /// not run.
+    report_timeout: Duration,
     readiness: watch::Receiver<Readiness>,
 }
 
@@ -121,6 +124,8 @@ pub struct Handle {
 #[must_use]
 pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let settings = &options.settings;
+    let report_timeout = settings.reply_timeout + settings.barrier_timeout + VIEW_TIMEOUT;
     let (readiness_sender, readiness) = watch::channel(Readiness {
         ready: true,
         broker: BrokerState::Connecting,
@@ -128,7 +133,7 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
         degraded: options.degraded.clone(),
     });
     let task = tokio::spawn(run::run(options, queue, readiness_sender, stop));
-    (Handle { commands, readiness }, task)
+    (Handle { commands, report_timeout, readiness }, task)
 }
 
 impl Handle {
@@ -143,7 +148,10 @@ impl Handle {
     pub async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
         let (answer, reply) = oneshot::channel();
         self.try_send(Command::Report { document, answer })?;
-        reply.await.map_err(|_| Unavailable::Stopping)?
+        match tokio::time::timeout(self.report_timeout, reply).await {
+            Ok(answer) => answer.map_err(|_| Unavailable::Stopping)?,
+            Err(_) => Err(Unavailable::Overloaded(1).into()),
+        }
     }
 
     /// Tells the driver that a report arrived that is not even a document; it closes the gate (P6).
@@ -153,7 +161,7 @@ impl Handle {
         // A full queue means that valid reports are waiting; the unreadable one is dropped, as any
         // other report would be.
         if self.try_send(Command::Unreadable { answer }).is_ok() {
-            reply.await.unwrap_or_default();
+            drop(tokio::time::timeout(self.report_timeout, reply).await);
         }
     }
 

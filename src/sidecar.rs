@@ -9,6 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,6 +25,10 @@ use crate::telemetry::Family;
 mod settings;
 
 pub use settings::SettingsFault;
+
+/// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2 s,
+/// and the driver needs its part of that.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Why a sidecar does not start. The process ends with it; a supervisor shows it.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,7 @@ pub struct Sidecar {
     pub remarks: Vec<String>,
     intake: watch::Sender<bool>,
     stop: watch::Sender<bool>,
+    probes: watch::Sender<bool>,
     driver: JoinHandle<()>,
     api_server: JoinHandle<server::Stopped>,
     admin_server: JoinHandle<server::Stopped>,
@@ -76,9 +82,9 @@ impl Sidecar {
             Memory::default()
         });
         let options = driver::Options {
-            settings: settings::bridge(config),
-            keyring: settings::keyring(config)?,
-            translator: settings::translator(config)?,
+            settings: config.bridge(),
+            keyring: config.integrity.keyring.clone(),
+            translator: settings::translator(config),
             memory,
             memory_file: Some(memory_file),
             nats: settings::nats(config)?,
@@ -94,7 +100,8 @@ impl Sidecar {
         };
         let (intake, intake_ends) = watch::channel(false);
         let (stop, stop_ends) = watch::channel(false);
-        let (handle, driver) = driver::spawn(options, stop_ends.clone());
+        let (probes, probes_end) = watch::channel(false);
+        let (handle, driver) = driver::spawn(options, stop_ends);
         let requests = Requests::default();
         let seen = counting(&requests);
         let api_router = http::api_router(handle.clone(), &api_settings, &bound, seen.clone());
@@ -104,10 +111,21 @@ impl Sidecar {
         let api_server =
             tokio::spawn(server::serve(api, api_router, limits, seen.clone(), ended(intake_ends)));
         let admin_server =
-            tokio::spawn(server::serve(admin, admin_router, limits, seen, ended(stop_ends)));
+            tokio::spawn(server::serve(admin, admin_router, limits, seen, ended(probes_end)));
         let api = bound;
         let admin = admin_address;
-        Ok(Self { handle, api, admin, remarks, intake, stop, driver, api_server, admin_server })
+        Ok(Self {
+            handle,
+            api,
+            admin,
+            remarks,
+            intake,
+            stop,
+            probes,
+            driver,
+            api_server,
+            admin_server,
+        })
     }
 
     /// Stops in order: no new reports, drain, and the probes last, so that they answer while
@@ -117,6 +135,7 @@ impl Sidecar {
         drop(self.api_server.await);
         self.stop.send_replace(true);
         drop(self.driver.await);
+        self.probes.send_replace(true);
         drop(self.admin_server.await);
     }
 
@@ -125,8 +144,8 @@ impl Sidecar {
     /// # Errors
     /// [`SettingsFault`]; nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
-        let (settings, keyring) = (settings::bridge(config), settings::keyring(config)?);
-        self.handle.reload(settings, keyring).map_err(|_| SettingsFault::Busy)
+        let keyring = config.integrity.keyring.clone();
+        self.handle.reload(config.bridge(), keyring).map_err(|_| SettingsFault::Busy)
     }
 }
 
@@ -144,13 +163,14 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
     let limits = Limits {
         connections_max: listen.connections_max,
         head_timeout: listen.header_timeout,
+        drain_timeout: DRAIN_TIMEOUT,
         ..Limits::default()
     };
     Ok(ApiSettings {
         address: match &listen.api {
             crate::config::Listener::Tcp(address) => ApiAddress::Tcp(*address),
             crate::config::Listener::Unix(path) => {
-                ApiAddress::Unix { path: path.clone(), uids: Vec::new() }
+                ApiAddress::Unix { path: path.clone(), uids: listen.socket_uids.clone() }
             }
         },
         hosts: listen.allowed_hosts.clone(),

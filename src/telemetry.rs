@@ -1,6 +1,7 @@
 //! Log lines and metric names. Neither ever carries what a runtime said (P9).
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
@@ -33,9 +34,10 @@ pub fn start_log(level: &str, format: LogFormat) -> Result<(), LogFault> {
     let filter = EnvFilter::try_new(format!("{level},async_nats=off"))
         .map_err(|error| LogFault(error.to_string()))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
     match format {
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).try_init(),
-        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Text => lines.with_ansi(colours).with_target(false).try_init(),
     }
     .map_err(|error| LogFault(error.to_string()))
 }
