@@ -120,7 +120,7 @@ impl Ask for Actor {
         Ok(reply(mood == Mood::Isolated))
     }
 
-    fn unreadable(&self) {
+    async fn unreadable(&self) {
         self.with(|script| script.unreadable += 1);
     }
 
@@ -156,7 +156,7 @@ impl Ask for Actor {
         Ok(safety())
     }
 
-    fn is_alive(&self) -> bool {
+    async fn is_alive(&self) -> bool {
         self.with(|script| script.alive)
     }
 

@@ -1,10 +1,12 @@
 //! Each row of the status table, through the router alone.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::Request;
 use driftgate::http::listener::Bound;
 use driftgate::http::settings::{ApiSettings, BodyLimits, Token};
-use driftgate::http::{admin_router, api_router};
+use driftgate::http::{Metrics, admin_router, api_router};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -358,7 +360,12 @@ async fn answers_are_observed_by_pattern_and_never_by_path() {
 async fn the_admin_listener_answers_probes_and_writes_nothing() {
     let actor = Actor::new(Mood::Stuck);
     let log = Log::default();
-    let router = admin_router(actor.clone(), || "# EOF\n".to_owned(), log.seen());
+    let alive = actor.clone();
+    let metrics: Metrics = Arc::new(move || {
+        let text = alive.with(|script| script.alive).then(|| "# EOF\n".to_owned());
+        Box::pin(async { text })
+    });
+    let router = admin_router(actor.clone(), metrics, log.seen());
     let probe = async |path: &str| {
         let line = format!("GET {path}");
         reply(router.clone(), (&line, "host: 10.1.2.3:7406", b"")).await
@@ -378,6 +385,7 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
 
     actor.with(|script| (script.alive, script.ready) = (false, false));
     assert_eq!(probe("/livez").await.status, 503);
+    assert_eq!(probe("/metrics").await.status, 503);
     assert_eq!(probe("/readyz").await.status, 503);
     assert_eq!(probe("/readyz").await.json()["ready"], false);
     assert_eq!(probe("/startupz").await.status, 200);
