@@ -34,7 +34,7 @@ proptest! {
         let bytes = json.to_canonical();
         let read = Json::parse(&bytes).unwrap();
         prop_assert_eq!(&read, &json);
-        prop_assert_eq!(read.to_canonical(), bytes.clone());
+        prop_assert_eq!(&read.to_canonical(), &bytes);
         // A foreign reader finds the same value in them, and we find ours in what it writes.
         let foreign: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         let ours = serde_json::to_value(&json).unwrap();
