@@ -12,28 +12,25 @@ const ALTERNATIVES_MAX: usize = 8;
 /// A JSON Pointer to something inside a document; never the whole document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub struct Pointer {
-    text: String,
-    tokens: Vec<String>,
-}
+pub struct Pointer(String);
 
 impl Pointer {
     /// As written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
-    /// The name of the member that it points at.
+    /// The name of the member that it points at, as written.
     pub(super) fn last(&self) -> &str {
-        self.tokens.last().map_or("", String::as_str)
+        self.0.rsplit_once('/').map_or("", |(_, last)| last)
     }
 
     /// The pointer to the object that holds the member, or the member's own at the top level.
     pub(super) fn parent(&self) -> &str {
-        match self.text.rsplit_once('/') {
+        match self.0.rsplit_once('/') {
             Some((parent, _)) if !parent.is_empty() => parent,
-            Some(_) | None => &self.text,
+            Some(_) | None => &self.0,
         }
     }
 
@@ -41,21 +38,13 @@ impl Pointer {
     /// (SPEC R46).
     #[must_use]
     pub fn find<'a>(&self, document: &'a Json) -> Option<&'a Json> {
-        let mut place = document;
-        for token in &self.tokens {
-            place = match place {
-                Json::Object(members) => members.get(token)?,
-                Json::Array(items) => items.get(token.parse::<usize>().ok()?)?,
-                Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => return None,
-            };
-        }
-        (*place != Json::Null).then_some(place)
+        document.pointer(&self.0).filter(|json| **json != Json::Null)
     }
 }
 
 impl fmt::Display for Pointer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.text)
+        formatter.write_str(&self.0)
     }
 }
 
@@ -63,15 +52,13 @@ impl TryFrom<String> for Pointer {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let Some(path) = text.strip_prefix('/') else {
+        if !text.starts_with('/') {
             return Err(format!("`{text}` is no JSON Pointer: it must start with `/`"));
-        };
-        let tokens: Vec<String> =
-            path.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
-        if tokens.len() > POINTER_DEPTH_MAX {
+        }
+        if text.matches('/').count() > POINTER_DEPTH_MAX {
             return Err(format!("`{text}` is deeper than {POINTER_DEPTH_MAX}"));
         }
-        Ok(Self { text, tokens })
+        Ok(Self(text))
     }
 }
 

@@ -1,18 +1,13 @@
 //! One field at a time: from JSON to a type that cannot be wrong, or a [`Malformed`] that names the
 //! field.
 
-use super::super::canonical::Json;
+use super::super::canonical::{INTEGER_MAX, Json, push_pointer};
 use super::super::drift::{Coherence, DriftIndex, Fraction};
 use super::super::packet::TEXT_BYTES_MAX;
 use super::Malformed;
 use super::pointer::{Pointer, Pointers};
 use super::spec::Words;
 
-/// Highest cycle number, 2^53: the last whole number that every JSON reader keeps apart from its
-/// neighbours, and up to which a float converts exactly.
-const CYCLE_MAX: f64 = 9_007_199_254_740_992.0;
-/// Longest key of a document that an error repeats, in characters: a key may hold anything.
-const KEY_CHARS_MAX: usize = 64;
 /// What an attractor id must be, for error messages.
 pub(super) const ID_RULE: &str = "must be 1 to 256 bytes of text without control characters";
 
@@ -26,14 +21,11 @@ pub(super) fn is_id(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// A pointer to `key` inside `object`, for errors: escaped, without control characters, bounded.
+/// A pointer to `key` inside `object`, for errors: escaped, printable and bounded.
 pub(super) fn member(object: &str, key: &str) -> String {
-    let key: String = key
-        .chars()
-        .take(KEY_CHARS_MAX)
-        .map(|letter| if letter.is_control() { '?' } else { letter })
-        .collect();
-    format!("{object}/{}", key.replace('~', "~0").replace('/', "~1"))
+    let mut pointer = object.to_owned();
+    push_pointer(&mut pointer, key);
+    pointer
 }
 
 fn kind(json: &Json) -> &'static str {
@@ -62,7 +54,7 @@ fn number<T>(
         None => Ok(None),
         Some((pointer, Json::Number(number))) => accept(*number)
             .map(Some)
-            .ok_or_else(|| malformed(pointer.as_str(), format!("must be {rule}, is {number}"))),
+            .ok_or_else(|| malformed(pointer.as_str(), format!("must be {rule}, is {number:?}"))),
         Some((pointer, other)) => Err(wrong(pointer, "a number", other)),
     }
 }
@@ -93,7 +85,7 @@ pub(super) fn cycle(document: &Json, from: Option<&Pointers>) -> Result<Option<u
 }
 
 fn whole(number: f64) -> Option<u64> {
-    let in_range = (0.0..=CYCLE_MAX).contains(&number) && number.trunc() >= number;
+    let in_range = (0.0..=INTEGER_MAX).contains(&number) && number.trunc() >= number;
     #[expect(
         clippy::as_conversions,
         clippy::cast_possible_truncation,
