@@ -14,22 +14,32 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::canonical::Json;
-use super::drift::{DriftIndex, Provenance};
+use super::drift::DriftIndex;
 use super::gate::{Band, Reason, Verdict};
-use super::inbox::{Inbound, InboundLimits, Inbox, Peer};
-use super::judge::{Judge, Judgement, Policy};
+use super::inbox::{Inbound, InboundLimits, Inbox};
+use super::judge::{Judge, Judgement};
 use super::outbox::{Ledger, Outbox, Outcome};
 use super::packet::{
-    AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase,
-    Posture, RuntimeId, SafetyFlags,
+    AttractorState, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId,
+    SafetyFlags,
 };
 use super::profile::{Malformed, StateReport, Translator};
-use super::seal::{EncodedPayload, Keyring, Sealed};
+use super::seal::{EncodedPayload, Keyring};
 use super::time::{Now, Timestamp};
 use super::view::{
     Barrier, Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
     SafetyView, ThresholdsView, Transition,
 };
+
+mod closing;
+mod compose;
+mod show;
+mod effect;
+mod settings;
+
+pub use effect::{Effect, Notice};
+pub use settings::{Memory, Settings};
+pub use show::Counters;
 
 /// Transitions kept for `GET /aegida/safety`.
 pub const TRANSITIONS_MAX: usize = 32;
@@ -38,107 +48,6 @@ pub const TRANSITIONS_MAX: usize = 32;
 pub const OPEN_REPLIES_MAX: usize = 1024;
 /// Retention below this withholds the snapshot link (SPEC R43).
 pub const RETENTION_MIN: f64 = 0.7;
-
-/// Everything about the bridge that configuration sets.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// This runtime.
-    pub runtime_id: RuntimeId,
-    /// Attractor type where a report names none.
-    pub attractor_type: Option<AttractorType>,
-    /// Who may be reached and heard.
-    pub peers: BTreeMap<RuntimeId, Peer>,
-    /// Marks, provenance, dwell.
-    pub policy: Policy,
-    /// One report in this many per target in caution. At least 1.
-    pub caution_every: u32,
-    /// Strict reading of SPEC A2: caution publishes nothing.
-    pub caution_blocks: bool,
-    /// Leave inbound packets on the stream while blocked.
-    pub blocked_inbound_hold: bool,
-    /// Silence for this long blocks.
-    pub stale_after: Duration,
-    /// Silence for this long isolates, if set.
-    pub silence_isolates_after: Option<Duration>,
-    /// Blocked for this long isolates, if set.
-    pub isolate_after: Option<Duration>,
-    /// How long a closing waits for the broker.
-    pub barrier_timeout: Duration,
-    /// How long a reply waits for acknowledgements.
-    pub reply_timeout: Duration,
-    /// How long one attempt waits for its acknowledgement.
-    pub ack_timeout: Duration,
-    /// Unacknowledged packets at a time.
-    pub window: usize,
-    /// Freshness of inbound packets.
-    pub packet_max_age: Duration,
-    /// Tolerated clock difference of inbound packets.
-    pub clock_skew_max: Duration,
-}
-
-/// What survives a restart of the sidecar.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// No packet may carry a sequence number up to this.
-    pub seq: u64,
-    /// Highest accepted sequence number per source.
-    pub floors: BTreeMap<RuntimeId, u64>,
-    /// An operator's hold.
-    pub operator_hold: bool,
-}
-
-/// State-free notice of a transition, `{p}.containment.{source}` (DESIGN section 3).
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Notice {
-    /// This runtime.
-    pub runtime_id: RuntimeId,
-    /// Band from here on.
-    pub band: Band,
-    /// Why.
-    pub reasons: Vec<Reason>,
-    /// Since when.
-    pub since: Timestamp,
-    /// Runtime restarts seen.
-    pub epoch: u64,
-}
-
-/// One thing the driver has to do. Effects of one call are done in order.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// Publish a packet and report its outcome under the token.
-    Publish {
-        /// Names the attempt in [`Bridge::answered`].
-        token: u64,
-        /// What to publish.
-        packet: Sealed,
-        /// Where its drift metrics came from, for the header.
-        provenance: Provenance,
-    },
-    /// Publish a transition notice, if connected.
-    Notify(Notice),
-    /// Remove every subscription of ours.
-    Cut,
-    /// Have the subscriptions that an open or blocked gate has.
-    Subscribe {
-        /// Whether inbound packets are pulled; acknowledgements always are.
-        pull: bool,
-    },
-    /// Ask the broker to echo, after everything sent so far.
-    Confirm(u64),
-    /// Drop the connection together with its buffers, then call [`Bridge::disconnected`].
-    Sever,
-    /// A closing has ended: replies that the driver itself kept back for it may go.
-    Closed(Barrier),
-    /// The reply of a report.
-    Answer {
-        /// Which report: [`ReportReply::seq`].
-        seq: u64,
-        /// The reply.
-        reply: Box<ReportReply>,
-    },
-    /// Write a transition to the log and the audit file.
-    Record(Transition),
-}
 
 #[derive(Debug)]
 struct OpenReply {
@@ -163,27 +72,6 @@ struct Closing {
     acks_until: Duration,
     deadline: Duration,
     started: Duration,
-}
-
-/// Counters that are not per target.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Reports that were judged.
-    pub reports: u64,
-    /// Reports that could not be read.
-    pub malformed: u64,
-    /// Packets that failed inspection although the gate was open.
-    pub inspection_failed: u64,
-    /// Changes of band.
-    pub transitions: u64,
-    /// Closings that the broker confirmed.
-    pub confirmed: u64,
-    /// Closings that ended by severing the connection.
-    pub unconfirmed: u64,
-    /// Packets accepted from peers.
-    pub accepted: u64,
-    /// Packets seen again and dropped.
-    pub redelivered: u64,
 }
 
 /// See the module's documentation.
@@ -230,10 +118,6 @@ struct Newest {
     source: &'static str,
     posture: Posture,
 }
-
-mod closing;
-mod compose;
-mod show;
 
 impl Bridge {
     /// A bridge that has seen nothing: blocked, disconnected.

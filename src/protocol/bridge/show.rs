@@ -1,9 +1,30 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, Counters, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Now, PeerState,
+    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Now, PeerState,
     RuntimeId, SafetyView, ThresholdsView,
 };
+
+/// Counters that are not per target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reports that were judged.
+    pub reports: u64,
+    /// Reports that could not be read.
+    pub malformed: u64,
+    /// Packets that failed inspection although the gate was open.
+    pub inspection_failed: u64,
+    /// Changes of band.
+    pub transitions: u64,
+    /// Closings that the broker confirmed.
+    pub confirmed: u64,
+    /// Closings that ended by severing the connection.
+    pub unconfirmed: u64,
+    /// Packets accepted from peers.
+    pub accepted: u64,
+    /// Packets seen again and dropped.
+    pub redelivered: u64,
+}
 
 impl Bridge {
     /// The present band.

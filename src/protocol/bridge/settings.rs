@@ -1,0 +1,56 @@
+//! What the bridge is started with: the operator's choices, and what survived the last run.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use crate::protocol::inbox::Peer;
+use crate::protocol::judge::Policy;
+use crate::protocol::packet::{AttractorType, RuntimeId};
+
+/// Everything about the bridge that configuration sets.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This runtime.
+    pub runtime_id: RuntimeId,
+    /// Attractor type where a report names none.
+    pub attractor_type: Option<AttractorType>,
+    /// Who may be reached and heard.
+    pub peers: BTreeMap<RuntimeId, Peer>,
+    /// Marks, provenance, dwell.
+    pub policy: Policy,
+    /// One report in this many per target in caution. At least 1.
+    pub caution_every: u32,
+    /// Strict reading of SPEC A2: caution publishes nothing.
+    pub caution_blocks: bool,
+    /// Leave inbound packets on the stream while blocked.
+    pub blocked_inbound_hold: bool,
+    /// Silence for this long blocks.
+    pub stale_after: Duration,
+    /// Silence for this long isolates, if set.
+    pub silence_isolates_after: Option<Duration>,
+    /// Blocked for this long isolates, if set.
+    pub isolate_after: Option<Duration>,
+    /// How long a closing waits for the broker.
+    pub barrier_timeout: Duration,
+    /// How long a reply waits for acknowledgements.
+    pub reply_timeout: Duration,
+    /// How long one attempt waits for its acknowledgement.
+    pub ack_timeout: Duration,
+    /// Unacknowledged packets at a time.
+    pub window: usize,
+    /// Freshness of inbound packets.
+    pub packet_max_age: Duration,
+    /// Tolerated clock difference of inbound packets.
+    pub clock_skew_max: Duration,
+}
+
+/// What survives a restart of the sidecar.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// No packet may carry a sequence number up to this.
+    pub seq: u64,
+    /// Highest accepted sequence number per source.
+    pub floors: BTreeMap<RuntimeId, u64>,
+    /// An operator's hold.
+    pub operator_hold: bool,
+}
