@@ -24,12 +24,6 @@ fn derived(scr: f64) -> Options {
     Options { accept: Provenance::Derived, assumed_scr: Coherence::new(scr) }
 }
 
-/// A profile of the operator's own, from its text.
-fn own(text: &str) -> Result<Translator, String> {
-    let profile = profiles::parse(text).map_err(|error| error.to_string())?;
-    Ok(Translator::new(profile, Options::default()))
-}
-
 /// Translates all, and gives the last report.
 fn last(translator: &mut Translator, documents: &[Value]) -> Result<StateReport, Malformed> {
     let mut reports: Vec<_> =
@@ -421,139 +415,18 @@ fn the_live_and_minimal_shapes_of_reference_0_1_are_read_too() {
 
 #[test]
 fn no_text_of_a_dialogue_reaches_a_report_or_the_memory() {
-    for (profile, cycle) in [
-        ("srip-05", native as fn(u64, f64) -> Value),
-        ("reference-0.3", reference_03),
-        ("reference-0.1", reference_01),
-    ] {
+    for profile in profiles::names() {
+        let cycle = |number| match profile {
+            "srip-05" => native(number, 0.3),
+            "reference-0.3" => reference_03(number, 0.3),
+            _ => reference_01(number, 0.3),
+        };
         let mut translator = translator(profile, derived(0.8));
         for number in 1..=7 {
-            let document = cycle(number, 0.3);
+            let document = cycle(number);
             assert!(document.to_string().contains(CANARY));
             let report = translator.translate(&parse(&document)).unwrap();
             assert!(!format!("{report:?}{translator:?}").contains(CANARY), "{profile}");
         }
     }
-}
-
-const OWN: &str = r#"
-    name = "own"
-    cycle = { from = ["/turn", "/n"] }
-    [attractor]
-    id = { constant = "main" }
-    type = { constant = "generative" }
-    stability = { from = "/health/0" }
-    phase = { from = "/mode", map = { calm = "stable", busy = "reflective" }, otherwise = "recenter" }
-    [drift]
-    di = { from = "/a~1b/drift" }
-    [safety]
-    aegida_status = { from = "/alarm", map = { none = "nominal" }, otherwise = "locked" }
-    [evidence]
-    sentinels = [{ "/x" = 1.0, "/y" = 2.0 }]
-"#;
-
-#[test]
-fn a_profile_of_ones_own_reads_pointers_constants_and_word_tables() {
-    let document = |mode: &str, alarm: &str, x: f64| {
-        json!({"n": 3, "mode": mode, "alarm": alarm, "health": [0.7], "a/b": {"drift": 0.2},
-            "x": x, "y": 2.0})
-    };
-    for (mode, alarm, x, posture, nominal, untrusted) in [
-        ("Calm", "none", 0.0, Posture::Stable, true, None),
-        ("busy", "nominal", 0.0, Posture::Reflective, true, None),
-        ("odd", "fire", 1.0, Posture::Recenter, false, Some(Reason::NoEvidence)),
-        ("reflection", "none", 0.0, Posture::Reflective, true, None),
-    ] {
-        let mut translator = own(OWN).unwrap();
-        let report = translator.translate(&parse(&document(mode, alarm, x))).unwrap();
-        assert_eq!(
-            (report.posture, report.nominal, report.untrusted),
-            (posture, nominal, untrusted)
-        );
-        assert_eq!(report.cycle, Some(3));
-        assert_eq!(report.attractor.id.as_deref(), Some("main"));
-        assert_eq!(report.attractor.kind, Some(AttractorType::Generative));
-    }
-}
-
-#[test]
-fn a_profile_without_an_index_derives_it_or_is_incomplete() {
-    let text = r#"
-        name = "parts"
-        attractor = { stability = { from = "/s" }, phase = { from = "/p" } }
-        [drift]
-        sdi = { from = "/sdi" }
-        sv = { from = "/sv" }
-        pd = { derive = "posture_mismatch" }
-        scr = { derive = "assumed_coherence" }
-    "#;
-    let document = parse(&json!({"sdi": 0.2, "sv": 0.1, "s": 0.9, "p": "stable"}));
-    let profile = profiles::parse(text).unwrap();
-    let report = Translator::new(profile.clone(), Options::default()).translate(&document).unwrap();
-    assert_eq!(report.untrusted, Some(Reason::Incomplete));
-    assert_eq!(report.drift.provenance, Provenance::None);
-    let report = Translator::new(profile, derived(0.8)).translate(&document).unwrap();
-    assert_eq!(report.drift.provenance, Provenance::Derived);
-}
-
-#[test]
-fn a_profile_that_would_widen_the_gate_or_says_nothing_is_refused_by_key() {
-    let with = |more: &str| format!("name = \"own\"\n{more}\n");
-    let di = "drift = { di = { from = \"/d\" } }\n";
-    for (text, key) in [
-        (with("drift = { di = { constant = \"0\" } }"), "drift.di"),
-        (with(&format!("{di}attractor.phase = {{ constant = \"stable\" }}")), "attractor.phase"),
-        (
-            with(&format!(
-                "{di}attractor.phase = {{ from = \"/p\", map = {{ Fragmenting = \"stable\" }} }}"
-            )),
-            "attractor.phase",
-        ),
-        (
-            with(&format!("{di}attractor.phase = {{ from = \"/p\", otherwise = \"stable\" }}")),
-            "attractor.phase",
-        ),
-        (with(&format!("{di}attractor.type = {{ constant = \"odd\" }}")), "attractor.type"),
-        (with("drift = { sdi = { from = \"/d\" } }"), "drift"),
-        (with("drift = {}"), "drift"),
-        (
-            with(
-                "[drift]\nsdi = { from = \"/symbolic_density\" }\nsv = { from = \"/a\" }\n\
-                 pd = { from = \"/b\" }\nscr = { from = \"/c\" }",
-            ),
-            "drift.sdi",
-        ),
-        (
-            with(
-                "[drift]\nsdi = { from = \"/a\" }\nsv = { derive = \"assumed_coherence\" }\n\
-                 pd = { from = \"/b\" }\nscr = { from = \"/c\" }",
-            ),
-            "drift.sv",
-        ),
-        (with(&format!("{di}evidence.sentinels = [{{}}]")), "evidence.sentinels"),
-        (with(&format!("{di}recognise = [[]]")), "recognise"),
-        (format!("name = \"a b\"\n{di}"), "name"),
-        (with("drift = { di = { from = \"d\" } }"), "line 2"),
-        (with(&format!("{di}colour = 1")), "line 3"),
-        (with("drift = { di = { from = [] } }"), "line 2"),
-        ("name = ".to_owned(), "line 1"),
-    ] {
-        let problem = own(&text).unwrap_err();
-        assert!(problem.starts_with(&format!("{key}:")), "{text}\n{problem}");
-    }
-}
-
-#[test]
-fn a_profile_is_found_by_name_or_by_path() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("own.toml");
-    std::fs::write(&path, OWN).unwrap();
-    assert_eq!(profiles::load(path.to_str().unwrap()).unwrap().name(), "own");
-    std::fs::write(&path, "name = 3").unwrap();
-    let problem = profiles::load(path.to_str().unwrap()).unwrap_err().to_string();
-    assert!(problem.contains("own.toml: line 1"), "{problem}");
-    std::fs::write(&path, "#".repeat(70_000)).unwrap();
-    assert!(profiles::load(path.to_str().unwrap()).unwrap_err().to_string().contains("larger"));
-    let problem = profiles::load("reference-9").unwrap_err().to_string();
-    assert!(problem.contains("srip-05, reference-0.3, reference-0.1"), "{problem}");
 }

@@ -40,7 +40,8 @@ fn lines(documents: impl IntoIterator<Item = Value>) -> String {
 }
 
 /// A log as a reference runtime writes it at the end of a session, its broken timestamp included.
-fn session(cycles: Vec<Value>) -> String {
+fn session(cycles: impl IntoIterator<Item = Value>) -> String {
+    let cycles: Vec<Value> = cycles.into_iter().collect();
     json!({
         "timestamp": "2026-01-02T03:04:05.678901+00:00Z", "runtime_version": "demo",
         "total_cycles": cycles.len(), "identity": CANARY, "final_state": {}, "cycles": cycles,
@@ -63,7 +64,7 @@ fn with_indices(indices: &[f64]) -> Vec<Value> {
 fn the_same_cycles_give_the_same_replay_in_every_shape() {
     let cycles = with_indices(&[0.2, 0.25, 0.3]);
     let array = Value::Array(cycles.clone()).to_string();
-    let pretty = serde_json::to_string_pretty(&json!({"cycles": cycles.clone()})).unwrap();
+    let pretty = serde_json::to_string_pretty(&json!({"cycles": &cycles})).unwrap();
     let expected = replay_json(&session(cycles.clone()), &[]);
     assert_eq!(column(&expected, "band"), ["open", "open", "open"]);
     for log in [array, pretty, lines(cycles.clone()), lines(cycles).replace('\n', "\r\n\r\n")] {
@@ -135,7 +136,7 @@ fn in_caution_every_third_report_is_exported() {
 
 #[test]
 fn a_public_runtime_stays_closed_by_default_and_the_first_line_says_what_to_try() {
-    let log = session((1..=6).map(|cycle| reference_03(cycle, 0.3)).collect());
+    let log = session((1..=6).map(|cycle| reference_03(cycle, 0.3)));
     let replayed = replay_text(&log, &[]).unwrap();
     assert_eq!(
         replayed.stdout.lines().next(),
@@ -144,14 +145,14 @@ fn a_public_runtime_stays_closed_by_default_and_the_first_line_says_what_to_try(
     let replay = replay_json(&log, &[]);
     assert_eq!(replay["totals"]["blocked"], 6);
     assert_eq!(replay["profile"], "reference-0.3");
-    let log = session((1..=3).map(|cycle| reference_01(cycle, 0.3)).collect());
+    let log = session((1..=3).map(|cycle| reference_01(cycle, 0.3)));
     let first = replay_text(&log, &[]).unwrap().stdout;
     assert!(first.starts_with("0 of 3 cycles carry all four parts; try --accept reported"));
 }
 
 #[test]
 fn derived_drift_opens_the_gate_only_where_it_is_asked_for() {
-    let log = session((1..=4).map(|cycle| reference_03(cycle, 0.3)).collect());
+    let log = session((1..=4).map(|cycle| reference_03(cycle, 0.3)));
     let replay = replay_json(&log, &["--accept", "derived", "--assumed-scr", "0.8"]);
     assert_eq!(column(&replay, "drift_source"), ["reported", "derived", "derived", "derived"]);
     assert_eq!(column(&replay, "band"), ["blocked", "open", "open", "open"]);
@@ -162,7 +163,7 @@ fn derived_drift_opens_the_gate_only_where_it_is_asked_for() {
 
 #[test]
 fn a_bare_index_opens_the_gate_and_says_that_it_fills_no_packet() {
-    let log = session((1..=3).map(|cycle| reference_03(cycle, 0.3)).collect());
+    let log = session((1..=3).map(|cycle| reference_03(cycle, 0.3)));
     let replay = replay_json(&log, &["--accept", "reported"]);
     assert_eq!(column(&replay, "band"), ["blocked", "open", "open"]);
     assert_eq!(replay["cycles"][1]["reasons"], json!(["unfillable"]));
@@ -232,9 +233,7 @@ fn a_bad_line_closes_the_gate_and_is_listed_by_its_number() {
 fn a_text_only_log_is_refused_with_what_is_missing_and_what_to_do() {
     let texts = |cycle: u64| json!({"cycle": cycle, "user_input": CANARY, "response": CANARY});
     let baseline = json!({"model": "bare", "results": [{"prompt": CANARY, "reply": CANARY}]});
-    for log in
-        [lines((1..=4).map(texts)), session((1..=4).map(texts).collect()), baseline.to_string()]
-    {
+    for log in [lines((1..=4).map(texts)), session((1..=4).map(texts)), baseline.to_string()] {
         let fault = replay_text(&log, &[]).err().unwrap();
         assert_eq!(fault.exit_code(), 65);
         let text = fault.to_string();
@@ -339,8 +338,8 @@ fn no_text_of_the_log_reaches_any_output() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.svg");
     for log in [
-        session((1..=8).map(|cycle| reference_03(cycle, 0.3)).collect()),
-        session((1..=8).map(|cycle| reference_01(cycle, 0.3)).collect()),
+        session((1..=8).map(|cycle| reference_03(cycle, 0.3))),
+        session((1..=8).map(|cycle| reference_01(cycle, 0.3))),
         lines((1..=8).map(|cycle| native(cycle, 0.2))),
     ] {
         assert!(log.contains(CANARY));
