@@ -1,12 +1,12 @@
 //! The life of the process: arguments, then one command, then its exit code.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stderr, stdout};
+use std::io::{Write, stderr, stdin, stdout};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
-use driftgate::commands::{check, run};
+use driftgate::commands::{check, replay, run};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -21,12 +21,16 @@ struct Arguments {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Replay(replay::Replay),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Run(arguments) => blocking(run::run(&arguments, &environment())),
+        Command::Replay(arguments) => {
+            replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
+        }
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
     }
 }

@@ -205,9 +205,13 @@ impl Drift {
         }
     }
 
-    /// Whether formula and report differ by more than [`INDEX_TOLERANCE`].
+    /// Whether formula and report differ by more than [`INDEX_TOLERANCE`]. Only native parts are held
+    /// against the report: a derived index is an estimate and differs on most cycles.
     #[must_use]
     pub fn disagrees(&self) -> bool {
+        if self.provenance != Provenance::Native {
+            return false;
+        }
         match (self.parts.and_then(|parts| parts.index()), self.reported) {
             (Some(formula), Some(reported)) => {
                 (formula.value() - reported.value()).abs() > INDEX_TOLERANCE
