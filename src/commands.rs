@@ -1,5 +1,8 @@
-//! The command line, one file per subcommand.
+//! The command line, one file per subcommand. Each offers its arguments and a `run`.
 
 pub mod run;
-pub mod check;
 pub mod replay;
+pub mod verify;
+pub mod check;
+pub mod keygen;
+pub mod sysexits;

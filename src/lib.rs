@@ -13,5 +13,6 @@ pub mod ingest;
 pub mod config;
 pub mod telemetry;
 pub mod profiles;
+pub mod keys;
 #[deny(clippy::disallowed_types)]
 pub mod protocol;

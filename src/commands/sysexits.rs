@@ -1,0 +1,12 @@
+//! Exit codes of `sysexits.h`, as far as they are used.
+
+/// The input is wrong.
+pub const DATA_ERROR: u8 = 65;
+/// The input cannot be opened.
+pub const NO_INPUT: u8 = 66;
+/// The output file cannot be created.
+pub const CANNOT_CREATE: u8 = 73;
+/// Reading or writing failed.
+pub const IO_ERROR: u8 = 74;
+/// The configuration, or what takes its place, is wrong.
+pub const CONFIG: u8 = 78;
