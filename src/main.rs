@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
-use driftgate::commands::{check, replay, run};
+use driftgate::commands::{check, keygen, replay, run, sysexits, verify};
+use driftgate::config::{Config, read_from_disk};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -19,9 +20,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs the sidecar
     Run(run::Run),
-    Check(check::Check),
+    /// Says what the gate would have done with a recorded run
     Replay(replay::Replay),
+    /// Verifies packets from standard input or a file
+    Verify(verify::Arguments),
+    /// Checks a configuration and shows all its mistakes at once
+    Check(check::Check),
+    /// Makes a key file
+    Keygen(keygen::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -31,7 +39,26 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
+        Command::Verify(arguments) => verify(&arguments),
+        Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
+    }
+}
+
+fn verify(arguments: &verify::Arguments) -> ExitCode {
+    let Some(file) = &arguments.config else { return verify::run(arguments, &[], &now) };
+    match Config::load(std::slice::from_ref(file), &environment(), &read_from_disk) {
+        Ok(config) => {
+            let key = |(id, key): (&String, &driftgate::config::SecretFile)| {
+                (id.clone(), key.file.clone())
+            };
+            let keys: Vec<_> = config.integrity.keys.iter().map(key).collect();
+            verify::run(arguments, &keys, &now)
+        }
+        Err(mistakes) => {
+            drop(writeln!(stderr(), "driftgate verify: {mistakes}"));
+            ExitCode::from(sysexits::CONFIG)
+        }
     }
 }
 
@@ -54,7 +81,7 @@ fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => {
             drop(writeln!(stderr(), "driftgate: no threads to run on: {error}"));
-            ExitCode::from(run::EX_UNAVAILABLE)
+            ExitCode::from(sysexits::UNAVAILABLE)
         }
     }
 }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use driftgate::commands::check::{Check, EX_CONFIG, run};
+use driftgate::commands::check::{Check, run};
+use driftgate::commands::sysexits;
 use driftgate::protocol::time::Timestamp;
 
 /// DESIGN section 6, as it stands.
@@ -56,7 +57,7 @@ fn check_exits_78_with_all_mistakes() {
     let file = folder.path().join("driftgate.toml");
     fs::write(&file, "[nats]\nwindow = 0\n").unwrap();
     let (code, shown) = check(&file, "2028-01-01T00:00:00Z");
-    assert_eq!(code, format!("{:?}", ExitCode::from(EX_CONFIG)));
+    assert_eq!(code, format!("{:?}", ExitCode::from(sysexits::CONFIG)));
     assert!(shown.contains("nats.window: ") && shown.ends_with("4 mistakes\n"), "{shown}");
 }
 

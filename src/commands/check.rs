@@ -7,13 +7,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::sysexits;
 use crate::config::{Caution, Config, Listener, Mistakes, read_from_disk, show_duration};
 use crate::protocol::time::Timestamp;
 
-/// `EX_CONFIG` of sysexits.
-pub const EX_CONFIG: u8 = 78;
-/// `EX_IOERR` of sysexits: the answer could not be written.
-pub const EX_IOERR: u8 = 74;
 /// Peers that are listed one by one; the rest is counted.
 const PEERS_SHOWN_MAX: usize = 20;
 
@@ -47,8 +44,8 @@ pub fn run(
         Err(mistakes) => write_mistakes(mistakes, output),
     };
     match (written.and_then(|()| output.flush()), loaded) {
-        (Err(_), _) => ExitCode::from(EX_IOERR),
-        (Ok(()), Err(_)) => ExitCode::from(EX_CONFIG),
+        (Err(_), _) => ExitCode::from(sysexits::IO_ERROR),
+        (Ok(()), Err(_)) => ExitCode::from(sysexits::CONFIG),
         (Ok(()), Ok(_)) => ExitCode::SUCCESS,
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::check::EX_CONFIG;
+use super::sysexits;
 use crate::config::{Config, Effect, Ingest, LogFormat, LogLevel, Mistakes, read_from_disk};
 use crate::driver::Handle;
 use crate::http::listener::Bound;
@@ -19,8 +19,6 @@ use crate::ingest::tail::{Line, follow};
 use crate::sidecar::Sidecar;
 use crate::telemetry;
 
-/// `EX_UNAVAILABLE` of sysexits: a listener or another resource cannot be had.
-pub const EX_UNAVAILABLE: u8 = 69;
 /// How often the configuration's files are looked at for changes. Kubernetes swaps a mounted
 /// ConfigMap by renaming a link, so the looked-at thing is the time and size behind the path.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,18 +47,18 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         Err(mistakes) => return refuse(&mistakes),
     };
     if let Err(fault) = telemetry::start_log(level(&config), format(&config)) {
-        return say(EX_CONFIG, &fault.to_string());
+        return say(sysexits::CONFIG, &fault.to_string());
     }
     let sidecar = match Sidecar::start(&config).await {
         Ok(sidecar) => sidecar,
-        Err(fault) => return say(EX_UNAVAILABLE, &fault.to_string()),
+        Err(fault) => return say(sysexits::UNAVAILABLE, &fault.to_string()),
     };
     let (Ok(hangup), Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::hangup()),
         signal(SignalKind::terminate()),
         signal(SignalKind::interrupt()),
     ) else {
-        return say(EX_UNAVAILABLE, "signals cannot be listened to");
+        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
     };
     let api = match &sidecar.api {
         Bound::Tcp(address) => format!("http://{address}"),
@@ -187,7 +185,7 @@ fn format(config: &Config) -> telemetry::LogFormat {
 }
 
 fn refuse(mistakes: &Mistakes) -> ExitCode {
-    say(EX_CONFIG, &mistakes.to_string())
+    say(sysexits::CONFIG, &mistakes.to_string())
 }
 
 fn say(code: u8, text: &str) -> ExitCode {

@@ -4,6 +4,8 @@
 pub const DATA_ERROR: u8 = 65;
 /// The input cannot be opened.
 pub const NO_INPUT: u8 = 66;
+/// A listener, a server or another resource cannot be had.
+pub const UNAVAILABLE: u8 = 69;
 /// The output file cannot be created.
 pub const CANNOT_CREATE: u8 = 73;
 /// Reading or writing failed.

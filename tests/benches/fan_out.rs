@@ -53,9 +53,8 @@ async fn run() -> Report {
         let Bound::Tcp(api) = sidecar.api.clone() else { return Err("not TCP".into()) };
         warm_up(api).await?;
         let client = async_nats::connect(server.url()).await?;
-        let context = jetstream::context::ContextBuilder::new()
-            .max_ack_inflight(WINDOW)
-            .build(client);
+        let context =
+            jetstream::context::ContextBuilder::new().max_ack_inflight(WINDOW).build(client);
         let (payload, headers) = sample(&context).await?;
         // Turn about, three times; the median pair counts, for the machine is noisy.
         let mut rounds = Vec::new();
