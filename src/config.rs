@@ -29,7 +29,7 @@ pub mod limit;
 pub use difference::{Change, Effect};
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes};
 pub use parse::show_duration;
-pub use secret::{HMAC_KEY_BYTES, Secret, SecretFile};
+pub use secret::{Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, ClientCertificate, Containment, Credentials, Deliver,
     Durability, Ingest, Integrity, Listen, Listener, Log, LogFormat, LogLevel, Nats, Peer, Runtime,

@@ -1,8 +1,8 @@
-//! Key files: from a path to key material.
+//! Key files: what they hold, how they are read, how a fresh one is made.
 //!
-//! A file holds one key, in the form that `driftgate keygen` writes: the base64 of 32 random bytes
-//! (an HMAC secret), a NATS user seed (`SU...`), or a NATS user public key (`U...`). What
-//! deliberately is not here: which key signs and which peers are held to which key (`config.rs`).
+//! A file holds one key: the base64 of 32 random bytes (an HMAC secret), a NATS user seed
+//! (`SU...`), or a NATS user public key (`U...`). What deliberately is not here: which key signs
+//! and which peers are held to which key (`config.rs`).
 
 use std::fs::File;
 use std::io::Read as _;
@@ -10,16 +10,52 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::protocol::keyring::{Alg, KeyMaterial, MaterialFault};
 
 /// Largest key file, in bytes: the longest key is 88 characters, and whoever names a larger file
 /// has named the wrong one.
 pub const KEY_FILE_BYTES_MAX: usize = 1024;
-/// Length of an nkey seed and of a public nkey, in characters.
+/// Bytes of an HMAC secret in a key file, as `driftgate keygen` writes them (DESIGN section 6).
+pub const HMAC_KEY_BYTES: usize = 32;
+/// Characters of an nkey seed.
 const NKEY_SEED_CHARS: usize = 58;
+/// Characters of a public nkey.
 const NKEY_PUBLIC_CHARS: usize = 56;
+
+/// Why the content of a key file is no key. Never quotes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormFault {
+    /// It has none of the three forms.
+    #[error(
+        "must hold the base64 of {HMAC_KEY_BYTES} bytes, a user nkey seed (SU...) or a user nkey \
+         (U...)"
+    )]
+    NoKey,
+    /// It has the form of an nkey and is none.
+    #[error(transparent)]
+    Unusable(#[from] MaterialFault),
+}
+
+/// What a key file holds, ready for use. The three forms differ in length, so none can be taken for
+/// another. Space around the key is ignored.
+///
+/// # Errors
+/// [`FormFault`], the operator's to mend.
+pub fn material(content: &[u8]) -> Result<KeyMaterial, FormFault> {
+    let text = core::str::from_utf8(content).map_err(|_| FormFault::NoKey)?.trim();
+    if text.starts_with("SU") && text.len() == NKEY_SEED_CHARS {
+        return Ok(KeyMaterial::nkey_seed(text)?);
+    }
+    if text.starts_with('U') && text.len() == NKEY_PUBLIC_CHARS {
+        return Ok(KeyMaterial::nkey_public(text)?);
+    }
+    match STANDARD.decode(text) {
+        Ok(secret) if secret.len() == HMAC_KEY_BYTES => Ok(KeyMaterial::hmac_secret(&secret)?),
+        Ok(_) | Err(_) => Err(FormFault::NoKey),
+    }
+}
 
 /// A key and what is to be said about its file.
 #[derive(Clone, Debug)]
@@ -41,32 +77,23 @@ pub enum KeyFault {
         /// What the system says.
         error: std::io::Error,
     },
-    /// It holds more than [`KEY_FILE_BYTES_MAX`] bytes, or nothing.
-    #[error("key file {}: must hold one key of at most {KEY_FILE_BYTES_MAX} bytes", .path.display())]
-    NotOneKey {
+    /// It holds more than [`KEY_FILE_BYTES_MAX`] bytes.
+    #[error("key file {}: has more than {KEY_FILE_BYTES_MAX} bytes, and a key is short", .path.display())]
+    TooLong {
         /// The file.
         path: PathBuf,
     },
-    /// It holds text that is neither base64 nor an nkey.
-    #[error(
-        "key file {}: neither the base64 of a secret nor a NATS nkey (driftgate keygen writes both)",
-        .path.display()
-    )]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It holds a key that cannot be used.
+    /// It holds no key.
     #[error("key file {}: {fault}", .path.display())]
-    Unusable {
+    NoKey {
         /// The file.
         path: PathBuf,
-        /// Why.
-        fault: MaterialFault,
+        /// What would be right.
+        fault: FormFault,
     },
 }
 
-/// Reads one key file. Space around the key is ignored.
+/// Reads one key file.
 ///
 /// # Errors
 /// [`KeyFault`], naming the file and what is wrong with it.
@@ -77,15 +104,11 @@ pub fn read(path: &Path) -> Result<KeyFile, KeyFault> {
     let limit = u64::try_from(KEY_FILE_BYTES_MAX).unwrap_or(u64::MAX);
     let mut bytes = Vec::with_capacity(128);
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
-    let text = core::str::from_utf8(&bytes).map(str::trim);
-    if bytes.len() > KEY_FILE_BYTES_MAX || text.is_ok_and(str::is_empty) {
-        return Err(KeyFault::NotOneKey { path: path.into() });
+    if bytes.len() > KEY_FILE_BYTES_MAX {
+        return Err(KeyFault::TooLong { path: path.into() });
     }
-    let material = text
-        .ok()
-        .and_then(parse)
-        .ok_or_else(|| KeyFault::NotText { path: path.into() })?
-        .map_err(|fault| KeyFault::Unusable { path: path.into(), fault })?;
+    let material =
+        material(&bytes).map_err(|fault| KeyFault::NoKey { path: path.into(), fault })?;
     let is_exposed = material.can_sign() && mode & 0o077 != 0;
     let warning = is_exposed.then(|| {
         format!(
@@ -95,20 +118,6 @@ pub fn read(path: &Path) -> Result<KeyFile, KeyFault> {
         )
     });
     Ok(KeyFile { material, warning })
-}
-
-/// A key from its text; `None` when it has none of the three forms.
-fn parse(text: &str) -> Option<Result<KeyMaterial, MaterialFault>> {
-    let base32 = |byte: u8| byte.is_ascii_uppercase() || (b'2'..=b'7').contains(&byte);
-    let is_nkey = text.bytes().all(base32);
-    if is_nkey && text.starts_with('S') && text.len() == NKEY_SEED_CHARS {
-        return Some(KeyMaterial::nkey_seed(text));
-    }
-    if is_nkey && text.len() == NKEY_PUBLIC_CHARS {
-        return Some(KeyMaterial::nkey_public(text));
-    }
-    let secret = STANDARD_PAD_INDIFFERENT.decode(text).ok()?;
-    Some(KeyMaterial::hmac_secret(&secret))
 }
 
 /// A fresh key: the text for its file and, for [`Alg::Ed25519`], the public key.
@@ -135,7 +144,7 @@ pub fn generate(alg: Alg) -> Result<FreshKey, NoRandomness> {
     getrandom::fill(&mut bytes).map_err(|_| NoRandomness)?;
     match alg {
         Alg::HmacSha256 => {
-            let secret_text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let secret_text = STANDARD.encode(bytes);
             Ok(FreshKey { secret_text, public: None })
         }
         Alg::Ed25519 => {

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 use driftgate::commands::{check, keygen, replay, run, sysexits, verify};
-use driftgate::config::{Config, read_from_disk};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -39,26 +38,9 @@ fn main() -> ExitCode {
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
-        Command::Verify(arguments) => verify(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
-    }
-}
-
-fn verify(arguments: &verify::Arguments) -> ExitCode {
-    let Some(file) = &arguments.config else { return verify::run(arguments, &[], &now) };
-    match Config::load(std::slice::from_ref(file), &environment(), &read_from_disk) {
-        Ok(config) => {
-            let key = |(id, key): (&String, &driftgate::config::SecretFile)| {
-                (id.clone(), key.file.clone())
-            };
-            let keys: Vec<_> = config.integrity.keys.iter().map(key).collect();
-            verify::run(arguments, &keys, &now)
-        }
-        Err(mistakes) => {
-            drop(writeln!(stderr(), "driftgate verify: {mistakes}"));
-            ExitCode::from(sysexits::CONFIG)
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Provisioning against a real nats-server: what is created, what is compared, what is left alone.
 
+#![allow(clippy::disallowed_methods, reason = "a test may panic, and measures with the real clock")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
 
 mod support;

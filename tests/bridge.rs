@@ -1,5 +1,11 @@
 //! The composed machine, step by step: what is sent, held, revoked and answered, and when.
 
+#![allow(
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic, and measures with the real clock"
+)]
+
 #[path = "support/rig.rs"]
 mod rig;
 

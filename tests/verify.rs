@@ -6,6 +6,7 @@
     reason = "in a test a panic is the report; the clippy setting does not reach helpers"
 )]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +40,8 @@ fn check(stream: &[u8], proof: Proof) -> (Totals, String) {
 
 fn check_at(stream: &[u8], proof: Proof, max_age_s: Option<u64>, now: &str) -> (Totals, String) {
     let clock = || Timestamp::parse(now).unwrap();
-    let check = Check { proof, max_age: max_age_s.map(Duration::from_secs), clock: &clock };
+    let check =
+        Check { proof, block: 0.5, max_age: max_age_s.map(Duration::from_secs), clock: &clock };
     let mut printed = Vec::new();
     let mut stream = stream;
     let totals = verify(&mut stream, &mut printed, &check).unwrap();
@@ -138,7 +140,9 @@ fn checksums_alone_are_said_to_prove_nothing() {
 #[test]
 fn exit_codes_say_what_was_missing() {
     let clock = || Timestamp::from_unix_ms(0);
-    let code = |arguments: &Arguments| format!("{:?}", run(arguments, &[], &clock));
+    let code = |arguments: &Arguments| {
+        format!("{:?}", run(arguments, &BTreeMap::new(), &clock, &mut Vec::new()))
+    };
     let expect = |code: u8| format!("{:?}", std::process::ExitCode::from(code));
     assert_eq!(code(&Arguments::default()), expect(78));
     let folder = tempfile::tempdir().unwrap();
@@ -195,12 +199,12 @@ fn a_secret_that_others_may_read_is_warned_about() {
 fn a_file_that_holds_no_key_is_refused_without_quoting_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let short = "c2VjcmV0LXNlY3JldA==";
+    let form = "must hold the base64 of 32 bytes, a user nkey seed (SU...) or a user nkey (U...)";
     let cases = [
-        ("", "must hold one key of at most 1024 bytes"),
-        (&"A".repeat(1025), "must hold one key of at most 1024 bytes"),
-        ("hello world", "neither the base64 of a secret nor a NATS nkey"),
-        (short, "a secret has 32 to 64 bytes, not 13"),
+        ("", form),
+        (&"A".repeat(1025), "has more than 1024 bytes, and a key is short"),
+        ("hello world", form),
+        ("c2VjcmV0LXNlY3JldA==", form),
         ("SUAMRSOKZPGM3TWP2DI5FU6U2XLNPWGZ3LN5ZXO637QODYXD4TS6NZ4BCF", "not a NATS nkey"),
     ];
     for (text, expected) in cases {
@@ -224,4 +228,35 @@ fn the_arguments_are_sound() {
         "k1",
     ]);
     assert!(bad.unwrap_err().to_string().contains("must be ID=PATH"));
+}
+
+#[test]
+fn a_configuration_lends_its_keys_and_its_block_mark() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write(&at("k1"), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n", 0o600);
+    std::fs::write(at("packets"), wire("golden hmac")).unwrap();
+    let judge = |block: &str| {
+        let text = format!(
+            "[runtime]\nid = \"critic\"\nattractor_type = \"symbolic\"\n[containment]\n{block}\n\
+             [integrity]\nsign_with = \"k1\"\nkeys = [{{ id = \"k1\", file = {:?} }}]\n",
+            at("k1")
+        );
+        std::fs::write(at("driftgate.toml"), text).unwrap();
+        let arguments = Arguments {
+            config: vec![at("driftgate.toml")],
+            file: Some(at("packets")),
+            ..Arguments::default()
+        };
+        let (clock, mut output) = (|| Timestamp::from_unix_ms(0), Vec::new());
+        let code = run(&arguments, &BTreeMap::new(), &clock, &mut output);
+        (format!("{code:?}"), String::from_utf8(output).unwrap())
+    };
+    let expect = |code: u8| format!("{:?}", std::process::ExitCode::from(code));
+    let (code, printed) = judge("");
+    assert_eq!(code, expect(0), "{printed}");
+    let (code, printed) = judge("reopen = 0.05\nblock = 0.1");
+    assert_eq!(code, expect(65), "{printed}");
+    assert!(printed.starts_with("BAD line 1: unstable: /payload/drift_metrics/di"), "{printed}");
+    assert_eq!(judge("block = 0.7").0, expect(78));
 }

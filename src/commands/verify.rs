@@ -6,6 +6,7 @@
 
 mod pieces;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use self::pieces::{Piece, Pieces};
 use super::sysexits;
+use crate::config::{Config, read_from_disk};
 use crate::keys;
 use crate::protocol::gate::BLOCK_MAX;
 use crate::protocol::packet::StatePacket;
@@ -38,9 +40,9 @@ pub struct Arguments {
     /// A key to verify with: its id and its file (repeatable)
     #[arg(long = "key-file", value_name = "ID=PATH", value_parser = parse_key_file)]
     pub key_files: Vec<(String, PathBuf)>,
-    /// Verify with the keys of this configuration
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Verify with the keys and the block mark of this configuration (repeatable, as in check)
+    #[arg(long, value_name = "FILE", conflicts_with = "key_files")]
+    pub config: Vec<PathBuf>,
     /// Without keys: checks shape and checksum, which anyone can make, and proves nothing
     #[arg(long, conflicts_with_all = ["key_files", "config"])]
     pub checksum_only: bool,
@@ -59,71 +61,73 @@ fn parse_key_file(text: &str) -> Result<(String, PathBuf), &'static str> {
     }
 }
 
-/// Verifies a stream of packets and prints one line for each.
+/// Verifies a stream of packets and writes one line for each to `output`.
 ///
-/// `configured` are the ids and files of the keys in `--config`, which the caller has read; `clock`
-/// is asked only with `--max-age`.
+/// `environment` holds the variables of the process, for `--config`; `clock` is asked only with
+/// `--max-age`.
 #[must_use]
 pub fn run(
     arguments: &Arguments,
-    configured: &[(String, PathBuf)],
+    environment: &BTreeMap<String, String>,
     clock: &dyn Fn() -> Timestamp,
+    output: &mut dyn Write,
 ) -> ExitCode {
-    let complain = |text: &str| {
-        // Nobody is left to tell when standard error is gone.
-        let _ = writeln!(io::stderr(), "driftgate verify: {text}");
-    };
-    let proof = match proof(arguments, configured, &complain) {
+    let (proof, block) = match proof(arguments, environment) {
         Ok(proof) => proof,
-        Err(problem) => {
-            complain(&problem);
-            return ExitCode::from(sysexits::CONFIG);
-        }
+        Err(problem) => return complain(sysexits::CONFIG, &problem),
     };
-    let check = Check { proof, max_age: arguments.max_age.map(Duration::from_secs), clock };
-    let mut sink = io::stdout().lock();
+    let check = Check { proof, block, max_age: arguments.max_age.map(Duration::from_secs), clock };
     let totals = match &arguments.file {
-        None => verify(&mut io::stdin().lock(), &mut sink, &check),
+        None => verify(&mut io::stdin().lock(), output, &check),
         Some(path) => match File::open(path) {
-            Ok(mut file) => verify(&mut file, &mut sink, &check),
+            Ok(mut file) => verify(&mut file, output, &check),
             Err(error) => {
-                complain(&format!("{}: {error}", path.display()));
-                return ExitCode::from(sysexits::NO_INPUT);
+                return complain(sysexits::NO_INPUT, &format!("{}: {error}", path.display()));
             }
         },
     };
     match totals {
         Ok(totals) if totals.bad == 0 && totals.good > 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(sysexits::DATA_ERROR),
-        Err(error) => {
-            complain(&error.to_string());
-            ExitCode::from(sysexits::IO_ERROR)
-        }
+        Err(error) => complain(sysexits::IO_ERROR, &error.to_string()),
     }
 }
 
+fn complain(code: u8, problem: &str) -> ExitCode {
+    // Nobody is left to tell when standard error is gone.
+    let _ = writeln!(io::stderr(), "driftgate verify: {problem}");
+    ExitCode::from(code)
+}
+
+/// What proves a packet, and the block mark to hold it against.
 fn proof(
     arguments: &Arguments,
-    configured: &[(String, PathBuf)],
-    warn: &dyn Fn(&str),
-) -> Result<Proof, String> {
+    environment: &BTreeMap<String, String>,
+) -> Result<(Proof, f64), String> {
     if arguments.checksum_only {
-        return Ok(Proof::ChecksumOnly);
+        return Ok((Proof::ChecksumOnly, BLOCK_MAX));
     }
-    let mut material = Vec::new();
-    for (id, path) in arguments.key_files.iter().chain(configured) {
-        let file = keys::read(path).map_err(|fault| fault.to_string())?;
-        if let Some(warning) = &file.warning {
-            warn(warning);
-        }
-        material.push((id.clone(), file.material));
+    if !arguments.config.is_empty() {
+        let config = Config::load(&arguments.config, environment, &read_from_disk)
+            .map_err(|mistakes| format!("the configuration is wrong:\n{mistakes}"))?;
+        let block = config.containment.policy.thresholds.block;
+        return Ok((Proof::Keyed(config.integrity.keyring), block));
     }
-    if material.is_empty() {
+    if arguments.key_files.is_empty() {
         return Err("no key: a checksum alone proves nothing, for anyone can make one. Give \
                     --key-file ID=PATH or --config FILE, or say --checksum-only"
             .into());
     }
-    Keyring::new(material, None).map(Proof::Keyed).map_err(|fault| fault.to_string())
+    let mut material = Vec::new();
+    for (id, path) in &arguments.key_files {
+        let file = keys::read(path).map_err(|fault| fault.to_string())?;
+        if let Some(warning) = &file.warning {
+            let _ = writeln!(io::stderr(), "driftgate verify: warning: {warning}");
+        }
+        material.push((id.clone(), file.material));
+    }
+    let keyring = Keyring::new(material, None).map_err(|fault| fault.to_string())?;
+    Ok((Proof::Keyed(keyring), BLOCK_MAX))
 }
 
 /// What makes a packet good.
@@ -139,6 +143,8 @@ pub enum Proof {
 pub struct Check<'a> {
     /// Who made it.
     pub proof: Proof,
+    /// Its index must be below.
+    pub block: f64,
     /// How old it may be; `None` for recorded packets.
     pub max_age: Option<Duration>,
     /// The time of day, asked only when `max_age` is set.
@@ -150,6 +156,7 @@ impl core::fmt::Debug for Check<'_> {
         formatter
             .debug_struct("Check")
             .field("proof", &self.proof)
+            .field("block", &self.block)
             .field("max_age", &self.max_age)
             .finish_non_exhaustive()
     }
@@ -171,7 +178,7 @@ pub struct Totals {
 /// Of the source or the sink.
 pub fn verify(
     source: &mut impl Read,
-    sink: &mut impl Write,
+    sink: &mut dyn Write,
     check: &Check<'_>,
 ) -> io::Result<Totals> {
     let mut pieces = Pieces::default();
@@ -211,7 +218,7 @@ struct Report {
 }
 
 impl Report {
-    fn piece(&mut self, piece: &Piece, sink: &mut impl Write, check: &Check<'_>) -> io::Result<()> {
+    fn piece(&mut self, piece: &Piece, sink: &mut dyn Write, check: &Check<'_>) -> io::Result<()> {
         if piece.content.is_err() && self.bad_line == Some(piece.line) {
             return Ok(());
         }
@@ -257,7 +264,7 @@ impl Check<'_> {
                 Good { packet: unproven.packet().clone(), seq: unproven.seq(), key_id }
             }
         };
-        if let Some(detail) = unstable(&good.packet, BLOCK_MAX) {
+        if let Some(detail) = unstable(&good.packet, self.block) {
             return Err(Refusal { fault: Fault::Unstable, detail });
         }
         if let Some(max_age) = self.max_age {

@@ -9,12 +9,13 @@ use std::path::Path;
 
 use super::limit;
 use super::parse;
-use super::secret::{self, Secret, SecretFile};
+use super::secret::{Secret, SecretFile};
 use super::section::Section;
 use super::settings::{
     Audit, ClientCertificate, Containment, Credentials, Deliver, Durability, Ingest, Integrity,
     Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
 };
+use crate::keys;
 use crate::profiles;
 use crate::protocol::drift::Coherence;
 use crate::protocol::gate::{Mark, Thresholds};
@@ -385,7 +386,7 @@ fn key(section: &mut Section<'_, '_>) -> Option<(SecretFile, KeyMaterial)> {
         section.refuse("file", "is required: the path of the key; `driftgate keygen` makes one");
     }
     let (file, content) = section.file("file")?;
-    match secret::key_material(&content) {
+    match keys::material(&content) {
         Ok(material) => {
             let secret = Secret::new(content.trim_ascii().to_vec());
             Some((SecretFile { file, secret }, material))

@@ -131,7 +131,7 @@ impl Inbox {
             {
                 Inbound::Redelivered { source, seq: verified.seq() }
             }
-            Ok(source) => self.accept(now, source, &verified, bytes),
+            Ok(source) => self.accept(now, source, &verified),
         }
     }
 
@@ -190,14 +190,8 @@ impl Inbox {
         Ok(source)
     }
 
-    fn accept(
-        &mut self,
-        now: Timestamp,
-        source: RuntimeId,
-        verified: &Verified,
-        bytes: &[u8],
-    ) -> Inbound {
-        let text = String::from_utf8_lossy(bytes).into_owned();
+    fn accept(&mut self, now: Timestamp, source: RuntimeId, verified: &Verified) -> Inbound {
+        let text = String::from_utf8_lossy(verified.bytes()).into_owned();
         let Ok(packet) = serde_json::value::RawValue::from_string(text) else {
             // Verified bytes are JSON; should the two parsers ever disagree, refuse.
             return Inbound::Refused(Refusal {

@@ -3,6 +3,12 @@
 //!
 //! `cargo bench --bench fan_out`. Under `cargo test` it exits at once.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and measures with the real clock"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

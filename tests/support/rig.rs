@@ -1,6 +1,11 @@
 //! A bridge with a stepped clock and no world around it.
 
 #![allow(dead_code, reason = "each test file uses its part of the rig")]
+#![allow(
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic, and looks for one kind of effect"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -27,7 +27,7 @@ pub struct Notice {
 pub enum Effect {
     /// Publish a packet and report its outcome under the token.
     Publish {
-        /// Names the attempt in [`Bridge::answered`].
+        /// Names the attempt in `Bridge::answered`.
         token: u64,
         /// What to publish.
         packet: Sealed,
@@ -45,7 +45,7 @@ pub enum Effect {
     },
     /// Ask the broker to echo, after everything sent so far.
     Confirm(u64),
-    /// Drop the connection together with its buffers, then call [`Bridge::disconnected`].
+    /// Drop the connection together with its buffers, then call `Bridge::disconnected`.
     Sever,
     /// A closing has ended: replies that the driver itself kept back for it may go.
     Closed(Barrier),
