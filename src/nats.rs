@@ -22,6 +22,7 @@ pub mod assets;
 mod wanted;
 pub mod link;
 mod pump;
+mod event;
 mod pull;
 mod session;
 pub mod ack;

@@ -9,9 +9,10 @@
 //!   `PUB` to that same subject. A server handles one connection's commands in order, so when the
 //!   echo arrives, everything called before it has been handled, and the subscription has removed
 //!   itself. A server whose permissions let us subscribe to our inbox but not publish to it is
-//!   found out by a first such echo while connecting; on such a link each barrier also sends
-//!   `$JS.API.CONSUMER.INFO` for our consumer with that subject as the reply, and the first answer
-//!   counts: an answer, even an error, is handled after what came before it too.
+//!   found out by a first such echo while connecting; on such a link each barrier sends
+//!   `$JS.API.CONSUMER.INFO` for our consumer instead, with that subject as the reply: an answer,
+//!   even an error, is made after what came before the question. A link whose first echo just did
+//!   not come sends both, and the first answer counts.
 //! - **Isolation (P4).** [`Link::unsubscribe_all`] then [`Link::confirm`]: when the barrier is
 //!   confirmed the server shows no subscription of ours.
 //!
@@ -25,14 +26,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
-use super::ack::{PublishFault, Stored};
-use super::inbound::{InboundMessage, is_ack_subject};
+use super::inbound::is_ack_subject;
 use super::pull::PullOrder;
 use super::pump::{Command, Pump};
-use super::session::{self, Session};
+use super::session::Session;
 use super::settings::Settings;
 use super::subject::AssetName;
 
+pub use super::event::{LinkEvent, Outgoing};
 pub use super::pull::{BATCH_MAX, PullFault};
 pub use super::session::{ConnectFault, Severed};
 
@@ -42,43 +43,6 @@ pub const COMMAND_QUEUE_LEN_MAX: usize = 1024;
 /// Events that wait for the driver. When full, the link stops reading what the server sent; it
 /// drops nothing.
 pub const EVENT_QUEUE_LEN_MAX: usize = 1024;
-
-/// What happened on the link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// The broker's answer to the [`Link::publish`] of that token. At most one per publish; an
-    /// answer that never comes is the driver's deadline.
-    Ack {
-        /// The driver's token.
-        token: u64,
-        /// Stored, or why not.
-        outcome: Result<Stored, PublishFault>,
-    },
-    /// The link is over and its socket closed. Always the last event, unless the driver does not
-    /// read; the receiver then ends without it.
-    Closed(String),
-    /// The server has handled everything called before the [`Link::confirm`] of that id.
-    Confirmed(u64),
-    /// A pulled message.
-    Inbound(InboundMessage),
-    /// The server is about to shut down: use the time to connect elsewhere.
-    LameDuck,
-    /// Pulling has stopped, its subscription is gone; [`Link::start_pull`] begins anew.
-    PullFault(PullFault),
-    /// The server complained, for instance about a permission. The link goes on.
-    ServerFault(String),
-}
-
-/// A message to publish.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// Where to.
-    pub subject: Subject,
-    /// Headers; may be empty.
-    pub headers: HeaderMap,
-    /// The bytes. Together with the headers at most [`Link::max_payload`].
-    pub payload: Bytes,
-}
 
 /// A command was not taken; nothing of it will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -244,7 +208,7 @@ impl Link {
 
     /// Removes the pull and the acknowledgement subscriptions. Acknowledgements that had arrived
     /// are still handed over; later ones are lost, and publishing is refused
-    /// ([`PublishFault::Deaf`]) until [`Link::subscribe_acks`].
+    /// ([`PublishFault::Deaf`](super::ack::PublishFault::Deaf)) until [`Link::subscribe_acks`].
     ///
     /// # Errors
     /// [`NotTaken`]: the subscriptions stand. Sever the link instead.
@@ -282,22 +246,5 @@ impl Link {
             TrySendError::Closed(_) => NotTaken::Closed,
             TrySendError::Full(_) => NotTaken::Full,
         })
-    }
-}
-
-/// What a new link knows about its server.
-#[derive(Clone, Debug)]
-pub(super) struct Greeting {
-    pub(super) max_payload: usize,
-    pub(super) server: String,
-}
-
-impl Greeting {
-    pub(super) fn of(client: &async_nats::Client) -> Self {
-        let info = client.server_info();
-        Self {
-            max_payload: client.max_payload(),
-            server: session::clipped(&format!("{} {}", info.server_name, info.version)),
-        }
     }
 }

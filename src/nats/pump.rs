@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::{Client, Event, Message, PublishErrorKind, Subscriber};
+use async_nats::{Client, Event, Message, PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, mpsc};
 
 use super::ack::{self, PublishFault};
-use super::link::{Greeting, LinkEvent, Outgoing};
+use super::event::{LinkEvent, Outgoing};
 use super::pull::{Pull, PullOrder, Sign, Step};
-use super::session::{self, ConnectFault, Connected, clipped};
+use super::session::{self, ConnectFault, Connected, Greeting, clipped};
 use super::settings::Settings;
 
 /// Commands taken per wake: enough to fill one write, few enough to read answers in between.
@@ -60,6 +60,17 @@ enum Ended {
     Overrun,
 }
 
+/// What a barrier sends, by what the server let the first echo do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// A question to the JetStream API: our own inbox is forbidden to us.
+    Api,
+    /// Both: the first echo did not come, and nothing said why.
+    Both,
+    /// A message to ourselves.
+    Echo,
+}
+
 #[derive(Debug)]
 struct Barrier {
     id: u64,
@@ -81,8 +92,7 @@ pub(super) struct Pump {
     pull: Option<Pull>,
     pulls_started: u64,
     barriers: VecDeque<Barrier>,
-    /// Whether the server lets us publish to our own inbox.
-    has_echo: bool,
+    route: Route,
     backlog: VecDeque<LinkEvent>,
     last_words: Option<String>,
 }
@@ -107,11 +117,11 @@ impl Pump {
             pull: None,
             pulls_started: 0,
             barriers: VecDeque::new(),
-            has_echo: false,
+            route: Route::Echo,
             backlog: VecDeque::new(),
             last_words: None,
         };
-        pump.has_echo = pump
+        pump.route = pump
             .probe_echo()
             .await
             .map_err(|ended| ConnectFault::Unreachable(ended.to_string()))?;
@@ -192,7 +202,7 @@ impl Pump {
         match command {
             Command::Confirm(id) => {
                 let subject = format!("{}.c.{id}", self.inbox);
-                let echo = self.send_echo(&subject, !self.has_echo).await?;
+                let echo = self.send_echo(&subject, self.route).await?;
                 if self.barriers.len() >= BARRIERS_LEN_MAX {
                     self.barriers.pop_front();
                 }
@@ -260,27 +270,28 @@ impl Pump {
         Ok(())
     }
 
-    /// Subscribes to `subject` for one message and publishes to it; with `asks_too` also lets the
-    /// JetStream API answer there.
-    async fn send_echo(&self, subject: &str, asks_too: bool) -> Result<Subscriber, Ended> {
-        let mut echo = self.client.subscribe(subject.to_owned()).await.map_err(|_| Ended::Lost)?;
+    /// Subscribes to `subject` for one message and has one sent there.
+    async fn send_echo(&self, subject: &str, route: Route) -> Result<Subscriber, Ended> {
+        let subject = Subject::from(subject);
+        let mut echo = self.client.subscribe(subject.clone()).await.map_err(|_| Ended::Lost)?;
         echo.unsubscribe_after(1).await.map_err(|_| Ended::Lost)?;
-        let sent = self.client.publish(subject.to_owned(), Bytes::new()).await;
-        sent.map_err(|_| Ended::Lost)?;
-        if asks_too {
-            let Settings { stream_in, .. } = &self.settings;
-            let consumer = self.settings.consumer();
-            let api = format!("$JS.API.CONSUMER.INFO.{stream_in}.{consumer}");
-            let sent = self.client.publish_with_reply(api, subject.to_owned(), Bytes::new()).await;
+        if route != Route::Api {
+            let sent = self.client.publish(subject.clone(), Bytes::new()).await;
+            sent.map_err(|_| Ended::Lost)?;
+        }
+        if route != Route::Echo {
+            let (stream, consumer) = (&self.settings.stream_in, self.settings.consumer());
+            let api = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+            let sent = self.client.publish_with_reply(api, subject, Bytes::new()).await;
             sent.map_err(|_| Ended::Lost)?;
         }
         Ok(echo)
     }
 
-    /// Whether a message to our own inbox comes back.
-    async fn probe_echo(&mut self) -> Result<bool, Ended> {
+    /// Learns whether a message to our own inbox comes back.
+    async fn probe_echo(&mut self) -> Result<Route, Ended> {
         let subject = format!("{}.probe", self.inbox);
-        let mut echo = self.send_echo(&subject, false).await?;
+        let mut echo = self.send_echo(&subject, Route::Echo).await?;
         let is_refused = async {
             while let Some(notice) = self.notices.recv().await {
                 if matches!(notice, Event::ServerError(_)) {
@@ -290,9 +301,9 @@ impl Pump {
         };
         tokio::select! {
             () = self.lost.notified() => Err(Ended::Lost),
-            message = echo.next() => message.map(|_| true).ok_or(Ended::Lost),
-            () = is_refused => Ok(false),
-            () = tokio::time::sleep(PROBE_TIMEOUT) => Ok(false),
+            message = echo.next() => message.map(|_| Route::Echo).ok_or(Ended::Lost),
+            () = is_refused => Ok(Route::Api),
+            () = tokio::time::sleep(PROBE_TIMEOUT) => Ok(Route::Both),
         }
     }
 

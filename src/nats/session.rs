@@ -10,8 +10,8 @@
 //! server. Resetting instead of closing (`SO_LINGER` 0) would discard our send buffer, but
 //! async-nats owns the socket and shows neither it nor its descriptor, and borrowing a
 //! descriptor by number is `unsafe`. So a stalled broker that comes back may read packets that
-//! were handed to the kernel while the gate was open, at most the driver's window of them; it
-//! never reads one that was published later.
+//! were handed to the kernel before, at most the driver's window of them; it never reads one that
+//! was published later. Measured on Linux loopback against a stopped server: some 300 KiB.
 
 use std::collections::hash_map::RandomState;
 use std::future::Future;
@@ -226,6 +226,23 @@ async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connecte
         }
     })?;
     Ok(Connected { client, notices, lost })
+}
+
+/// What a new link knows about its server.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    pub(super) max_payload: usize,
+    pub(super) server: String,
+}
+
+impl Greeting {
+    pub(super) fn of(client: &Client) -> Self {
+        let info = client.server_info();
+        Self {
+            max_payload: client.max_payload(),
+            server: clipped(&format!("{} {}", info.server_name, info.version)),
+        }
+    }
 }
 
 /// Longest text of the server's making that we keep, in bytes.

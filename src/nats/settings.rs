@@ -53,7 +53,12 @@ impl FromStr for ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}://{}:{}", self.0.scheme(), self.0.host(), self.0.port())
+        let (scheme, host, port) = (self.0.scheme(), self.0.host(), self.0.port());
+        if host.contains(':') {
+            write!(formatter, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(formatter, "{scheme}://{host}:{port}")
+        }
     }
 }
 

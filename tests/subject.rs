@@ -1,0 +1,114 @@
+//! The pure parts of `nats`: subjects, names, addresses and headers.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use driftgate::nats::headers::{InboundHeaders, PacketHeaders};
+use driftgate::nats::settings::{NotAServerUrl, ServerUrl};
+use driftgate::nats::subject::{Address, AssetName, Prefix};
+use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::packet::RuntimeId;
+
+fn id(text: &str) -> RuntimeId {
+    RuntimeId::new(text).unwrap()
+}
+
+#[test]
+fn every_subject_reads_back_as_what_it_was_built_from() {
+    let prefix = Prefix::new("a-b.v1").unwrap();
+    let (source, target) = (id("planner"), id("critic"));
+    for (subject, address) in [
+        (
+            prefix.state(&source, &target),
+            Address::State { source: source.clone(), target: target.clone() },
+        ),
+        (prefix.containment(&source), Address::Containment { source: source.clone() }),
+        (prefix.telemetry(&source), Address::Telemetry { source: source.clone() }),
+        (prefix.snapshot(&source), Address::Snapshot { source }),
+        (prefix.handshake(&target), Address::Handshake { target: target.clone() }),
+        (prefix.quarantine(&target), Address::Quarantine { target }),
+    ] {
+        assert!(subject.is_valid());
+        assert_eq!(prefix.parse(&subject), Some(address), "{subject}");
+    }
+}
+
+#[test]
+fn what_is_not_one_of_our_subjects_is_nothing() {
+    let prefix = Prefix::of_version_1();
+    for subject in [
+        "",
+        "driftgate.v1",
+        "driftgate.v1.state",
+        "driftgate.v1.state.planner",
+        "driftgate.v1.state.planner.critic.more",
+        "driftgate.v1.state.planner.",
+        "driftgate.v1.state..critic",
+        "driftgate.v1.state.*.critic",
+        "driftgate.v1.telemetry.>",
+        "driftgate.v1.telemetry.planner.more",
+        "driftgate.v1.other.planner",
+        "driftgate.v10.telemetry.planner",
+        "driftgate.v1telemetry.planner",
+    ] {
+        assert_eq!(prefix.parse(subject), None, "{subject}");
+    }
+}
+
+#[test]
+fn only_plain_tokens_make_a_prefix_or_a_name() {
+    for text in ["", ".", "a.", ".a", "a..b", "a b", "a.*", "a.>", "a\n", "$JS.API", "ä"] {
+        assert_eq!(Prefix::new(text), None, "{text:?}");
+    }
+    for text in ["", "a.b", "a b", "*", ">", "a/b", "a\\b", &"x".repeat(129)] {
+        assert_eq!(AssetName::new(text), None, "{text:?}");
+    }
+    assert_eq!(AssetName::consumer_of(&id("planner")).as_str(), "driftgate-planner");
+}
+
+#[test]
+fn an_address_names_a_server_and_holds_no_secret() {
+    for text in ["", "nats://", "http://host:1", "ws://host:1", "nats://host:1/path", "nats://h:x"]
+    {
+        assert_eq!(text.parse::<ServerUrl>(), Err(NotAServerUrl::Malformed), "{text:?}");
+    }
+    for text in ["nats://user@host:1", "nats://user:word@host:1", "nats://:word@host:1"] {
+        assert_eq!(text.parse::<ServerUrl>(), Err(NotAServerUrl::HoldsSecret), "{text:?}");
+    }
+    for (text, shown) in [
+        ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
+        ("tls://broker.example", "tls://broker.example:4222"),
+        ("nats://[::1]:4333", "nats://[::1]:4333"),
+    ] {
+        assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), shown);
+    }
+}
+
+#[test]
+fn a_packet_carries_its_five_headers() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut packet = PacketHeaders {
+        checksum: "sha256:ab",
+        seq: 7,
+        context: "https://example.org/context",
+        traceparent: Some(trace),
+        drift_source: Provenance::Native,
+    };
+    let headers = packet.to_headers();
+    for (name, expected) in [
+        ("Nats-Msg-Id", "sha256:ab:7"),
+        ("Content-Type", "application/ld+json"),
+        ("Link", "<https://example.org/context>; rel=\"http://www.w3.org/ns/json-ld#context\""),
+        ("traceparent", trace),
+        ("Driftgate-Drift-Source", "native"),
+    ] {
+        assert_eq!(headers.get(name).map(|value| value.as_str()), Some(expected), "{name}");
+    }
+    assert_eq!(headers.len(), 5);
+    let read = InboundHeaders::of(Some(&headers));
+    assert_eq!(read.message_id.as_deref(), Some("sha256:ab:7"));
+    assert_eq!(read.traceparent.as_deref(), Some(trace));
+    for broken in ["", "00-short", "00-x\r\nEvil: yes", &trace.to_uppercase()] {
+        packet.traceparent = Some(broken);
+        assert_eq!(packet.to_headers().len(), 4, "{broken:?}");
+    }
+}
