@@ -14,6 +14,7 @@
 //! was published later. Measured on Linux loopback against a stopped server: some 300 KiB.
 
 use std::collections::hash_map::RandomState;
+use std::error::Error as _;
 use std::future::Future;
 use std::hash::BuildHasher;
 use std::pin::Pin;
@@ -218,6 +219,7 @@ async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connecte
                 ConnectFault::Denied(text)
             }
             ConnectErrorKind::Tls => ConnectFault::Tls(text),
+            ConnectErrorKind::Io if is_tls_fault(&error) => ConnectFault::Tls(text),
             ConnectErrorKind::TimedOut => ConnectFault::TimedOut,
             ConnectErrorKind::Dns
             | ConnectErrorKind::Io
@@ -226,6 +228,15 @@ async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connecte
         }
     })?;
     Ok(Connected { client, notices, lost })
+}
+
+/// Whether a failed handshake is behind what async-nats reports as an IO error.
+fn is_tls_fault(error: &async_nats::ConnectError) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
 }
 
 /// What a new link knows about its server.
