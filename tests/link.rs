@@ -9,8 +9,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::wildcard_enum_match_arm,
-    reason = "in a test a panic is the report, and an event that is not looked for is skipped"
+    reason = "in a test a panic is the report, what is not looked for is skipped, and time is measured"
 )]
 
 mod support;

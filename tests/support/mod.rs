@@ -5,8 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     clippy::wildcard_enum_match_arm,
-    reason = "each test program uses a part of it, and in a test a panic is the report"
+    reason = "each test program uses a part of it; in a test a panic is the report, and it times things"
 )]
 
 pub(crate) mod link;
