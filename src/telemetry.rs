@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
@@ -105,23 +104,29 @@ struct Families(Vec<Family>);
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for family in &self.0 {
-            let kind = if family.is_counter {
-                ConstCounter::new(0.0_f64).metric_type()
-            } else {
-                ConstGauge::new(0.0_f64).metric_type()
-            };
+            let kind = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (words, number) in &family.rows {
+                if family.labels.is_empty() {
+                    // As a family, an empty label set would be written as `{}`.
+                    family.encode(&mut metric, *number)?;
+                    continue;
+                }
                 let labels: Vec<(&str, &str)> =
                     family.labels.iter().copied().zip(words.iter().map(String::as_str)).collect();
-                let row = metric.encode_family(&labels)?;
-                if family.is_counter {
-                    ConstCounter::new(*number).encode(row)?;
-                } else {
-                    ConstGauge::new(*number).encode(row)?;
-                }
+                family.encode(&mut metric.encode_family(&labels)?, *number)?;
             }
         }
         Ok(())
+    }
+}
+
+impl Family {
+    fn encode(&self, row: &mut MetricEncoder<'_>, number: f64) -> Result<(), std::fmt::Error> {
+        if self.is_counter {
+            row.encode_counter::<NoLabelSet, _, f64>(&number, None)
+        } else {
+            row.encode_gauge(&number)
+        }
     }
 }

@@ -2,11 +2,6 @@
 //! becomes of everything when either side ends.
 
 #![allow(
-    clippy::disallowed_methods,
-    clippy::expect_used,
-    reason = "a test may panic, and measures with the real clock"
-)]
-#![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
