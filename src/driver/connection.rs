@@ -42,6 +42,8 @@ pub(super) enum Change {
     Up(Option<Result<AssetReport, String>>),
     Failed(ConnectFault),
     Event(LinkEvent),
+    /// Streams and consumer were looked at again.
+    Repaired(Result<AssetReport, String>),
     /// The link ended without saying so.
     Gone,
 }
@@ -53,12 +55,23 @@ pub(super) struct Connector {
     connection: Connection,
     attempt: u32,
     connections: u64,
+    /// Looks at streams and consumer again, after a pause, while the link goes on.
+    repair: Option<JoinHandle<Result<AssetReport, String>>>,
+    /// Repairs since something last worked.
+    repairs: u32,
 }
 
 impl Connector {
     pub(super) fn new(settings: Settings) -> Self {
         let until = Instant::now();
-        Self { settings, connection: Connection::Waiting { until }, attempt: 0, connections: 0 }
+        Self {
+            settings,
+            connection: Connection::Waiting { until },
+            attempt: 0,
+            connections: 0,
+            repair: None,
+            repairs: 0,
+        }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -99,7 +112,13 @@ impl Connector {
         loop {
             match &mut self.connection {
                 Connection::Up { events, .. } => {
-                    return events.recv().await.map_or(Change::Gone, Change::Event);
+                    tokio::select! {
+                        event = events.recv() => return event.map_or(Change::Gone, Change::Event),
+                        outcome = finished(&mut self.repair), if self.repair.is_some() => {
+                            self.repair = None;
+                            return Change::Repaired(outcome);
+                        }
+                    }
                 }
                 Connection::Waiting { until } => {
                     tokio::time::sleep_until(*until).await;
@@ -125,6 +144,33 @@ impl Connector {
         }
     }
 
+    /// Streams or consumer seem to be missing: looks at them after a pause that grows, on a
+    /// connection of its own. The link goes on; what it cannot publish waits.
+    pub(super) fn repair(&mut self) {
+        if self.repair.is_some() || self.link().is_none() {
+            return;
+        }
+        let pause = backoff(self.repairs, random());
+        self.repairs = self.repairs.saturating_add(1);
+        let settings = self.settings.clone();
+        self.repair = Some(tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            assets::ensure(&settings).await.map_err(|fault| fault.to_string())
+        }));
+    }
+
+    /// Something worked: the next repair is quick again.
+    pub(super) fn worked(&mut self) {
+        self.repairs = 0;
+    }
+
+    /// Isolated: the broker is asked for nothing.
+    pub(super) fn stop_repair(&mut self) {
+        if let Some(task) = self.repair.take() {
+            task.abort();
+        }
+    }
+
     /// An event that is there already.
     pub(super) fn try_event(&mut self) -> Option<LinkEvent> {
         match &mut self.connection {
@@ -135,6 +181,7 @@ impl Connector {
 
     /// Ends the link with its buffers and plans the next attempt.
     pub(super) async fn sever(&mut self) {
+        self.stop_repair();
         let until = Instant::now();
         let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
         match previous {
@@ -149,11 +196,23 @@ impl Connector {
     }
 
     fn pause(&mut self) {
-        // Each RandomState is seeded by the operating system: enough for jitter.
-        let random = RandomState::new().build_hasher().finish();
-        let pause: Duration = backoff(self.attempt, random);
+        let pause: Duration = backoff(self.attempt, random());
         self.attempt = self.attempt.saturating_add(1);
         self.connection = Connection::Waiting { until: Instant::now() + pause };
+    }
+}
+
+/// Each `RandomState` is seeded by the operating system: enough for jitter.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+async fn finished(
+    task: &mut Option<JoinHandle<Result<AssetReport, String>>>,
+) -> Result<AssetReport, String> {
+    match task {
+        Some(task) => task.await.unwrap_or_else(|error| Err(error.to_string())),
+        None => std::future::pending().await,
     }
 }
 

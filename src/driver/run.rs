@@ -10,10 +10,9 @@ use tokio::task::JoinHandle;
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
-use super::{
-    Answer, Books, Command, DRAIN_TIMEOUT, Options, ReadFault, Readiness, ReportFault, memory,
-};
+use super::{Answer, Books, Command, Options, ReadFault, Readiness, ReportFault};
 use crate::nats::ack::PublishFault;
+use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
 use crate::protocol::bridge::{Bridge, Effect, Memory};
@@ -22,6 +21,9 @@ use crate::protocol::gate::Band;
 use crate::protocol::outbox::Outcome;
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Decision, ReportReply, Transition};
+
+mod books;
+mod drain;
 
 /// IRI of the packet's JSON-LD context (DESIGN section 3 "Headers"). A name, not an address that
 /// anybody has to fetch.
@@ -32,8 +34,6 @@ const PULL_BATCH: u16 = 64;
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
-/// Closing times kept between two scrapes of `/metrics`.
-const CLOSINGS_MAX: usize = 4096;
 
 struct Driver {
     clock: Clock,
@@ -211,6 +211,7 @@ impl Driver {
                 tracing::warn!(%fault, "no connection to the broker");
                 self.broker_faults = vec![fault.to_string()];
             }
+            Change::Repaired(outcome) => self.repaired(outcome).await,
             Change::Gone => self.sever("the connection ended").await,
             Change::Event(event) => self.event(event).await,
         }
@@ -237,11 +238,19 @@ impl Driver {
             }
             LinkEvent::Ack { token, outcome } => {
                 let outcome = match outcome {
-                    Ok(stored) => Outcome::Stored {
-                        stream_seq: stored.stream_seq,
-                        duplicate: stored.duplicate,
-                    },
-                    Err(fault) => publish_outcome(&fault),
+                    Ok(stored) => {
+                        self.connector.worked();
+                        Outcome::Stored {
+                            stream_seq: stored.stream_seq,
+                            duplicate: stored.duplicate,
+                        }
+                    }
+                    Err(fault) => {
+                        if fault == PublishFault::NoResponders {
+                            self.connector.repair();
+                        }
+                        publish_outcome(&fault)
+                    }
                 };
                 self.bridge.answered(now, token, outcome);
             }
@@ -252,9 +261,8 @@ impl Driver {
                 }
             }
             LinkEvent::PullFault(fault) => {
-                // A stream or consumer that vanished is made again on the way to a new connection.
                 tracing::warn!(%fault, "pulling inbound packets failed");
-                self.sever("the inbound consumer is gone").await;
+                self.connector.repair();
             }
             LinkEvent::LameDuck => self.sever("the server is about to stop").await,
             LinkEvent::ServerFault(fault) => {
@@ -262,6 +270,22 @@ impl Driver {
                 self.broker_faults = vec![fault];
             }
             LinkEvent::Closed(reason) => self.sever(&reason).await,
+        }
+    }
+
+    async fn repaired(&mut self, outcome: Result<AssetReport, String>) {
+        match outcome {
+            Ok(report) => {
+                self.broker_faults = report.differences;
+                if self.bridge.is_pulling() {
+                    self.start_pull().await;
+                }
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "streams and consumer cannot be looked at");
+                self.broker_faults = vec![fault];
+                self.connector.repair();
+            }
         }
     }
 
@@ -304,6 +328,7 @@ impl Driver {
             }
             Effect::Cut => {
                 self.receiver.cut();
+                self.connector.stop_repair();
                 self.order(Link::unsubscribe_all).await;
             }
             Effect::Subscribe { pull } => {
@@ -376,36 +401,6 @@ impl Driver {
         }
     }
 
-    fn books(&mut self) -> Books {
-        let fresh = self.bridge.take_closing_times();
-        self.closings_s.extend(fresh.iter().map(Duration::as_secs_f64));
-        let excess = self.closings_s.len().saturating_sub(CLOSINGS_MAX);
-        self.closings_s.drain(..excess);
-        let words = [Decision::Export, Decision::Throttle, Decision::Block, Decision::Isolate];
-        let mut verdicts = words.map(|word| (word.word(), 0));
-        for ((_, count), total) in verdicts.iter_mut().zip(self.verdicts) {
-            *count = total;
-        }
-        Books {
-            ledgers: self.bridge.ledgers().map(|(id, ledger)| (id.clone(), *ledger)).collect(),
-            counters: self.bridge.counters(),
-            verdicts,
-            refused: self.receiver.refused.iter().map(|(fault, count)| (*fault, *count)).collect(),
-            quarantined: self.receiver.quarantined,
-            band: self.bridge.band(),
-            di: self.bridge.drift_index(),
-            broker: self.connector.state(),
-            connections: self.connector.connections(),
-            closings_s: self.closings_s.clone(),
-            duplicate_alarms: self.bridge.duplicate_alarms(),
-            delivered: [
-                ("done", self.receiver.delivered),
-                ("superseded", self.receiver.superseded),
-                ("declined", self.receiver.declined),
-            ],
-        }
-    }
-
     fn publish_readiness(&self) {
         let mut degraded = self.configured_degraded.clone();
         degraded.extend(self.broker_faults.iter().cloned());
@@ -422,69 +417,6 @@ impl Driver {
             }
             changed
         });
-    }
-
-    /// Writes the memory when something in it matters and no write is under way.
-    async fn remember(&mut self) {
-        let Some(path) = &self.memory_file else { return };
-        if let Some(task) = &self.writing {
-            if !task.is_finished() {
-                return;
-            }
-            if let Some(task) = self.writing.take()
-                && let Ok(Err(error)) = task.await
-            {
-                tracing::warn!(%error, "the memory file cannot be written");
-            }
-        }
-        let memory = self.bridge.memory();
-        // Half of the reservation is left: time to reserve again.
-        let reserved = memory.seq < self.remembered.seq.saturating_add(memory::RESERVE_US / 2);
-        if reserved
-            && memory.floors == self.remembered.floors
-            && memory.operator_hold == self.remembered.operator_hold
-        {
-            return;
-        }
-        self.remembered = memory.clone();
-        let path = path.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || memory::store(&path, &memory)));
-    }
-
-    /// Stops in order: no new reports, what may still go goes or is revoked, the broker confirms,
-    /// the connection ends, the memory is kept.
-    async fn drain(mut self, mut commands: mpsc::Receiver<Command>) {
-        self.readiness.send_modify(|readiness| readiness.ready = false);
-        commands.close();
-        let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
-        let until = self.clock.instant(deadline);
-        while let Ok(command) = commands.try_recv() {
-            self.command(command);
-        }
-        self.perform().await;
-        while !self.bridge.is_idle() {
-            let wake = self.clock.instant(self.bridge.deadline(self.clock.now())).min(until);
-            tokio::select! {
-                change = self.connector.changed(false) => self.change(change).await,
-                () = tokio::time::sleep_until(wake) => {}
-            }
-            let now = self.clock.now();
-            self.bridge.tick(now);
-            self.perform().await;
-            if now.mono >= deadline {
-                break;
-            }
-        }
-        self.connector.sever().await;
-        self.bridge.disconnected(self.clock.now());
-        self.perform().await;
-        if let Some(path) = self.memory_file.take() {
-            let memory = self.bridge.memory();
-            let stored = tokio::task::spawn_blocking(move || memory::store(&path, &memory)).await;
-            if let Ok(Err(error)) = stored {
-                tracing::warn!(%error, "the memory file cannot be written");
-            }
-        }
     }
 }
 

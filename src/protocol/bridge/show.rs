@@ -39,6 +39,12 @@ impl Bridge {
         self.closing.is_some()
     }
 
+    /// Whether inbound packets are to be pulled now.
+    #[must_use]
+    pub fn is_pulling(&self) -> bool {
+        self.pulling
+    }
+
     /// Whether nothing waits for the broker: no packet unsettled, no reply open, no closing.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -1,0 +1,69 @@
+//! What the driver keeps for its next life, and how this one ends.
+
+use super::super::{DRAIN_TIMEOUT, memory};
+use super::{Command, Driver, mpsc};
+
+impl Driver {
+    /// Writes the memory when something in it matters and no write is under way.
+    pub(super) async fn remember(&mut self) {
+        let Some(path) = &self.memory_file else { return };
+        if let Some(task) = &self.writing {
+            if !task.is_finished() {
+                return;
+            }
+            if let Some(task) = self.writing.take()
+                && let Ok(Err(error)) = task.await
+            {
+                tracing::warn!(%error, "the memory file cannot be written");
+            }
+        }
+        let memory = self.bridge.memory();
+        // Half of the reservation is left: time to reserve again.
+        let reserved = memory.seq < self.remembered.seq.saturating_add(memory::RESERVE_US / 2);
+        if reserved
+            && memory.floors == self.remembered.floors
+            && memory.operator_hold == self.remembered.operator_hold
+        {
+            return;
+        }
+        self.remembered = memory.clone();
+        let path = path.clone();
+        self.writing = Some(tokio::task::spawn_blocking(move || memory::store(&path, &memory)));
+    }
+
+    /// Stops in order: no new reports, what may still go goes or is revoked, the broker confirms,
+    /// the connection ends, the memory is kept.
+    pub(super) async fn drain(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.readiness.send_modify(|readiness| readiness.ready = false);
+        commands.close();
+        let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
+        let until = self.clock.instant(deadline);
+        while let Ok(command) = commands.try_recv() {
+            self.command(command);
+        }
+        self.perform().await;
+        while !self.bridge.is_idle() {
+            let wake = self.clock.instant(self.bridge.deadline(self.clock.now())).min(until);
+            tokio::select! {
+                change = self.connector.changed(false) => self.change(change).await,
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            let now = self.clock.now();
+            self.bridge.tick(now);
+            self.perform().await;
+            if now.mono >= deadline {
+                break;
+            }
+        }
+        self.connector.sever().await;
+        self.bridge.disconnected(self.clock.now());
+        self.perform().await;
+        if let Some(path) = self.memory_file.take() {
+            let memory = self.bridge.memory();
+            let stored = tokio::task::spawn_blocking(move || memory::store(&path, &memory)).await;
+            if let Ok(Err(error)) = stored {
+                tracing::warn!(%error, "the memory file cannot be written");
+            }
+        }
+    }
+}
