@@ -35,8 +35,9 @@ use tokio::net::TcpStream;
 const WINDOW: usize = 256;
 /// Packets of one measurement, so that every row takes about as long.
 const PACKETS: usize = 30_000;
-/// Reporters at a time: enough to keep the window full at one target.
-const REPORTERS: usize = 64;
+/// Most reporters at a time. Fewer where a report makes more packets: enough to keep the window full,
+/// and not so many that newer reports supersede older ones before they are sent.
+const REPORTERS_MAX: usize = 64;
 
 type Report = Result<(), Box<dyn std::error::Error>>;
 
@@ -68,7 +69,7 @@ async fn run() -> Report {
             let reports = PACKETS / targets;
             let before = stored(&sidecar).await?;
             let start = Instant::now();
-            report_all(api, reports).await?;
+            report_all(api, reports, (2 * WINDOW / targets).clamp(2, REPORTERS_MAX)).await?;
             let seconds = start.elapsed().as_secs_f64();
             let packets = stored(&sidecar).await? - before;
             let ours = packets / seconds;
@@ -161,8 +162,7 @@ impl Connection {
     }
 }
 
-async fn report_all(api: SocketAddr, reports: usize) -> Report {
-    let reporters = REPORTERS.min(reports);
+async fn report_all(api: SocketAddr, reports: usize, reporters: usize) -> Report {
     let mut tasks = FuturesUnordered::new();
     for _ in 0..reporters {
         tasks.push(async move {
