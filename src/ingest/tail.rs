@@ -1,9 +1,9 @@
 //! Follows a JSONL file that the runtime appends to, on a volume that both share.
 //!
-//! It looks at fixed intervals, because file events do not cross every kind of shared volume. A look
-//! reads a bounded piece, and the next piece is read when every line of the last has been taken, so
-//! a slow receiver costs bounded memory and no line. Lines are handed over in the order in which
-//! they stand, all of them: what supersedes what is decided further down the walk.
+//! It looks at fixed intervals, because file events do not cross every kind of shared volume. A
+//! look reads a bounded piece, and the next piece is read when every line of the last was taken: a
+//! slow receiver costs bounded memory and no line. Lines are handed over in the order in which they
+//! stand, all of them; what supersedes what is decided further down the walk.
 //!
 //! Where reading begins:
 //! - A file that is there when following starts holds cycles of the past, which are stale (P5): it
