@@ -12,6 +12,7 @@ pub mod outbox;
 pub mod view;
 pub mod judge;
 pub mod profile;
+pub mod snapshot;
 pub mod seal;
 pub mod keyring;
 pub mod gate;
