@@ -8,6 +8,8 @@
     reason = "in a test a panic is the report"
 )]
 
+#[path = "snapshot/chain.rs"]
+mod chain;
 #[path = "snapshot/frames.rs"]
 mod frames;
 #[path = "snapshot/hostile.rs"]
