@@ -14,6 +14,8 @@ mod chain;
 mod frames;
 #[path = "snapshot/hostile.rs"]
 mod hostile;
+#[path = "snapshot/manifest.rs"]
+mod manifest;
 
 use driftgate::protocol::snapshot::{
     DecodeFault, Digest, Expected, FrameKind, Level, Limits, Plain, decode, encode_delta,

@@ -1,12 +1,19 @@
 //! Snapshots at the cost of what changed: full and delta frames, bounded decoding, chain policy and
 //! manifests (DESIGN section 3 "Snapshots").
 //!
+//! The walk of one snapshot: [`encode_next`] asks the [`Chain`] which earlier snapshot to build on,
+//! makes the frame and settles in doubt whether a full one is better; the store puts the object
+//! under [`Manifest::object_name`], then publishes the signed [`Manifest`]; [`Chain::accept`] takes
+//! it up. The way back: the manifest lists the objects, [`restore`] applies them and checks the
+//! digest that was signed.
+//!
 //! What deliberately is not here: the spool, the bucket and the subjects (`nats/`), and whether the
 //! gate lets a snapshot go (`gate.rs`).
 
 mod chain;
 mod decode;
 mod frame;
+mod manifest;
 mod plain;
 
 pub use chain::{
@@ -17,6 +24,9 @@ pub use decode::{DecodeFault, Expected, FrameHeader, Limits, decode, delta_base}
 pub use frame::{
     DCZ_HEADER_BYTES, DCZ_MAGIC, EncodeFault, FrameKind, Level, WINDOW_LOG_MAX, WINDOW_LOG_MIN,
     encode_delta, encode_full, window_log,
+};
+pub use manifest::{
+    MANIFEST_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, Manifest, ObjectName, SCHEMA, VerifiedManifest,
 };
 pub use plain::{Digest, Plain};
 
