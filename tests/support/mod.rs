@@ -10,5 +10,15 @@
     reason = "each test program uses a part of it; in a test a panic is the report, and it times things"
 )]
 
+pub(crate) mod books;
+pub(crate) mod cluster;
+pub(crate) mod forge;
+pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod nats_server;
+pub(crate) mod observer;
+pub(crate) mod proxy;
+pub(crate) mod report;
+pub(crate) mod runtime;
+pub(crate) mod sidecar;
+pub(crate) mod wait;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,10 +30,31 @@ impl NatsServer {
 
     /// The same with more lines of configuration.
     pub(crate) fn start_with(lines: &str) -> Self {
+        let server = Self::begin_with(lines);
+        server.is_healthy();
+        server
+    }
+
+    /// The same without waiting for its health, which one of a cluster has only with the others.
+    pub(crate) fn begin_with(lines: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (child, port, monitor) = launch(&folder, -1, -1, lines);
         std::fs::write(folder.path().join("lines"), lines).expect("the folder is ours");
         Self { child, folder, port, monitor }
+    }
+
+    /// Waits until `/healthz` says that it is ready.
+    pub(crate) fn is_healthy(&self) {
+        until(
+            "the server to be healthy",
+            || self.log(),
+            || get(self.monitor, "/healthz").filter(|(status, _)| *status == 200),
+        );
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
     }
 
     /// `nats://127.0.0.1:port`.
@@ -60,10 +81,32 @@ impl NatsServer {
 
     /// Starts it again on the same ports with the same store; kills it first if it runs.
     pub(crate) fn restart(&mut self) {
+        self.begin_again();
+        self.is_healthy();
+    }
+
+    /// The same without waiting for its health.
+    pub(crate) fn begin_again(&mut self) {
         self.kill();
         let lines = std::fs::read_to_string(self.folder.path().join("lines")).expect("written");
         let ports = (i32::from(self.port), i32::from(self.monitor));
         (self.child, self.port, self.monitor) = launch(&self.folder, ports.0, ports.1, &lines);
+    }
+
+    /// Puts other lines of configuration in force while it runs (SIGHUP).
+    pub(crate) fn reload_with(&self, lines: &str) {
+        let path = self.folder.path();
+        std::fs::write(path.join("lines"), lines).expect("the folder is ours");
+        write_config(path, i32::from(self.port), i32::from(self.monitor), lines);
+        let before = self.log().matches("Reloaded server configuration").count();
+        self.signal("HUP");
+        let is_done = || self.log().matches("Reloaded server configuration").count() > before;
+        until("the server to reload", || self.log(), || is_done().then_some(()));
+    }
+
+    /// Whether it has not been killed.
+    pub(crate) fn is_running(&self) -> bool {
+        get(self.monitor, "/varz").is_some()
     }
 
     /// Stops it where it is (SIGSTOP): connections stand, nothing is read.
@@ -131,13 +174,7 @@ fn launch(folder: &tempfile::TempDir, port: i32, monitor: i32, lines: &str) -> (
             std::fs::remove_file(entry.path()).expect("our file");
         }
     }
-    let text = path.display();
-    let config = format!(
-        "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nports_file_dir: \"{text}\"\n\
-         jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n"
-    );
-    let config_path = path.join("server.conf");
-    std::fs::write(&config_path, config).expect("the folder is ours");
+    let config_path = write_config(path, port, monitor, lines);
     let log = path.join("server.log");
     let child = Command::new(&program)
         .arg("-c")
@@ -162,11 +199,19 @@ fn launch(folder: &tempfile::TempDir, port: i32, monitor: i32, lines: &str) -> (
         let url = ports[kind][0].as_str().expect("a url");
         url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     };
-    let (port, monitor) = (port_of("nats"), port_of("monitoring"));
-    until("the server to be healthy", said, || {
-        get(monitor, "/healthz").filter(|(status, _)| *status == 200)
-    });
-    (child, port, monitor)
+    (child, port_of("nats"), port_of("monitoring"))
+}
+
+/// A `jetstream` among the lines takes the place of ours.
+fn write_config(path: &Path, port: i32, monitor: i32, lines: &str) -> PathBuf {
+    let text = path.display();
+    let config = format!(
+        "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nports_file_dir: \"{text}\"\n\
+         jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n"
+    );
+    let config_path = path.join("server.conf");
+    std::fs::write(&config_path, config).expect("the folder is ours");
+    config_path
 }
 
 /// Polls a thing that has no event to wait for.

@@ -1,0 +1,29 @@
+//! The real binary beside a real nats-server, watched by a foreign client that hears everything:
+//! the walk of a report, the exchange between sidecars, hostile peers, outages, the process's life.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::float_cmp,
+    reason = "in a test a panic is the report, and figures are printed"
+)]
+
+mod support;
+
+#[cfg(test)]
+#[path = "live/walk.rs"]
+mod walk;
+
+#[cfg(test)]
+#[path = "live/exchange.rs"]
+mod exchange;
+
+#[cfg(test)]
+#[path = "live/outage.rs"]
+mod outage;
+
+#[cfg(test)]
+#[path = "live/life.rs"]
+mod life;

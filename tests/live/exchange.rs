@@ -1,0 +1,100 @@
+//! Two sidecars exchange packets, and hand them to a runtime that may be slow or refuse.
+
+use serde_json::Value;
+
+use super::support::nats_server::NatsServer;
+use super::support::observer::Observer;
+use super::support::runtime::{Mood, Runtime};
+use super::support::sidecar::{Plan, Sidecar};
+use super::support::wait::until;
+
+/// Sequence number of a packet as `/field/state` shows it.
+fn seq_of(peer: &Value) -> u64 {
+    let token = peer["packet"]["signature"]["integrity_token"].as_str().unwrap();
+    token.split(':').nth(2).unwrap().parse().unwrap()
+}
+
+/// Waits until `sidecar` shows the packet of that number.
+pub(crate) async fn shows(sidecar: &Sidecar, source: &str, seq: u64) -> Value {
+    until("the packet to be shown", async || {
+        sidecar.shown(source).await.filter(|peer| seq_of(peer) == seq)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_sidecars_show_each_other_what_they_sent() {
+    let server = NatsServer::start();
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
+    for (sender, receiver, source) in
+        [(&planner, &critic, "planner"), (&critic, &planner, "critic")]
+    {
+        let seq = sender.report(0.30).await["seq"].as_u64().unwrap();
+        let shown = shows(receiver, source, seq).await;
+        assert_eq!(shown["external"], true);
+        assert_eq!(shown["packet"]["header"]["source_runtime_id"], source);
+        let one = receiver.get(&format!("/field/state?source={source}")).await;
+        assert_eq!(one.json()["packet"], shown["packet"]);
+    }
+    assert_eq!(planner.get("/field/state?source=monitor").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_isolated_sidecar_receives_nothing_and_then_the_newest() {
+    let server = NatsServer::start();
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
+    assert_eq!(critic.report(0.65).await["barrier"], "confirmed");
+    let mut newest = 0;
+    for _ in 0..3 {
+        let reply = planner.report(0.30).await;
+        assert_eq!(reply["packets"][0]["status"], "stored");
+        newest = reply["seq"].as_u64().unwrap();
+    }
+    assert_eq!(critic.get("/field/state").await.status, 423);
+    assert_eq!(critic.get("/aegida/safety").await.json()["band"], "isolated");
+    assert_eq!(critic.books().await.sum("inbound_accepted", &[]), 0);
+    assert_eq!(server.subscriptions_of("critic"), Some(Vec::new()));
+    assert_eq!(critic.report(0.30).await["band"], "open");
+    shows(&critic, "planner", newest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_acknowledged_after_the_runtime_took_it() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let runtime = Runtime::start(Mood::Silent).await;
+    let deliver = format!("[deliver]\nurl = {:?}\ntimeout = \"200ms\"", runtime.url());
+    let critic =
+        Sidecar::connected(Plan::new("critic", &["planner"], &server.url()).with(&deliver)).await;
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let unacknowledged = async || {
+        let call = "CONSUMER.INFO.DRIFTGATE_STATE.driftgate-critic";
+        let info = observer.api(call, &Value::Null).await;
+        info["num_ack_pending"].as_u64().unwrap() + info["num_pending"].as_u64().unwrap()
+    };
+    let older = planner.report(0.30).await["seq"].as_u64().unwrap();
+    runtime.takes(Mood::Silent, older).await;
+    assert_eq!(unacknowledged().await, 1);
+    runtime.turn(Mood::Answers(500));
+    runtime.takes(Mood::Answers(500), older).await;
+    assert_eq!(unacknowledged().await, 1, "a refusal is no acknowledgement");
+    let newer = planner.report(0.31).await["seq"].as_u64().unwrap();
+    runtime.takes(Mood::Answers(500), newer).await;
+    runtime.turn(Mood::Answers(204));
+    runtime.takes(Mood::Answers(204), newer).await;
+    until("the acknowledgements", async || (unacknowledged().await == 0).then_some(())).await;
+    let done = [("outcome", "done")];
+    let superseded = [("outcome", "superseded")];
+    let books = critic.books().await;
+    let counts = (books.sum("deliveries", &done), books.sum("deliveries", &superseded));
+    assert_eq!(counts, (1, 1), "the newer one superseded the older one");
+    let took =
+        |mood, seq| runtime.taken().iter().any(|taken| (taken.mood, taken.seq) == (mood, seq));
+    assert!(!took(Mood::Answers(204), older), "superseded means never delivered after it");
+    let bytes = runtime.taken().last().unwrap().body.clone();
+    let observed = observer.packets(0);
+    let sent = observed.iter().find(|packet| packet.seq == newer).unwrap();
+    assert_eq!(bytes.as_bytes(), &sent.bytes[..], "byte for byte");
+}
