@@ -21,6 +21,10 @@ mod walk;
 mod exchange;
 
 #[cfg(test)]
+#[path = "live/hostile.rs"]
+mod hostile;
+
+#[cfg(test)]
 #[path = "live/outage.rs"]
 mod outage;
 

@@ -74,22 +74,22 @@ impl Receiver {
         match bridge.receive(now, ids, &message.payload) {
             // Not now: it stays unacknowledged on the stream.
             None => {}
-            Some(Inbound::Accepted { source, seq }) => self.hand_over(link, source, seq, message),
-            Some(Inbound::Redelivered { source, seq }) if self.courier.is_some() => {
-                // Perhaps still undelivered; the courier knows.
-                self.hand_over(link, source, seq, message);
+            // A packet that comes again is perhaps still undelivered; the courier knows.
+            Some(
+                Inbound::Accepted { source, seq, packet }
+                | Inbound::Redelivered { source, seq, packet },
+            ) => {
+                self.hand_over(link, Parcel { source, seq, bytes: packet, reply: message.reply });
             }
-            Some(Inbound::Redelivered { .. }) => acknowledge(link, &message.reply),
             Some(Inbound::Refused(refusal)) => self.refuse(link, message, &refusal),
         }
     }
 
-    fn hand_over(&mut self, link: &Link, source: RuntimeId, seq: u64, message: InboundMessage) {
+    fn hand_over(&mut self, link: &Link, parcel: Parcel) {
         match &self.courier {
-            None => acknowledge(link, &message.reply),
+            None => acknowledge(link, &parcel.reply),
             Some((courier, _)) => {
-                let reply = message.reply;
-                if !courier.take(Parcel { source, seq, bytes: message.payload, reply }) {
+                if !courier.take(parcel) {
                     self.declined += 1;
                 }
             }

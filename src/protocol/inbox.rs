@@ -6,6 +6,8 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::packet::RuntimeId;
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
@@ -56,6 +58,8 @@ pub enum Inbound {
         source: RuntimeId,
         /// Its sequence number.
         seq: u64,
+        /// What of it may be handed on: fields that no signature covers are left out.
+        packet: Bytes,
     },
     /// Seen before, byte for byte by its sequence number: acknowledge and drop.
     Redelivered {
@@ -63,6 +67,8 @@ pub enum Inbound {
         source: RuntimeId,
         /// Its sequence number.
         seq: u64,
+        /// See [`Inbound::Accepted`].
+        packet: Bytes,
     },
     /// Never reaches the runtime; quarantine it.
     Refused(Refusal),
@@ -129,7 +135,11 @@ impl Inbox {
             Ok(source)
                 if self.floors.get(&source).is_some_and(|floor| *floor == verified.seq()) =>
             {
-                Inbound::Redelivered { source, seq: verified.seq() }
+                Inbound::Redelivered {
+                    source,
+                    seq: verified.seq(),
+                    packet: verified.bytes().clone(),
+                }
             }
             Ok(source) => self.accept(now, source, &verified),
         }
@@ -204,6 +214,6 @@ impl Inbox {
             source.clone(),
             PeerState { source: source.clone(), external: true, received: now, packet },
         );
-        Inbound::Accepted { source, seq: verified.seq() }
+        Inbound::Accepted { source, seq: verified.seq(), packet: verified.bytes().clone() }
     }
 }
