@@ -25,6 +25,10 @@ mod exchange;
 mod hostile;
 
 #[cfg(test)]
+#[path = "live/canary.rs"]
+mod canary;
+
+#[cfg(test)]
 #[path = "live/outage.rs"]
 mod outage;
 

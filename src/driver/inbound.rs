@@ -98,10 +98,12 @@ impl Receiver {
 
     fn refuse(&mut self, link: &Link, message: InboundMessage, refusal: &Refusal) {
         *self.refused.entry(refusal.fault).or_default() += 1;
+        // The detail may name a field, and a name is a peer's text too: it goes where the bytes go,
+        // not into the log (P9).
         tracing::warn!(
             subject = %message.subject,
+            stream_seq = message.delivery.stream_seq,
             fault = refusal.fault.word(),
-            detail = %refusal.detail,
             "inbound packet refused"
         );
         if self.quarantining.len() >= QUARANTINE_MAX {
