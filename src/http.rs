@@ -2,9 +2,9 @@
 //!
 //! Two listeners. The API listener is for the one runtime beside us: every request passes the
 //! door (Host, Origin, token) before it is routed. The admin listener is for probes and
-//! scrapers: it has no write route and no secrets, so it has no door. Both run under the accept loop
-//! of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to say
-//! no.
+//! scrapers: it has no write route and no secrets, so it has no door. Both run under the accept
+//! loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to
+//! say no.
 //!
 //! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
 //! names, which are the caller's (see [`Seen`] and [`admin_router`]).
@@ -175,7 +175,8 @@ pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: S
 
 /// The admin router: probes and metrics, nothing that writes.
 ///
-/// `metrics` gives the whole exposition in OpenMetrics text, or `None` when the driver does not answer.
+/// `metrics` gives the whole exposition in OpenMetrics text, or `None` when the driver does not
+/// answer.
 pub fn admin_router<A: Ask>(ask: A, metrics: Metrics, seen: Seen) -> Router {
     let routes = finish(admin::routes(metrics)).with_state(ask);
     let entrance = service_fn(move |request: Request| {

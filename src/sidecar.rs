@@ -26,8 +26,8 @@ mod settings;
 
 pub use settings::SettingsFault;
 
-/// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2 s,
-/// and the driver needs its part of that.
+/// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2
+/// s, and the driver needs its part of that.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Why a sidecar does not start. The process ends with it; a supervisor shows it.

@@ -342,6 +342,7 @@ async fn stuff(bench: &Bench, payload: &[u8]) -> usize {
     let mut taken = 0;
     let mut refusals = 0;
     // The link's thread needs turns to move commands on; full for long is full.
+    let mut turns = tokio::time::interval(Duration::from_millis(1));
     while refusals < 200 {
         let message = bench.message("critic", "", [taken.to_string().as_bytes(), payload].concat());
         match bench.link.publish(0, message) {
@@ -351,7 +352,7 @@ async fn stuff(bench: &Bench, payload: &[u8]) -> usize {
             }
             Err(NotTaken::Full) => {
                 refusals += 1;
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                turns.tick().await;
             }
             Err(other) => panic!("{other}"),
         }

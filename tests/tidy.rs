@@ -189,7 +189,10 @@ fn files_have_their_form(all: &[Page]) -> Offences {
             offences.push(offence(page, 1, "begin with `//!`: what lives here, what does not"));
         }
         for (line, number) in page.text.lines().zip(1..) {
-            if line.chars().count() > COLUMNS_MAX {
+            // rustfmt keeps code in its columns and leaves comments alone; a string literal that
+            // cannot be broken is its business too.
+            let is_comment = line.trim_start().starts_with("//");
+            if is_comment && line.chars().count() > COLUMNS_MAX {
                 offences.push(offence(page, number, &format!("more than {COLUMNS_MAX} columns")));
             }
         }

@@ -47,7 +47,8 @@ pub struct Replay {
     /// The recorded run, or `-` for standard input
     #[arg(value_name = "LOG")]
     log: PathBuf,
-    /// How to read it: srip-05, reference-0.3, reference-0.1, or a profile file [default: by content]
+    /// How to read it: srip-05, reference-0.3, reference-0.1, or a profile file [default: by
+    /// content]
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
     /// The weakest drift metrics that count as evidence

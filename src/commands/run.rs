@@ -1,7 +1,8 @@
 //! `driftgate run`: the sidecar's process.
 //!
-//! Configuration, log, sidecar; then signals and changed files; on SIGTERM or SIGINT no new reports,
-//! drain, exit 0. A configuration that is wrong ends the process with 78 and every mistake at once.
+//! Configuration, log, sidecar; then signals and changed files; on SIGTERM or SIGINT no new
+//! reports, drain, exit 0. A configuration that is wrong ends the process with 78 and every mistake
+//! at once.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -368,7 +368,8 @@ impl Default for Containment {
 pub struct Integrity {
     /// Where each key comes from and what its file holds, by id.
     pub keys: BTreeMap<String, SecretFile>,
-    /// The same keys, ready for use: `sign_with` is one of them and of the kind that `alg` asks for.
+    /// The same keys, ready for use: `sign_with` is one of them and of the kind that `alg` asks
+    /// for.
     pub keyring: Keyring,
 }
 

@@ -38,8 +38,8 @@ pub enum MemoryFault {
 /// Reads the memory file; a missing one is an empty memory.
 ///
 /// # Errors
-/// [`MemoryFault`]. The caller goes on with an empty memory and says so: sequence numbers then start
-/// from the wall clock alone.
+/// [`MemoryFault`]. The caller goes on with an empty memory and says so: sequence numbers then
+/// start from the wall clock alone.
 pub fn load(path: &Path) -> Result<Memory, MemoryFault> {
     let name = || path.display().to_string();
     let text = match std::fs::metadata(path) {

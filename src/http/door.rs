@@ -64,7 +64,8 @@ impl Door {
         if !hosts.iter().any(|allowed| is_host(allowed)) {
             return refuse("not a name of this listener; the configuration can add one");
         }
-        // An absolute-form target (RFC 9112 section 3.2.2) overrides Host, so it must agree with it.
+        // An absolute-form target (RFC 9112 section 3.2.2) overrides Host, so it must agree with
+        // it.
         if uri.authority().is_some_and(|authority| !is_host(authority.as_str()))
             || uri.scheme_str().is_some_and(|scheme| scheme != "http")
         {

@@ -38,8 +38,8 @@ pub const TOKEN_BYTES_MAX: usize = 512;
 /// Limits of one listener's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// See [`CONNECTIONS_MAX`]. One more is answered 503 and closed, so that a client learns at once
-    /// what is wrong instead of waiting in the kernel's queue (P10).
+    /// See [`CONNECTIONS_MAX`]. One more is answered 503 and closed, so that a client learns at
+    /// once what is wrong instead of waiting in the kernel's queue (P10).
     pub connections_max: usize,
     /// See [`HEAD_BYTES_MAX`].
     pub head_bytes_max: usize,

@@ -10,8 +10,8 @@ use super::pull::PullFault;
 /// What happened on the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// The broker's answer to the [`Link::publish`](super::link::Link::publish) of that token. At most one per publish; an
-    /// answer that never comes is the driver's deadline.
+    /// The broker's answer to the [`Link::publish`](super::link::Link::publish) of that token. At
+    /// most one per publish; an answer that never comes is the driver's deadline.
     Ack {
         /// The driver's token.
         token: u64,
@@ -21,13 +21,15 @@ pub enum LinkEvent {
     /// The link is over and its socket closed. Always the last event, unless the driver does not
     /// read; the receiver then ends without it.
     Closed(String),
-    /// The server has handled everything called before the [`Link::confirm`](super::link::Link::confirm) of that id.
+    /// The server has handled everything called before the
+    /// [`Link::confirm`](super::link::Link::confirm) of that id.
     Confirmed(u64),
     /// A pulled message.
     Inbound(InboundMessage),
     /// The server is about to shut down: use the time to connect elsewhere.
     LameDuck,
-    /// Pulling has stopped, its subscription is gone; [`Link::start_pull`](super::link::Link::start_pull) begins anew.
+    /// Pulling has stopped, its subscription is gone;
+    /// [`Link::start_pull`](super::link::Link::start_pull) begins anew.
     PullFault(PullFault),
     /// The server complained, for instance about a permission. The link goes on.
     ServerFault(String),
@@ -40,6 +42,7 @@ pub struct Outgoing {
     pub subject: Subject,
     /// Headers; may be empty.
     pub headers: HeaderMap,
-    /// The bytes. Together with the headers at most [`Link::max_payload`](super::link::Link::max_payload).
+    /// The bytes. Together with the headers at most
+    /// [`Link::max_payload`](super::link::Link::max_payload).
     pub payload: Bytes,
 }

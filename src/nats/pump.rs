@@ -346,7 +346,8 @@ impl Pump {
                 self.last_words = Some(words.clone());
                 self.tell(LinkEvent::ServerFault(words));
             }
-            // async-nats has dropped a message. Nothing is dropped silently here, so that is an end.
+            // async-nats has dropped a message. Nothing is dropped silently here, so that is an
+            // end.
             Event::SlowConsumer(_) => return Err(Ended::Overrun),
             // The loss of the connection has a signal of its own that cannot be lost.
             Event::ClientError(_)

@@ -84,7 +84,8 @@ pub enum Credentials {
 /// TLS towards the server. Public roots of the system always count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Refuse a server without TLS. A `tls://` address, or a server that demands TLS, gets it anyway.
+    /// Refuse a server without TLS. A `tls://` address, or a server that demands TLS, gets it
+    /// anyway.
     pub required: bool,
     /// Speak TLS before the server's greeting: for servers with `handshake_first`.
     pub first: bool,

@@ -457,8 +457,8 @@ impl Bridge {
         }
     }
 
-    /// Brings everything that follows from the state up to date: the closing, subscriptions, packets
-    /// that may go, replies that are complete.
+    /// Brings everything that follows from the state up to date: the closing, subscriptions,
+    /// packets that may go, replies that are complete.
     fn settle(&mut self, now: Now) {
         self.advance_closing(now);
         self.subscribe();

@@ -1,7 +1,7 @@
 //! Values and their RFC 8785 bytes.
 //!
-//! [`Json`] is the only form in which anything from outside enters the core, and it has one spelling
-//! on the way out. What deliberately is not here: reading, which is `syntax.rs`.
+//! [`Json`] is the only form in which anything from outside enters the core, and it has one
+//! spelling on the way out. What deliberately is not here: reading, which is `syntax.rs`.
 
 use std::collections::BTreeMap;
 

@@ -205,8 +205,8 @@ impl Drift {
         }
     }
 
-    /// Whether formula and report differ by more than [`INDEX_TOLERANCE`]. Only native parts are held
-    /// against the report: a derived index is an estimate and differs on most cycles.
+    /// Whether formula and report differ by more than [`INDEX_TOLERANCE`]. Only native parts are
+    /// held against the report: a derived index is an estimate and differs on most cycles.
     #[must_use]
     pub fn disagrees(&self) -> bool {
         if self.provenance != Provenance::Native {

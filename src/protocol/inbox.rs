@@ -1,4 +1,5 @@
-//! What came in from peers: the checks of P7 after the seal, and the newest accepted packet of each.
+//! What came in from peers: the checks of P7 after the seal, and the newest accepted packet of
+//! each.
 //!
 //! Evidence, never a command: nothing here can reach the runtime other than by being read or
 //! delivered, and everything here is labelled external (SPEC R6, R70).

@@ -58,7 +58,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A judge that has seen nothing: blocked, or isolated if an operator's hold outlived a restart.
+    /// A judge that has seen nothing: blocked, or isolated if an operator's hold outlived a
+    /// restart.
     #[must_use]
     pub fn new(policy: Policy, operator_hold: bool) -> Self {
         Self {

@@ -280,8 +280,8 @@ impl Outbox {
         }
     }
 
-    /// The gate closed with the report of sequence number `through`: nothing up to it that is unsent
-    /// will ever be sent, and nothing up to it that is in flight will be sent again (P5).
+    /// The gate closed with the report of sequence number `through`: nothing up to it that is
+    /// unsent will ever be sent, and nothing up to it that is in flight will be sent again (P5).
     pub fn revoke(&mut self, through: u64) {
         self.revoked_through = self.revoked_through.max(through);
         self.ready.clear();
@@ -315,8 +315,8 @@ impl Outbox {
         self.lanes.iter().filter(|lane| lane.unsent.is_some()).count()
     }
 
-    /// The next moment after `now` at which [`Self::expire`] or [`Self::next`] has something to do by
-    /// time alone.
+    /// The next moment after `now` at which [`Self::expire`] or [`Self::next`] has something to do
+    /// by time alone.
     #[must_use]
     pub fn deadline(&self, now: Duration) -> Option<Duration> {
         let oldest = self.in_flight.first_key_value().map(|(_, entry)| entry.deadline);

@@ -1,7 +1,7 @@
 //! What a runtime emits, translated into a [`StateReport`].
 //!
-//! A profile is data ([`Profile`]); this is the one engine that reads it. No text of a dialogue gets
-//! past this module (P9): [`StateReport`] has no field that could hold it.
+//! A profile is data ([`Profile`]); this is the one engine that reads it. No text of a dialogue
+//! gets past this module (P9): [`StateReport`] has no field that could hold it.
 //!
 //! What deliberately is not here: whether a report is good enough (`judge.rs` and `gate.rs`), and
 //! where profiles are stored (`crate::profiles`).
@@ -102,8 +102,8 @@ impl Default for Options {
 
 /// Translates the reports of one runtime, one after the other.
 ///
-/// It remembers at most six cycles of numbers, which the derivations and the rules of evidence need;
-/// a cycle number that falls back clears them.
+/// It remembers at most six cycles of numbers, which the derivations and the rules of evidence
+/// need; a cycle number that falls back clears them.
 ///
 /// ```
 /// use driftgate::protocol::canonical::Json;
@@ -315,7 +315,8 @@ fn attractor(
     Ok((ReportedAttractor { id, kind, stability, phase }, generation))
 }
 
-/// What the derivations and the rules of evidence look at. Of the reply only its emptiness is taken.
+/// What the derivations and the rules of evidence look at. Of the reply only its emptiness is
+/// taken.
 fn observation(
     profile: &Profile,
     document: &Json,

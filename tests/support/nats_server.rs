@@ -222,7 +222,7 @@ fn until<T>(what: &str, detail: impl Fn() -> String, poll: impl Fn() -> Option<T
             return found;
         }
         assert!(Instant::now() < deadline, "waited too long for {what}: {}", detail());
-        std::thread::sleep(POLL);
+        std::thread::park_timeout(POLL);
     }
 }
 

@@ -360,9 +360,9 @@ impl Chain {
         self.newest_node().map_or(0, |newest| newest.position).saturating_sub(node.position)
     }
 
-    /// What a full frame of `size` plain bytes would weigh: as much of them as the newest full frame
-    /// does of its own, but not more than that frame and all change since. The second bound is what
-    /// counts after a first snapshot so small that it hardly compresses.
+    /// What a full frame of `size` plain bytes would weigh: as much of them as the newest full
+    /// frame does of its own, but not more than that frame and all change since. The second bound
+    /// is what counts after a first snapshot so small that it hardly compresses.
     fn full_estimate(&self, size: u64) -> u64 {
         let (Some(root), Some(newest)) = (self.node(self.branch.first()), self.newest_node())
         else {

@@ -228,8 +228,8 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the header of a frame as [`encode_full`](super::encode_full) writes it: with content size and content
-    /// checksum, without dictionary id, reserved bits zero.
+    /// Reads the header of a frame as [`encode_full`](super::encode_full) writes it: with content
+    /// size and content checksum, without dictionary id, reserved bits zero.
     ///
     /// # Errors
     /// [`DecodeFault::NotFrame`] or [`DecodeFault::Truncated`].

@@ -5,13 +5,14 @@
 //! with the base as prefix. The header is a skippable frame to zstd, so the `zstd` command restores
 //! either form: `zstd -d`, or `zstd -d --patch-from=BASE`.
 //!
-//! Memory: encoding holds base, source and the stored object, and zstd's own tables, together at most
+//! Memory: encoding holds base, source and the stored object, and zstd's own tables, together at
+//! most
 //! 1.5 times base and source where they compress (measured from 4 to 64 MiB, levels 3 and 9);
 //! decoding holds base, stored bytes and plain bytes, and no window, for the plain bytes are the
 //! window.
 //!
-//! What deliberately is not here: decoding (`decode.rs`), which base to take (`chain.rs`), names and signatures
-//! (`manifest.rs`), and everything about files and the broker.
+//! What deliberately is not here: decoding (`decode.rs`), which base to take (`chain.rs`), names
+//! and signatures (`manifest.rs`), and everything about files and the broker.
 
 use std::collections::TryReserveError;
 

@@ -1,10 +1,10 @@
 //! The signed manifest of one stored snapshot: what it is, how to restore it, who says so.
 //!
-//! A manifest is one RFC 8785 object with one spelling: a reader that would have to guess, ignore or
-//! repair refuses instead. Its checksum is the SHA-256 of the object without `checksum` and
+//! A manifest is one RFC 8785 object with one spelling: a reader that would have to guess, ignore
+//! or repair refuses instead. Its checksum is the SHA-256 of the object without `checksum` and
 //! `integrity_token`; the token covers it as it does a packet's (`keyring.rs`), and carries the
-//! manifest's own `seq`. What deliberately is not here: whether the source may be heard, and whether
-//! its `seq` is news (`bridge.rs`).
+//! manifest's own `seq`. What deliberately is not here: whether the source may be heard, and
+//! whether its `seq` is news (`bridge.rs`).
 
 use core::fmt;
 use std::collections::BTreeMap;
