@@ -19,6 +19,7 @@
 //! Modules in reading order, each using only those below it.
 
 pub mod assets;
+pub mod object;
 mod wanted;
 pub mod link;
 mod pump;

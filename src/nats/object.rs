@@ -1,0 +1,529 @@
+//! NATS Object Store (ADR-20) over one connection of its own, readable by `nats object ls|get|info`.
+//!
+//! async-nats has an object store too. This one differs where that one costs or loses: chunks are
+//! of one size and [`WINDOW`] of them are under way (it waits for each), what an upload leaves
+//! behind on failure is removed, names are immutable, bytes are handed out only when all of them
+//! are there and match the digest, every wait ends, and [`Store::quiesce`] and [`Store::sever`]
+//! give the gate its two promises (P1, P2) here as well.
+//!
+//! - **Order.** The description is published after every chunk is acknowledged, and only if the
+//!   name is as it was when we looked, so no reader sees half an object and no object is replaced.
+//! - **One connection, a batch of work.** A store is opened for some work and dropped after it. It
+//!   does not connect again; when [`StoreFault::Lost`] says that the connection is gone, open
+//!   another.
+//! - **Bounds.** A `put` holds its bytes once and [`WINDOW`] chunks in queues; a `get` holds the
+//!   bytes it returns and some 4 MiB under way, [`READERS_MAX`] of them at a time.
+//!
+//! What deliberately is not here: what the objects are, signatures, compression, links between
+//! objects, changing the bucket's configuration, and trying again.
+
+mod bucket;
+mod line;
+mod meta;
+mod read;
+mod write;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use self::line::Line;
+use self::meta::{Ids, Meta, check_name, encode_name};
+use self::read::{Reader, stamp};
+use self::write::Upload;
+use super::ack::{ApiError, PublishFault};
+use super::session::{ConnectFault, clipped};
+use super::settings::Settings;
+use super::subject::AssetName;
+use crate::protocol::time::Timestamp;
+
+pub use self::line::WINDOW;
+pub use self::meta::{Label, META_BYTES_MAX, NAME_BYTES_MAX, ObjectInfo};
+
+/// Size of every chunk but the last, in bytes: ADR-20's default, below every server's default
+/// `max_payload` of 1 MiB. Smaller only on a server whose `max_payload` is.
+pub const CHUNK_BYTES: usize = 128 * 1024;
+/// Objects read at the same time: what one restore fetches side by side.
+pub const READERS_MAX: usize = 16;
+/// Descriptions that one [`Store::list`] or [`Store::purge_orphans`] reads: the server names at
+/// most as many subjects in one answer.
+pub const SCAN_MAX: u64 = 100_000;
+/// How long a tombstone stays for whoever watches the bucket, before
+/// [`Store::purge_orphans`] removes it: otherwise each deleted object would leave one for ever.
+pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
+
+/// JetStream error "no message found".
+const ERR_NO_MESSAGE: u32 = 10_037;
+/// JetStream errors "insufficient resources", of account, memory and storage.
+const ERR_RESOURCES: [u32; 4] = [10_002, 10_023, 10_028, 10_047];
+/// JetStream error of a message that cannot be stored: with `discard = new`, a full stream.
+const ERR_STORE_FAILED: u32 = 10_077;
+/// JetStream errors "not enabled" and "not enabled for account".
+const ERR_NO_JETSTREAM: [u32; 2] = [10_076, 10_039];
+
+/// Why the store did not do what it was asked. Nothing is half done from outside: an object is
+/// there with all its bytes or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    /// The bucket is not there, and we may not create it (`nats.provision`).
+    #[error("there is no bucket {0}")]
+    Absent(String),
+    /// Our caller's: a label that cannot be stored.
+    #[error("not an object that can be stored: {0}")]
+    BadLabel(&'static str),
+    /// The broker is overloaded: slow down and try again.
+    #[error("the bucket takes no more for the moment: {0}")]
+    Busy(String),
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectFault),
+    /// The bytes in the bucket are not those that were described.
+    #[error("the object {name:?} is damaged: {reason}")]
+    Corrupt {
+        /// The object.
+        name: String,
+        /// What does not match.
+        reason: String,
+    },
+    /// The bucket, or the broker's disk, has no room.
+    #[error("the bucket is full: {0}")]
+    Full(String),
+    /// Somebody else was at it, or the broker gave the reading up. Try again.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+    /// The connection is over; the outcome of what was under way is unknown. Open another store.
+    #[error("the connection to the bucket is over: {0}")]
+    Lost(String),
+    /// Something in the bucket, or an answer, that cannot be read.
+    #[error("cannot be read: {0}")]
+    Malformed(String),
+    /// The name is taken by other bytes.
+    #[error("the object {0:?} exists with other bytes")]
+    NameTaken(String),
+    /// The server or the account has no JetStream.
+    #[error("the broker has no JetStream for us")]
+    NoJetStream,
+    /// No such object, or it was deleted.
+    #[error("there is no object {0:?}")]
+    NotFound(String),
+    /// The broker refuses, in its words.
+    #[error("the broker refused {call} ({err_code}): {description}")]
+    Refused {
+        /// The call.
+        call: String,
+        /// JetStream error number.
+        err_code: u32,
+        /// Description.
+        description: String,
+    },
+    /// The store was quiesced: it sends nothing more.
+    #[error("nothing more is sent: the gate has closed")]
+    Revoked,
+    /// Nothing moves, though the connection stands. The outcome of what was under way is unknown.
+    #[error("the broker stalls: {0}")]
+    Stalled(String),
+    /// More bytes than the caller wants.
+    #[error("the object {name:?} has {size} bytes, more than {bytes_max}")]
+    TooLarge {
+        /// The object.
+        name: String,
+        /// What it claims, in bytes.
+        size: u64,
+        /// What was allowed.
+        bytes_max: u64,
+    },
+}
+
+impl StoreFault {
+    /// Whether the same call may succeed later, on a new connection, with nothing changed by
+    /// anybody but the broker's state.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy(_)
+            | Self::Full(_)
+            | Self::Interrupted(_)
+            | Self::Lost(_)
+            | Self::NoJetStream
+            | Self::Stalled(_) => true,
+            Self::Connect(fault) => match fault {
+                ConnectFault::Starved(_)
+                | ConnectFault::TimedOut
+                | ConnectFault::Unreachable(_) => true,
+                ConnectFault::Denied(_) | ConnectFault::Secret(_) | ConnectFault::Tls(_) => false,
+            },
+            Self::Absent(_)
+            | Self::BadLabel(_)
+            | Self::Corrupt { .. }
+            | Self::Malformed(_)
+            | Self::NameTaken(_)
+            | Self::NotFound(_)
+            | Self::Refused { .. }
+            | Self::Revoked
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    fn refused(call: &str, error: &ApiError) -> Self {
+        let description = clipped(&error.description);
+        match error.err_code {
+            code if ERR_NO_JETSTREAM.contains(&code) => Self::NoJetStream,
+            code if ERR_RESOURCES.contains(&code) => Self::Full(description),
+            err_code => Self::Refused { call: call.to_owned(), err_code, description },
+        }
+    }
+}
+
+impl From<PublishFault> for StoreFault {
+    fn from(fault: PublishFault) -> Self {
+        match fault {
+            PublishFault::Busy(words) => Self::Busy(clipped(&words)),
+            PublishFault::NoResponders => Self::NoJetStream,
+            PublishFault::Refused { err_code, description, .. }
+                if err_code == ERR_STORE_FAILED || ERR_RESOURCES.contains(&err_code) =>
+            {
+                Self::Full(clipped(&description))
+            }
+            PublishFault::Refused { err_code, description, .. } => Self::Refused {
+                call: "to store".to_owned(),
+                err_code,
+                description: clipped(&description),
+            },
+            PublishFault::Deaf
+            | PublishFault::Malformed
+            | PublishFault::TooLarge
+            | PublishFault::Unpublishable
+            | PublishFault::WrongStream(_) => Self::Malformed(fault.to_string()),
+        }
+    }
+}
+
+/// What [`Store::list`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Objects that are there, in the order in which they were stored.
+    pub objects: Vec<ObjectInfo>,
+    /// Whether there may be more than were asked for, or than [`SCAN_MAX`].
+    pub is_cut: bool,
+    /// Descriptions that cannot be read, or are links: somebody else's.
+    pub unreadable: u64,
+}
+
+/// What [`Store::purge_orphans`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Uploads of this runtime that were never finished, with all their chunks.
+    pub orphans: u64,
+    /// Tombstones of this runtime older than [`TOMBSTONE_AGE`].
+    pub tombstones: u64,
+}
+
+/// One bucket on one connection. A clone is the same store; dropping the last severs it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    line: Arc<Line>,
+    bucket: String,
+    stream: String,
+    chunk_bytes: usize,
+    differences: Vec<String>,
+    ids: Ids,
+    ids_made: AtomicU64,
+    /// Uploads that run: their chunks are not orphans.
+    uploads: Mutex<BTreeSet<String>>,
+    readers: Semaphore,
+}
+
+impl Shared {
+    fn next_id(&self) -> String {
+        self.ids.id(self.ids_made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn meta_subject(&self, name: &str) -> String {
+        format!("$O.{}.M.{}", self.bucket, encode_name(name))
+    }
+
+    fn chunk_subject(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.bucket)
+    }
+
+    async fn purge(&self, filter: &str) -> Result<(), StoreFault> {
+        let call = format!("STREAM.PURGE.{}", self.stream);
+        self.line.demand(&call, &json!({ "filter": filter })).await.map(|_| ())
+    }
+
+    /// The description under a name, a tombstone as well; from the stream's leader, since a
+    /// replica may be behind.
+    async fn look(&self, name: &str) -> Result<Option<Found>, StoreFault> {
+        check_name(name)?;
+        let Some(raw) = self.last_of(&self.meta_subject(name)).await? else { return Ok(None) };
+        let data = raw.get("data").and_then(Value::as_str).unwrap_or_default();
+        let malformed = || StoreFault::Malformed(format!("the description of {name:?}"));
+        let bytes = STANDARD.decode(data).map_err(|_| malformed())?;
+        Ok(Some(Found {
+            meta: Meta::read(&bytes, Some(name))?,
+            seq: raw.get("seq").and_then(Value::as_u64).ok_or_else(malformed)?,
+            modified: time_of(&raw, "time"),
+        }))
+    }
+
+    /// The newest message of a subject.
+    async fn last_of(&self, subject: &str) -> Result<Option<Value>, StoreFault> {
+        let call = format!("STREAM.MSG.GET.{}", self.stream);
+        match self.line.call(&call, &json!({ "last_by_subj": subject })).await? {
+            Ok(mut answer) => match answer.get_mut("message").map(Value::take) {
+                Some(message) => Ok(Some(message)),
+                None => Err(StoreFault::Malformed(format!("the answer to {call}"))),
+            },
+            Err(error) if error.err_code == ERR_NO_MESSAGE => Ok(None),
+            Err(error) => Err(StoreFault::refused(&call, &error)),
+        }
+    }
+
+    /// Reads every newest description.
+    async fn scan(&self) -> Result<Reader, StoreFault> {
+        let filter = format!("$O.{}.M.>", self.bucket);
+        Reader::start(&self.line, &self.stream, &filter, true, self.next_id()).await
+    }
+}
+
+/// A description as it stands in the bucket.
+struct Found {
+    meta: Meta,
+    seq: u64,
+    modified: Option<Timestamp>,
+}
+
+fn time_of(value: &Value, field: &str) -> Option<Timestamp> {
+    value.get(field).and_then(Value::as_str).and_then(Timestamp::parse)
+}
+
+impl Store {
+    /// Connects within `settings.connect_timeout` and makes sure of the bucket: created when it is
+    /// absent and `settings.provision` is set, else bound and compared ([`Self::differences`]).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the connection; a bucket that was created stays.
+    ///
+    /// # Errors
+    /// [`StoreFault::Connect`]; [`StoreFault::Absent`]; [`StoreFault::BadLabel`] when `bucket` is
+    /// no bucket name; what the broker answers.
+    pub async fn open(settings: &Settings, bucket: &str) -> Result<Self, StoreFault> {
+        AssetName::new(bucket).ok_or(StoreFault::BadLabel("not the name of a bucket"))?;
+        let ids = Ids::new(&settings.runtime_id)
+            .ok_or_else(|| ConnectFault::Starved("no randomness".to_owned()))?;
+        let line = Line::connect(settings).await?;
+        let differences = bucket::ensure(&line, settings, bucket).await?;
+        Ok(Self(Arc::new(Shared {
+            chunk_bytes: CHUNK_BYTES.min(line.max_payload).max(1),
+            line: Arc::new(line),
+            bucket: bucket.to_owned(),
+            stream: format!("OBJ_{bucket}"),
+            differences,
+            ids,
+            ids_made: AtomicU64::new(0),
+            uploads: Mutex::default(),
+            readers: Semaphore::new(READERS_MAX),
+        })))
+    }
+
+    /// What of the bucket's configuration weakens a promise, one sentence each.
+    #[must_use]
+    pub fn differences(&self) -> &[String] {
+        &self.0.differences
+    }
+
+    /// Name and version of the server, for logs.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.0.line.server
+    }
+
+    /// Stores `bytes` under `label.name`. `progress` is called with the bytes that are acknowledged
+    /// so far. A name that already holds the same bytes is a success and stores nothing; a name
+    /// that was deleted may be used again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no object, perhaps chunks, which
+    /// [`Self::purge_orphans`] removes; dropped after its last chunk, the object may be there.
+    ///
+    /// # Errors
+    /// [`StoreFault::NameTaken`]; [`StoreFault::Full`]; [`StoreFault::Revoked`] after
+    /// [`Self::quiesce`]; [`StoreFault::Stalled`] and [`StoreFault::Lost`], whose outcome is
+    /// unknown: putting again settles it. On every fault that leaves the connection standing, the
+    /// chunks are removed before this returns.
+    pub async fn put(
+        &self,
+        label: &Label,
+        bytes: Bytes,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<ObjectInfo, StoreFault> {
+        let mut expected_seq = 0;
+        if let Some(found) = self.0.look(&label.name).await? {
+            match found.meta.info(found.modified)? {
+                Some(info) => return write::same(info, &bytes, progress),
+                None => expected_seq = found.seq,
+            }
+        }
+        Upload::start(&self.0).run(label, &bytes, expected_seq, progress).await
+    }
+
+    /// The bytes of an object, complete and checked against its digest. `progress` is called with
+    /// the bytes that have arrived.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the reading.
+    ///
+    /// # Errors
+    /// [`StoreFault::NotFound`]; [`StoreFault::TooLarge`] above `bytes_max`, before anything is
+    /// read; [`StoreFault::Corrupt`]; [`StoreFault::Stalled`] when nothing arrives for three
+    /// `call_timeout`s; [`StoreFault::Lost`].
+    pub async fn get(
+        &self,
+        name: &str,
+        bytes_max: u64,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<Bytes, StoreFault> {
+        let shared = &self.0;
+        let not_found = || StoreFault::NotFound(name.to_owned());
+        let info = self.info(name).await?.ok_or_else(not_found)?;
+        let corrupt =
+            |reason: &str| StoreFault::Corrupt { name: name.to_owned(), reason: reason.to_owned() };
+        let too_large =
+            || StoreFault::TooLarge { name: name.to_owned(), size: info.size, bytes_max };
+        let size = usize::try_from(info.size).map_err(|_| too_large())?;
+        if info.size > bytes_max {
+            return Err(too_large());
+        }
+        // The semaphore is never closed. Whoever holds a place is under a deadline of its own.
+        let _place = shared.readers.acquire().await;
+        let mut bytes = BytesMut::new();
+        let mut digest = Sha256::new();
+        if info.chunks > 0 {
+            let filter = shared.chunk_subject(&info.nuid);
+            let id = shared.next_id();
+            let mut reader =
+                Reader::start(&shared.line, &shared.stream, &filter, false, id).await?;
+            if reader.total != info.chunks {
+                return Err(corrupt(&format!("{} chunks of {}", reader.total, info.chunks)));
+            }
+            bytes.reserve(size);
+            while let Some(chunk) = reader.next().await? {
+                if chunk.payload.len() > size - bytes.len() {
+                    return Err(corrupt("it has more bytes than described"));
+                }
+                digest.update(&chunk.payload);
+                bytes.extend_from_slice(&chunk.payload);
+                progress(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            }
+        }
+        if bytes.len() != size {
+            return Err(corrupt(&format!("{} bytes of {size}", bytes.len())));
+        }
+        if digest.finalize().as_slice() != info.digest.as_slice() {
+            return Err(corrupt("its digest does not match"));
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// What the bucket says about an object; `None` when there is none, or it was deleted.
+    ///
+    /// # Errors
+    /// [`StoreFault::Malformed`] when its description cannot be read, or is a link.
+    pub async fn info(&self, name: &str) -> Result<Option<ObjectInfo>, StoreFault> {
+        match self.0.look(name).await? {
+            Some(found) => found.meta.info(found.modified),
+            None => Ok(None),
+        }
+    }
+
+    /// At most `max` objects whose names begin with `prefix`, oldest first. Reads the description
+    /// of every object of the bucket, up to [`SCAN_MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn list(&self, prefix: &str, max: usize) -> Result<Listing, StoreFault> {
+        let mut listing = Listing::default();
+        let mut reader = self.0.scan().await?;
+        let mut read = 0;
+        while let Some(message) = reader.next().await? {
+            read += 1;
+            let modified = stamp(&message).map(|(_, time)| time);
+            match Meta::read(&message.payload, None).and_then(|meta| meta.info(modified)) {
+                Ok(Some(info)) if info.name.starts_with(prefix) => {
+                    if listing.objects.len() >= max {
+                        listing.is_cut = true;
+                        break;
+                    }
+                    listing.objects.push(info);
+                }
+                Ok(_) => {}
+                Err(_) => listing.unreadable += 1,
+            }
+            if read >= SCAN_MAX {
+                listing.is_cut = read < reader.total;
+                break;
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Deletes an object: a tombstone first, as ADR-20 wants it, then the chunks. In a full bucket,
+    /// which takes no tombstone, the chunks go first. Returns whether there was one.
+    ///
+    /// # Cancel safety
+    /// Dropped in between, the object is gone or damaged; deleting again, or
+    /// [`Self::purge_orphans`], finishes the work.
+    ///
+    /// # Errors
+    /// [`StoreFault::Interrupted`] when somebody changed it meanwhile; [`StoreFault::Revoked`].
+    pub async fn delete(&self, name: &str) -> Result<bool, StoreFault> {
+        write::delete(&self.0, name).await
+    }
+
+    /// Removes the chunks of this runtime's uploads that were never finished and whose last chunk
+    /// is older than `age_min` by the broker's clock, and its old tombstones. Pass zero when no
+    /// other process of this runtime can be uploading. Uploads of this store and objects of other
+    /// authors are never touched. Works on a quiesced store.
+    ///
+    /// # Errors
+    /// As [`Self::get`]; [`StoreFault::Interrupted`] when the bucket holds more than [`SCAN_MAX`]
+    /// objects, for then nobody can say what is an orphan.
+    pub async fn purge_orphans(&self, age_min: Duration) -> Result<Purged, StoreFault> {
+        write::purge_orphans(&self.0, age_min).await
+    }
+
+    /// Stops sending for good, waits until everything sent is acknowledged, and for a round trip
+    /// that proves that the broker has handled everything before it: nothing of ours follows. Puts
+    /// and deletes that run, and later ones, end with [`StoreFault::Revoked`]; reading and removing
+    /// orphans go on working. Stopping is done when this has been polled once, whatever the broker
+    /// says.
+    ///
+    /// # Errors
+    /// [`StoreFault::Stalled`] when the broker has not confirmed within `timeout`: then
+    /// [`Self::sever`]. [`StoreFault::Lost`] when the connection is gone already.
+    pub async fn quiesce(&self, timeout: Duration) -> Result<(), StoreFault> {
+        self.0.line.quiesce(&self.0.stream, timeout).await
+    }
+
+    /// Ends the connection at once; what waits in queues is never sent. Await the result to know
+    /// that the socket is closed. Everything that runs ends with [`StoreFault::Lost`].
+    pub fn sever(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.0.line.sever()
+    }
+}

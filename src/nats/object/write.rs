@@ -1,0 +1,298 @@
+//! What changes the bucket: uploads, tombstones, and the removal of what nobody refers to.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::line::Answer;
+use super::meta::{META_BYTES_MAX, Meta};
+use super::read::stamp;
+use super::{Label, ObjectInfo, Purged, SCAN_MAX, Shared, StoreFault, TOMBSTONE_AGE, time_of};
+use crate::nats::ack;
+
+/// JetStream errors "wrong last sequence": the name is not as it was when we looked.
+const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
+/// Pages of subjects that are read: as many chunked objects as [`SCAN_MAX`] allows, some pages more.
+const PAGES_MAX: usize = 16;
+
+type Progress<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// The name holds an object already: a success when it is the same.
+pub(super) fn same(
+    info: ObjectInfo,
+    bytes: &Bytes,
+    progress: Progress<'_>,
+) -> Result<ObjectInfo, StoreFault> {
+    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if info.size != len || Sha256::digest(bytes).as_slice() != info.digest.as_slice() {
+        return Err(StoreFault::NameTaken(info.name));
+    }
+    progress(len);
+    Ok(info)
+}
+
+/// One upload. While it lives its chunks are nobody's orphans.
+pub(super) struct Upload<'a> {
+    shared: &'a Arc<Shared>,
+    nuid: String,
+    /// Chunks without an answer, oldest first, with their lengths.
+    pending: VecDeque<(Answer, u64)>,
+    acked_bytes: u64,
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        self.shared.uploads().remove(&self.nuid);
+    }
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn start(shared: &'a Arc<Shared>) -> Self {
+        let nuid = shared.next_id();
+        shared.uploads().insert(nuid.clone());
+        Self { shared, nuid, pending: VecDeque::new(), acked_bytes: 0 }
+    }
+
+    /// Stores the chunks and then the description, or leaves nothing.
+    pub(super) async fn run(
+        mut self,
+        label: &Label,
+        bytes: &Bytes,
+        expected_seq: u64,
+        progress: Progress<'_>,
+    ) -> Result<ObjectInfo, StoreFault> {
+        let sent = self.send_chunks(bytes, progress).await;
+        let described = match sent {
+            Ok(digest) => {
+                let chunks = bytes.len().div_ceil(self.shared.chunk_bytes);
+                let info = ObjectInfo {
+                    name: label.name.clone(),
+                    nuid: self.nuid.clone(),
+                    size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+                    chunks: u64::try_from(chunks).unwrap_or(u64::MAX),
+                    digest,
+                    modified: None,
+                    media_type: label.media_type.clone(),
+                    metadata: label.metadata.clone(),
+                };
+                let meta = Meta::of(&self.shared.bucket, label, &info, self.shared.chunk_bytes);
+                describe(self.shared, &meta, expected_seq).await.map(|()| info)
+            }
+            Err(fault) => Err(fault),
+        };
+        match described {
+            Ok(info) => Ok(info),
+            Err(fault) => {
+                self.abandon(&fault).await;
+                if !is_changed(&fault) {
+                    return Err(fault);
+                }
+                // Somebody was faster. With the same bytes that is as good as our own.
+                match self.shared.look(&label.name).await? {
+                    Some(found) => match found.meta.info(found.modified)? {
+                        Some(info) => same(info, bytes, progress),
+                        None => Err(changed(&label.name)),
+                    },
+                    None => Err(changed(&label.name)),
+                }
+            }
+        }
+    }
+
+    async fn send_chunks(
+        &mut self,
+        bytes: &Bytes,
+        progress: Progress<'_>,
+    ) -> Result<[u8; 32], StoreFault> {
+        let subject = self.shared.chunk_subject(&self.nuid);
+        let mut digest = Sha256::new();
+        let mut begin = 0;
+        while begin < bytes.len() {
+            let end = bytes.len().min(begin + self.shared.chunk_bytes);
+            let chunk = bytes.slice(begin..end);
+            let place = self.shared.line.place().await?;
+            while let Some((answer, len)) = self.pending.front_mut() {
+                let Some(message) = self.shared.line.has_landed(answer)? else { break };
+                let len = *len;
+                self.pending.pop_front();
+                self.acked(&message, len, progress)?;
+            }
+            let answer =
+                self.shared.line.publish(place, &subject, HeaderMap::new(), chunk.clone())?;
+            let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+            self.pending.push_back((answer, len));
+            // After it was handed over, so that the connection's thread works meanwhile.
+            digest.update(&chunk);
+            begin = end;
+        }
+        while let Some((mut answer, len)) = self.pending.pop_front() {
+            let message = self.shared.line.landed(&mut answer).await?;
+            self.acked(&message, len, progress)?;
+        }
+        Ok(digest.finalize().into())
+    }
+
+    fn acked(
+        &mut self,
+        message: &async_nats::Message,
+        len: u64,
+        progress: Progress<'_>,
+    ) -> Result<(), StoreFault> {
+        ack::outcome(message, &self.shared.stream)?;
+        self.acked_bytes += len;
+        progress(self.acked_bytes);
+        Ok(())
+    }
+
+    /// Removes the chunks, as far as that makes sense. What it cannot remove is an orphan.
+    async fn abandon(&mut self, fault: &StoreFault) {
+        // Without a connection, or with a broker that does not answer, nothing can be removed. A
+        // description without an answer may be stored, and then its chunks must stay.
+        if matches!(fault, StoreFault::Lost(_) | StoreFault::Stalled(_)) {
+            return;
+        }
+        while let Some((mut answer, _)) = self.pending.pop_front() {
+            if self.shared.line.landed(&mut answer).await.is_err() {
+                return;
+            }
+        }
+        let _ = self.shared.purge(&self.shared.chunk_subject(&self.nuid)).await;
+    }
+}
+
+/// Publishes a description in the place of the one with `expected_seq`, 0 for none.
+async fn describe(shared: &Shared, meta: &Meta, expected_seq: u64) -> Result<(), StoreFault> {
+    let text = serde_json::to_vec(meta)
+        .map_err(|_| StoreFault::BadLabel("its description cannot be written"))?;
+    if text.len() > META_BYTES_MAX {
+        return Err(StoreFault::BadLabel("its metadata have more than 64 KiB"));
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Rollup", "sub");
+    headers.insert("Nats-Expected-Last-Subject-Sequence", expected_seq.to_string().as_str());
+    let place = shared.line.place().await?;
+    let subject = shared.meta_subject(&meta.name);
+    let mut answer = shared.line.publish(place, &subject, headers, Bytes::from(text))?;
+    let message = shared.line.landed(&mut answer).await?;
+    ack::outcome(&message, &shared.stream)?;
+    Ok(())
+}
+
+fn is_changed(fault: &StoreFault) -> bool {
+    matches!(fault, StoreFault::Refused { err_code, .. } if ERR_WRONG_SEQUENCE.contains(err_code))
+}
+
+fn changed(name: &str) -> StoreFault {
+    StoreFault::Interrupted(format!("somebody else changed {name:?} meanwhile"))
+}
+
+/// See [`super::Store::delete`].
+pub(super) async fn delete(shared: &Shared, name: &str) -> Result<bool, StoreFault> {
+    let Some(found) = shared.look(name).await? else { return Ok(false) };
+    if found.meta.deleted {
+        return Ok(false);
+    }
+    if found.meta.is_link() {
+        return Err(StoreFault::Malformed(format!("{name:?} is a link, which is not deleted")));
+    }
+    let chunks = shared.chunk_subject(&found.meta.nuid);
+    let tombstone = found.meta.tombstone();
+    match describe(shared, &tombstone, found.seq).await {
+        Ok(()) => shared.purge(&chunks).await?,
+        Err(StoreFault::Full(_)) => {
+            shared.purge(&chunks).await?;
+            describe(shared, &tombstone, found.seq).await?;
+        }
+        Err(fault) if is_changed(&fault) => return Err(changed(name)),
+        Err(fault) => return Err(fault),
+    }
+    Ok(true)
+}
+
+/// See [`super::Store::purge_orphans`].
+pub(super) async fn purge_orphans(
+    shared: &Shared,
+    age_min: Duration,
+) -> Result<Purged, StoreFault> {
+    // Chunks of a dropped upload may still be on their way; they count when they have arrived.
+    // While another upload runs there is no such moment.
+    if shared.uploads().is_empty() {
+        shared.line.settle().await?;
+    }
+    // Chunks first, descriptions second: an upload that is finished in between is described.
+    let (mut orphans, now) = own_chunks(shared).await?;
+    let mut purged = Purged::default();
+    let mut reader = shared.scan().await?;
+    if reader.total > SCAN_MAX {
+        return Err(StoreFault::Interrupted("the bucket holds too many objects".to_owned()));
+    }
+    let mut old_tombstones = Vec::new();
+    while let Some(message) = reader.next().await? {
+        let Ok(meta) = Meta::read(&message.payload, None) else { continue };
+        if !meta.deleted {
+            orphans.remove(&meta.nuid);
+        } else if let (true, Some((seq, time)), Some(now)) =
+            (shared.ids.is_own(&meta.nuid), stamp(&message), now)
+            && now.since(time) > TOMBSTONE_AGE
+        {
+            old_tombstones.push(seq);
+        }
+    }
+    drop(reader);
+    for nuid in orphans {
+        let subject = shared.chunk_subject(&nuid);
+        if !age_min.is_zero() {
+            let newest = shared.last_of(&subject).await?;
+            let time = newest.as_ref().and_then(|message| time_of(message, "time"));
+            let is_old = time.zip(now).is_some_and(|(time, now)| now.since(time) >= age_min);
+            if !is_old {
+                continue;
+            }
+        }
+        shared.purge(&subject).await?;
+        purged.orphans += 1;
+    }
+    for seq in old_tombstones {
+        // By its place, so that an object put there meanwhile is safe.
+        let call = format!("STREAM.MSG.DELETE.{}", shared.stream);
+        if shared.line.call(&call, &json!({ "seq": seq, "no_erase": true })).await?.is_ok() {
+            purged.tombstones += 1;
+        }
+    }
+    Ok(purged)
+}
+
+/// Ids of this runtime that have chunks and do not belong to a running upload, and the broker's
+/// clock.
+async fn own_chunks(
+    shared: &Shared,
+) -> Result<(BTreeSet<String>, Option<crate::protocol::time::Timestamp>), StoreFault> {
+    let prefix = shared.chunk_subject("");
+    let call = format!("STREAM.INFO.{}", shared.stream);
+    let mut own = BTreeSet::new();
+    let mut now = None;
+    let mut offset = 0;
+    for _ in 0..PAGES_MAX {
+        let body = json!({ "subjects_filter": format!("{prefix}*"), "offset": offset });
+        let answer = shared.line.demand(&call, &body).await?;
+        now = time_of(&answer, "ts").or(now);
+        let subjects = answer.pointer("/state/subjects").and_then(Value::as_object);
+        let Some(subjects) = subjects.filter(|subjects| !subjects.is_empty()) else { break };
+        offset += subjects.len();
+        let ids = subjects.keys().filter_map(|subject| subject.strip_prefix(&prefix));
+        own.extend(ids.filter(|id| shared.ids.is_own(id)).map(str::to_owned));
+        let total = answer.get("total").and_then(Value::as_u64).unwrap_or(0);
+        if u64::try_from(offset).unwrap_or(u64::MAX) >= total {
+            break;
+        }
+    }
+    let uploads = shared.uploads();
+    own.retain(|id| !uploads.contains(id));
+    drop(uploads);
+    Ok((own, now))
+}
