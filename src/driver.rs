@@ -19,6 +19,7 @@ use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::{Malformed, Translator};
 use crate::protocol::seal::{Fault, Keyring};
 use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+use crate::telemetry::Histogram;
 
 mod clock;
 mod connection;
@@ -286,7 +287,7 @@ pub struct Books {
     /// Connections made so far.
     pub connections: u64,
     /// Seconds from closing verdict to confirmed silence.
-    pub closings_s: Vec<f64>,
+    pub closings: Histogram,
     /// Message ids of ours that somebody else had used.
     pub duplicate_alarms: u64,
     /// Deliveries to the runtime: done, superseded, given up.

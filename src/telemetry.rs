@@ -6,9 +6,10 @@ use std::io::IsTerminal as _;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
+
+pub use prometheus_client::metrics::histogram::Histogram;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +64,8 @@ pub struct Distribution {
     pub name: &'static str,
     /// One sentence.
     pub help: &'static str,
-    /// Upper bounds of the buckets.
-    pub bounds: &'static [f64],
-    /// What was observed.
-    pub observed: Vec<f64>,
+    /// What was observed since the start: like every counter, it only ever rises.
+    pub histogram: Histogram,
 }
 
 /// Everything that one scrape shows.
@@ -84,8 +83,7 @@ impl Exposition {
     pub fn render(self) -> String {
         let mut registry = Registry::with_prefix("driftgate");
         for distribution in &self.distributions {
-            let histogram = Histogram::new(distribution.bounds.iter().copied());
-            distribution.observed.iter().for_each(|seconds| histogram.observe(*seconds));
+            let histogram = distribution.histogram.clone();
             registry.register(distribution.name, distribution.help, histogram);
         }
         registry.register_collector(Box::new(Families(self.families)));

@@ -1,6 +1,6 @@
 //! The books as metrics. Names are part of the interface; each is listed in the README.
 
-use super::{Books, BrokerState, CLOSING_BUCKETS_S};
+use super::{Books, BrokerState};
 use crate::protocol::gate::Band;
 use crate::telemetry::{Distribution, Exposition, Family};
 
@@ -45,8 +45,7 @@ impl Books {
             distributions: vec![Distribution {
                 name: "closing_seconds",
                 help: "From closing verdict to confirmed silence",
-                bounds: &CLOSING_BUCKETS_S,
-                observed: self.closings_s.clone(),
+                histogram: self.closings.clone(),
             }],
         }
     }

@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
-use super::{Answer, Books, Command, Options, ReadFault, Readiness, ReportFault};
+use super::{
+    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault,
+};
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
@@ -21,6 +23,7 @@ use crate::protocol::gate::Band;
 use crate::protocol::outbox::Outcome;
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Decision, ReportReply, Transition};
+use crate::telemetry::Histogram;
 
 mod books;
 mod drain;
@@ -47,7 +50,7 @@ struct Driver {
     readiness: watch::Sender<Readiness>,
     configured_degraded: Vec<String>,
     verdicts: [u64; 4],
-    closings_s: Vec<f64>,
+    closings: Histogram,
     memory_file: Option<PathBuf>,
     remembered: Memory,
     writing: Option<JoinHandle<std::io::Result<()>>>,
@@ -103,7 +106,7 @@ impl Driver {
             readiness,
             configured_degraded: options.degraded,
             verdicts: [0; 4],
-            closings_s: Vec::new(),
+            closings: Histogram::new(CLOSING_BUCKETS_S),
             memory_file: options.memory_file,
             remembered: options.memory,
             writing: None,
@@ -301,6 +304,7 @@ impl Driver {
         loop {
             let effects = self.bridge.take_effects();
             if effects.is_empty() {
+                self.count_closings();
                 return;
             }
             for effect in effects {

@@ -1,16 +1,18 @@
 //! What the driver counted, gathered for one scrape.
 
-use super::{Books, Decision, Driver, Duration};
-
-/// Closing times kept between two scrapes of `/metrics`.
-const CLOSINGS_MAX: usize = 4096;
+use super::{Books, Decision, Driver};
 
 impl Driver {
+    /// Moves the closing times out of the bridge. Called in every turn, so that they are few there
+    /// even where nobody scrapes.
+    pub(super) fn count_closings(&mut self) {
+        for time in self.bridge.take_closing_times() {
+            self.closings.observe(time.as_secs_f64());
+        }
+    }
+
     pub(super) fn books(&mut self) -> Books {
-        let fresh = self.bridge.take_closing_times();
-        self.closings_s.extend(fresh.iter().map(Duration::as_secs_f64));
-        let excess = self.closings_s.len().saturating_sub(CLOSINGS_MAX);
-        self.closings_s.drain(..excess);
+        self.count_closings();
         let words = [Decision::Export, Decision::Throttle, Decision::Block, Decision::Isolate];
         let mut verdicts = words.map(|word| (word.word(), 0));
         for ((_, count), total) in verdicts.iter_mut().zip(self.verdicts) {
@@ -26,7 +28,7 @@ impl Driver {
             di: self.bridge.drift_index(),
             broker: self.connector.state(),
             connections: self.connector.connections(),
-            closings_s: self.closings_s.clone(),
+            closings: self.closings.clone(),
             duplicate_alarms: self.bridge.duplicate_alarms(),
             delivered: [
                 ("done", self.receiver.delivered),
