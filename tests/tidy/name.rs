@@ -1,6 +1,7 @@
 //! What things may be called, and what may be said of them.
 
 use driftgate::telemetry::{Distribution, Exposition, Family};
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::source::{Page, pages, words};
 use super::{Offences, keep, offence, sources};
@@ -177,8 +178,9 @@ fn every_metric_begins_with_driftgate() {
     assert_eq!(foreign_metrics("# HELP a A.\ndriftgate_a 1\nb{c=\"d\"} 2\n# EOF\n"), ["a", "b"]);
     let row = (vec!["b".to_owned()], 1.0);
     let family = Family { name: "a", help: "A", labels: &["b"], rows: vec![row], is_counter: true };
-    let distribution =
-        Distribution { name: "c_seconds", help: "C", bounds: &[1.0], observed: vec![0.5] };
+    let histogram = Histogram::new([1.0]);
+    histogram.observe(0.5);
+    let distribution = Distribution { name: "c_seconds", help: "C", histogram };
     let text = Exposition { families: vec![family], distributions: vec![distribution] }.render();
     assert!(text.contains("driftgate_a_total{b=\"b\"} 1"), "{text}");
     assert!(text.contains("driftgate_c_seconds_bucket"), "{text}");
