@@ -32,5 +32,6 @@ pub mod headers;
 pub mod settings;
 pub mod subject;
 pub mod backoff;
+pub mod child;
 
 pub use async_nats::{HeaderMap, Subject};
