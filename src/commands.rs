@@ -1,6 +1,9 @@
 //! The command line, one file per subcommand. Each offers its arguments and a `run`.
 
 pub mod run;
+mod dev;
+mod fleet;
+mod signals;
 pub mod replay;
 pub mod verify;
 pub mod check;

@@ -42,6 +42,9 @@ pub struct Run {
 
 /// Runs until told to stop.
 pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode {
+    if run.dev {
+        return super::dev::run(environment).await;
+    }
     let load = || Config::load(&run.config, environment, &read_from_disk);
     let config = match load() {
         Ok(config) => config,
@@ -189,7 +192,8 @@ fn refuse(mistakes: &Mistakes) -> ExitCode {
     say(sysexits::CONFIG, &mistakes.to_string())
 }
 
-fn say(code: u8, text: &str) -> ExitCode {
+/// Says on standard error why the process ends, and with which code.
+pub(super) fn say(code: u8, text: &str) -> ExitCode {
     // Nothing is left to be told when standard error is gone.
     drop(writeln!(std::io::stderr(), "driftgate: {text}"));
     ExitCode::from(code)
