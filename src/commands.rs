@@ -2,6 +2,7 @@
 
 pub mod run;
 mod dev;
+pub mod demo;
 mod fleet;
 mod signals;
 pub mod replay;

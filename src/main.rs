@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
-use driftgate::commands::{check, keygen, replay, run, sysexits, verify};
+use driftgate::commands::{check, demo, keygen, replay, run, sysexits, verify};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Runs the sidecar
     Run(run::Run),
+    /// Shows three sidecars and a runtime whose drift rises and falls
+    Demo(demo::Demo),
     /// Says what the gate would have done with a recorded run
     Replay(replay::Replay),
     /// Verifies packets from standard input or a file
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
         Command::Run(arguments) => blocking(run::run(&arguments, &environment())),
+        Command::Demo(arguments) => blocking(demo::run(&arguments, &environment())),
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
