@@ -51,6 +51,8 @@ struct Driver {
     configured_degraded: Vec<String>,
     verdicts: [u64; 4],
     closings: Histogram,
+    /// Attempts without an answer that have had their look at the streams.
+    unanswered: u64,
     memory_file: Option<PathBuf>,
     remembered: Memory,
     writing: Option<JoinHandle<std::io::Result<()>>>,
@@ -107,6 +109,7 @@ impl Driver {
             configured_degraded: options.degraded,
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
+            unanswered: 0,
             memory_file: options.memory_file,
             remembered: options.memory,
             writing: None,
@@ -145,10 +148,21 @@ impl Driver {
             self.change(Change::Event(event)).await;
         }
         self.bridge.tick(self.clock.now());
+        self.look_for_answers();
         self.perform().await;
         self.publish_readiness();
         self.remember().await;
         true
+    }
+
+    /// Silence may mean that the stream is missing: a server says so only where nobody at all has
+    /// subscribed to the subject, and whoever watches the fleet has.
+    fn look_for_answers(&mut self) {
+        let unanswered = self.bridge.unanswered();
+        if unanswered > self.unanswered && self.bridge.band() != Band::Isolated {
+            self.connector.repair();
+        }
+        self.unanswered = unanswered;
     }
 
     fn command(&mut self, command: Command) {

@@ -133,6 +133,8 @@ pub struct Outbox {
     cooldown_until: Duration,
     /// Acknowledgements that called a first attempt a duplicate: somebody used our message id.
     duplicate_alarms: u64,
+    /// Attempts that nobody answered in time.
+    unanswered: u64,
     /// Packets up to this sequence number belong to a time before a closing: never sent again.
     revoked_through: u64,
     settled: Vec<Settled>,
@@ -153,6 +155,7 @@ impl Outbox {
             cooldown: Duration::ZERO,
             cooldown_until: Duration::ZERO,
             duplicate_alarms: 0,
+            unanswered: 0,
             revoked_through: 0,
             settled: Vec::new(),
         }
@@ -267,6 +270,7 @@ impl Outbox {
             && oldest.get().deadline <= now
         {
             let entry = oldest.remove();
+            self.unanswered += 1;
             self.retry(entry);
         }
     }
@@ -339,6 +343,12 @@ impl Outbox {
     #[must_use]
     pub fn duplicate_alarms(&self) -> u64 {
         self.duplicate_alarms
+    }
+
+    /// How many attempts nobody answered in time.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered
     }
 
     fn enqueue(&mut self, index: usize) {

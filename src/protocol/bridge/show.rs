@@ -164,6 +164,12 @@ impl Bridge {
         self.outbox.duplicate_alarms()
     }
 
+    /// Attempts to publish that nobody answered in time: perhaps the stream is missing.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.outbox.unanswered()
+    }
+
     /// How long the present band has been held.
     #[must_use]
     pub fn band_held(&self, now: Now) -> Duration {
