@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -16,6 +17,10 @@ use super::wait::until;
 pub(crate) const SECRET: [u8; 32] = [7; 32];
 /// The same as `driftgate keygen` writes it.
 const KEY_FILE: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+
+/// Longest answer of a sidecar with short bounds, a closing one included, and what a busy machine
+/// may add.
+pub(crate) const BOUND: Duration = Duration::from_millis(800 + 5000);
 
 /// What one sidecar is started with.
 #[derive(Clone, Debug)]
@@ -36,6 +41,14 @@ impl Plan {
     pub(crate) fn with_urls(mut self, urls: Vec<String>) -> Self {
         self.urls = urls;
         self
+    }
+
+    /// Short bounds, so that the tests are short: a reply takes at most [`BOUND`].
+    pub(crate) fn short(self) -> Self {
+        self.with(
+            "[listen]\nreply_timeout = \"400ms\"\n[containment]\nbarrier_timeout = \"400ms\"\n\
+             [nats]\nack_timeout = \"500ms\"\nping_interval = \"1s\"",
+        )
     }
 
     /// More configuration, as a second TOML file: it wins key by key.
@@ -68,6 +81,16 @@ impl Plan {
         std::fs::write(&paths[1], &self.more).expect("the folder is ours");
         paths
     }
+}
+
+/// What became of the packet for the first target.
+pub(crate) fn status(reply: &Value) -> &str {
+    reply["packets"][0]["status"].as_str().expect("a status")
+}
+
+/// The number of a report.
+pub(crate) fn seq(reply: &Value) -> u64 {
+    reply["seq"].as_u64().expect("a number")
 }
 
 /// A running sidecar.
@@ -147,6 +170,24 @@ impl Sidecar {
         let answer = self.post(&super::report::report(di)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
+    }
+
+    /// The same, and holds the answer against its bound (P10).
+    pub(crate) async fn bounded(&self, di: f64) -> Value {
+        let answer = self.post(&super::report::report(di)).await;
+        assert!(answer.took < BOUND, "{:?}", answer.took);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    /// Reports until the newest packet for the first target is stored; returns its reply. The gate
+    /// has to be open or to open with it.
+    pub(crate) async fn stores(&self) -> Value {
+        until("a packet to be stored", async || {
+            let reply = self.bounded(0.30).await;
+            (status(&reply) == "stored").then_some(reply)
+        })
+        .await
     }
 
     /// Gets a path of the API.

@@ -1,0 +1,53 @@
+//! Faults against a real broker, each with its promise held against a foreign observer, and the
+//! hammer: many reporters, drift that crosses the marks at random, and not one packet too many.
+//!
+//! Each test prints a row of the fault table: what was injected, what was promised, what was
+//! observed, how long the recovery took.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "in a test a panic is the report, figures are printed and times are taken"
+)]
+
+mod support;
+
+use std::fmt::Display;
+use std::time::Instant;
+
+/// Prints one row of the fault table.
+fn row(injected: &str, promised: &str, observed: impl Display, recovery: Option<Instant>) {
+    let took = recovery.map_or_else(|| "-".to_owned(), |begin| format!("{:.0?}", begin.elapsed()));
+    println!("FAULT | {injected} | {promised} | {observed} | {took}");
+}
+
+#[cfg(test)]
+#[path = "faults/network.rs"]
+mod network;
+
+#[cfg(test)]
+#[path = "faults/corruption.rs"]
+mod corruption;
+
+#[cfg(test)]
+#[path = "faults/broker.rs"]
+mod broker;
+
+#[cfg(test)]
+#[path = "faults/cluster.rs"]
+mod cluster;
+
+#[cfg(test)]
+#[path = "faults/refusal.rs"]
+mod refusal;
+
+#[cfg(test)]
+#[path = "faults/crash.rs"]
+mod crash;
+
+#[cfg(test)]
+#[path = "faults/hammer.rs"]
+mod hammer;

@@ -1,0 +1,205 @@
+//! An observer that holds every packet of one source against the replies to its reports, as they
+//! arrive: the checker of P1 and P2.
+//!
+//! A marker published after a closing reply comes back on the same subscription as the packets, and
+//! a server routes in the order in which it handles. So a packet behind the marker whose number is
+//! not above the closing one was handled after the reply that promised silence: a leak.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, Event, Message};
+use driftgate::protocol::keyring::Keyring;
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::forge::fleet_keyring;
+use super::observer::Packet;
+use super::wait::LONG;
+
+/// After which a marker is published again.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MARKER: &str = "driftgate.v1.state.sentry.marker.";
+/// Messages that may wait for the sentry: far above what a loaded machine lets pile up.
+const WAITING_MAX: usize = 1 << 20;
+
+/// What the sentry has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Number and target of each packet that verifies, with its index.
+    pub(crate) packets: BTreeMap<(u64, String), f64>,
+    /// How many messages they were: a packet may be published again.
+    pub(crate) messages: u64,
+    /// Messages on the source's subjects that do not verify.
+    pub(crate) broken: u64,
+    /// Packets that came after a marker that promised they would not.
+    pub(crate) leaks: Vec<String>,
+    markers: BTreeSet<u64>,
+    /// The sentry lost messages: its word is worth nothing.
+    is_blind: bool,
+}
+
+/// The replies to the reports of one source.
+#[derive(Debug, Default)]
+pub(crate) struct Replies {
+    /// Status word of each target's packet by the report's number.
+    pub(crate) lines: BTreeMap<u64, BTreeMap<String, String>>,
+    /// Reports whose gate was closed: verdict `block` or `isolate`.
+    pub(crate) refused: BTreeSet<u64>,
+    pub(crate) confirmed: u64,
+    pub(crate) unconfirmed: u64,
+    /// Reports that got no reply: the sidecar died, or said 503.
+    pub(crate) lost: u64,
+}
+
+impl Replies {
+    /// Books one reply.
+    pub(crate) fn add(&mut self, reply: &Value) {
+        let seq = reply["seq"].as_u64().expect("a number");
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let lines = reply["packets"].as_array().expect("a list");
+        let lines = lines.iter().map(|line| (word(&line["target"]), word(&line["status"])));
+        let is_new = self.lines.insert(seq, lines.collect()).is_none();
+        assert!(is_new, "two reports have the number {seq}");
+        if matches!(reply["verdict"].as_str(), Some("block" | "isolate")) {
+            self.refused.insert(seq);
+        }
+        match reply["barrier"].as_str() {
+            Some("confirmed") => self.confirmed += 1,
+            Some(_) => self.unconfirmed += 1,
+            None => {}
+        }
+    }
+
+    /// Takes over the replies of another reporter.
+    pub(crate) fn join(&mut self, other: Self) {
+        let numbers = self.lines.len() + other.lines.len();
+        self.lines.extend(other.lines);
+        assert_eq!(self.lines.len(), numbers, "two reports have one number");
+        self.refused.extend(other.refused);
+        self.confirmed += other.confirmed;
+        self.unconfirmed += other.unconfirmed;
+        self.lost += other.lost;
+    }
+}
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub(crate) struct Sentry {
+    client: Client,
+    seen: Arc<Mutex<Seen>>,
+    count: watch::Receiver<u64>,
+}
+
+impl Sentry {
+    /// Watches the packets of `source`.
+    pub(crate) async fn start(url: &str, source: &str) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let blind = Arc::clone(&seen);
+        let options = async_nats::ConnectOptions::new()
+            .subscription_capacity(WAITING_MAX)
+            .event_callback(move |event| {
+                if matches!(event, Event::SlowConsumer(_)) {
+                    blind.lock().expect("no test panics with it").is_blind = true;
+                }
+                std::future::ready(())
+            });
+        let client = options.connect(url).await.expect("a connection");
+        let mut subscriber =
+            client.subscribe("driftgate.v1.state.>").await.expect("a subscription");
+        let (told, count) = watch::channel(0);
+        let list = Arc::clone(&seen);
+        let source = source.to_owned();
+        tokio::spawn(async move {
+            let keyring = fleet_keyring();
+            let mut closed_through = 0;
+            while let Some(message) = subscriber.next().await {
+                let mut seen = list.lock().expect("no test panics with it");
+                seen.take(&message, &source, &keyring, &mut closed_through);
+                drop(seen);
+                told.send_modify(|count| *count += 1);
+            }
+        });
+        let sentry = Self { client, seen, count };
+        sentry.closed(0).await;
+        sentry
+    }
+
+    /// The reply to the report of that number promised silence: from its marker on, no packet up to
+    /// that number may arrive. Returns when the marker is back.
+    pub(crate) async fn closed(&self, seq: u64) {
+        let subject = format!("{MARKER}{seq}");
+        let mut count = self.count.clone();
+        let deadline = Instant::now() + LONG;
+        loop {
+            self.client.publish(subject.clone(), "".into()).await.expect("a client");
+            let back = count.wait_for(|_| self.seen().markers.contains(&seq));
+            if tokio::time::timeout(PATIENCE, back).await.is_ok_and(|back| back.is_ok()) {
+                return;
+            }
+            // A server that was killed took the marker with it.
+            assert!(Instant::now() < deadline, "the marker {seq} does not come back");
+        }
+    }
+
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no test panics with it")
+    }
+
+    /// Holds what was seen against the replies. `strict`: every report got its reply, so a packet
+    /// without one is a leak too; else it must at least be a stable one (P1). Returns the number of
+    /// packets.
+    pub(crate) fn check(&self, replies: &Replies, strict: bool) -> usize {
+        let seen = self.seen();
+        assert!(!seen.is_blind, "the sentry was too slow");
+        let mut leaks = seen.leaks.clone();
+        for ((seq, target), di) in &seen.packets {
+            if *di >= 0.5 {
+                leaks.push(format!("{seq} for {target} has the index {di}"));
+            }
+            let status = replies.lines.get(seq).map(|lines| lines.get(target).map(String::as_str));
+            let is_allowed = match status {
+                Some(Some("stored" | "pending" | "superseded" | "failed")) => true,
+                Some(_) => false,
+                None => !strict,
+            };
+            if !is_allowed || replies.refused.contains(seq) {
+                leaks.push(format!("{seq} for {target} was answered {status:?}"));
+            }
+        }
+        assert_eq!(leaks, Vec::<String>::new(), "{} leaks", leaks.len());
+        for (seq, lines) in &replies.lines {
+            for (target, _) in lines.iter().filter(|(_, status)| *status == "stored") {
+                let is_seen = seen.packets.contains_key(&(*seq, target.clone()));
+                assert!(is_seen || !strict, "{seq} for {target} is stored and was never seen");
+            }
+        }
+        seen.packets.len()
+    }
+}
+
+impl Seen {
+    fn take(&mut self, message: &Message, source: &str, keyring: &Keyring, closed: &mut u64) {
+        if let Some(seq) = message.subject.strip_prefix(MARKER) {
+            let seq: u64 = seq.parse().expect("a number of ours");
+            *closed = seq.max(*closed);
+            self.markers.insert(seq);
+            return;
+        }
+        let Some(packet) = Packet::of(message).filter(|packet| packet.source == source) else {
+            return;
+        };
+        if keyring.open(&packet.bytes).is_err() {
+            self.broken += 1;
+            return;
+        }
+        self.messages += 1;
+        if packet.seq <= *closed {
+            self.leaks.push(format!("{} after the marker of {closed}", packet.seq));
+        }
+        let di = packet.di();
+        self.packets.insert((packet.seq, packet.target), di);
+    }
+}
