@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use tokio::task::JoinHandle;
+
 use crate::protocol::bridge::Memory;
 use crate::protocol::packet::RuntimeId;
 
@@ -61,6 +63,28 @@ pub fn load(path: &Path) -> Result<Memory, MemoryFault> {
     })
 }
 
+/// What the memory of the last run says was used. Its file holds a reservation that nothing has
+/// been taken from yet, so the first turn reserves anew; otherwise a second restart would begin
+/// where this one does.
+pub(super) fn used(memory: Memory) -> Memory {
+    Memory { seq: memory.seq.saturating_sub(RESERVE_US), ..memory }
+}
+
+/// A write that is under way.
+pub(super) type Write = JoinHandle<io::Result<()>>;
+
+/// Waits for the end of a write; for ever when there is none.
+///
+/// # Cancel safety
+/// Safe: the write goes on.
+pub(super) async fn end_of_write(write: &mut Option<Write>) {
+    let Some(task) = write else { return std::future::pending().await };
+    if let Ok(Err(error)) = task.await {
+        tracing::warn!(%error, "the memory file cannot be written");
+    }
+    *write = None;
+}
+
 /// Writes the memory beside its place and renames it there.
 pub(super) fn store(path: &Path, memory: &Memory) -> io::Result<()> {
     let stored = Stored {
@@ -74,4 +98,21 @@ pub(super) fn store(path: &Path, memory: &Memory) -> io::Result<()> {
     let beside = path.with_extension("tmp");
     std::fs::write(&beside, serde_json::to_vec(&stored)?)?;
     std::fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_restart_begins_above_what_the_first_one_may_have_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memory.json");
+        store(&path, &Memory { seq: 5, ..Memory::default() }).unwrap();
+        let first = load(&path).unwrap();
+        let begins_at = first.seq;
+        assert_eq!(begins_at, 5 + RESERVE_US);
+        // The driver writes when less than half of the reservation is left.
+        assert!(begins_at >= used(first).seq + RESERVE_US / 2, "reserves at once");
+    }
 }

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault,
+    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault, memory,
 };
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::AssetReport;
@@ -55,7 +54,7 @@ struct Driver {
     unanswered: u64,
     memory_file: Option<PathBuf>,
     remembered: Memory,
-    writing: Option<JoinHandle<std::io::Result<()>>>,
+    writing: Option<memory::Write>,
     broker_faults: Vec<String>,
 }
 
@@ -111,7 +110,7 @@ impl Driver {
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered: 0,
             memory_file: options.memory_file,
-            remembered: options.memory,
+            remembered: memory::used(options.memory),
             writing: None,
             broker_faults: Vec::new(),
         }
@@ -137,6 +136,8 @@ impl Driver {
             delivery = self.receiver.delivery() => {
                 self.receiver.delivered(self.connector.link(), delivery);
             }
+            // What changed meanwhile is written at the end of this turn, also when nothing else comes.
+            () = memory::end_of_write(&mut self.writing) => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
         for _ in 0..BATCH_MAX {

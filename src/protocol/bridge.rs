@@ -46,6 +46,10 @@ pub const TRANSITIONS_MAX: usize = 32;
 /// Replies that may wait for the broker at a time; one more report is answered at once, its packets
 /// `pending`.
 pub const OPEN_REPLIES_MAX: usize = 1024;
+/// How long the broker may still come to read what an ended connection had sent: a Linux kernel
+/// tries for some 100 s to deliver what a closed socket holds, and a network that parts and heals
+/// lets it. An echo on a later connection says nothing about the bytes of an earlier one.
+pub const LINGER_MAX: Duration = Duration::from_secs(120);
 /// Retention below this withholds the snapshot link (SPEC R43).
 pub const RETENTION_MIN: f64 = 0.7;
 
@@ -85,9 +89,9 @@ pub struct Bridge {
     inbox: Inbox,
     seq: u64,
     connected: bool,
-    /// A connection ended before the broker had confirmed all that was sent on it. Holds until a
-    /// later echo: the broker may still be reading what it had received.
-    uncertain: bool,
+    /// Until then the broker may still read what was sent on a connection that ended before all of
+    /// it was confirmed; no closing is called confirmed before.
+    uncertain_until: Duration,
     /// Whether the broker holds subscriptions of ours on this connection.
     subscribed: bool,
     pulling: bool,
@@ -136,7 +140,7 @@ impl Bridge {
             inbox: Inbox::new(settings.runtime_id.clone(), memory.floors),
             seq: memory.seq,
             connected: false,
-            uncertain: false,
+            uncertain_until: Duration::ZERO,
             subscribed: false,
             pulling: false,
             closing: None,
@@ -245,8 +249,9 @@ impl Bridge {
 
     /// The connection and its buffers are gone.
     pub fn disconnected(&mut self, now: Now) {
-        self.uncertain |=
-            !self.outbox.is_quiet() || self.closing.as_ref().is_some_and(|closing| !closing.echoed);
+        if !self.outbox.is_read() || self.closing.as_ref().is_some_and(|closing| !closing.echoed) {
+            self.uncertain_until = now.mono + LINGER_MAX;
+        }
         self.connected = false;
         self.subscribed = false;
         self.pulling = false;
@@ -259,7 +264,6 @@ impl Bridge {
     pub fn confirmed(&mut self, now: Now, id: u64) {
         if let Some(closing) = self.closing.as_mut().filter(|closing| closing.id == id) {
             closing.echoed = true;
-            self.uncertain = false;
         }
         self.settle(now);
     }
@@ -414,13 +418,14 @@ impl Bridge {
             None => {
                 self.notify(now);
                 if closes {
-                    self.start_closing(now, cut);
+                    self.start_closing(now, cut, now.mono);
                 }
             }
             // Isolation on top of a block: the cut needs an echo of its own.
             Some(closing) if closes && cut && !closing.cut => {
+                let started = closing.started;
                 self.notify(now);
-                self.start_closing(now, cut);
+                self.start_closing(now, cut, started);
             }
             // Nothing has been sent since the closing began, so its echo serves this verdict too.
             Some(_) => {}
@@ -462,9 +467,14 @@ impl Bridge {
     fn settle(&mut self, now: Now) {
         self.advance_closing(now);
         self.subscribe();
-        while self.may_send()
-            && let Some((token, packet, provenance)) = self.outbox.next(now.mono)
-        {
+        while self.may_send() {
+            let peers = &self.settings.peers;
+            let may_reach = |target: &RuntimeId| {
+                peers.get(target).is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
+            };
+            let Some((token, packet, provenance)) = self.outbox.next(now.mono, may_reach) else {
+                break;
+            };
             self.effects.push(Effect::Publish { token, packet, provenance });
         }
         self.collect(now);

@@ -137,6 +137,9 @@ pub struct Outbox {
     unanswered: u64,
     /// Packets up to this sequence number belong to a time before a closing: never sent again.
     revoked_through: u64,
+    /// The newest attempt on this connection that was given up on without an answer: the broker may
+    /// still have to read it.
+    unread: Option<u64>,
     settled: Vec<Settled>,
 }
 
@@ -157,6 +160,7 @@ impl Outbox {
             duplicate_alarms: 0,
             unanswered: 0,
             revoked_through: 0,
+            unread: None,
             settled: Vec::new(),
         }
     }
@@ -213,7 +217,14 @@ impl Outbox {
 
     /// The next packet to send with its token, or `None` when the window is full, the broker asked
     /// for a pause, or nothing waits. The caller counts on an outcome for every token.
-    pub fn next(&mut self, now: Duration) -> Option<(u64, Sealed, Provenance)> {
+    ///
+    /// `may_reach` says who is authorised now: an authorisation that ended while a packet waited
+    /// revokes the packet.
+    pub fn next(
+        &mut self,
+        now: Duration,
+        may_reach: impl Fn(&RuntimeId) -> bool,
+    ) -> Option<(u64, Sealed, Provenance)> {
         if self.in_flight.len() >= self.window || now < self.cooldown_until {
             return None;
         }
@@ -222,6 +233,10 @@ impl Outbox {
             let lane = self.lanes.get_mut(index)?;
             lane.queued = false;
             let Some(mut entry) = lane.unsent.take() else { continue };
+            if !may_reach(&lane.target) {
+                self.settle_unsent(&entry);
+                continue;
+            }
             lane.newest_sent = lane.newest_sent.max(entry.packet.seq());
             entry.attempts = entry.attempts.saturating_add(1);
             entry.deadline = now + self.ack_timeout;
@@ -242,8 +257,12 @@ impl Outbox {
         }
     }
 
-    /// What the broker said. An unknown token (late, after a deadline) changes nothing.
+    /// What the broker said. An unknown token (late, after a deadline) settles nothing.
     pub fn answered(&mut self, now: Duration, token: u64, outcome: Outcome) {
+        // The broker reads a connection in order, so what is stored was read, and all before it.
+        if matches!(outcome, Outcome::Stored { .. }) {
+            self.unread = self.unread.filter(|unread| *unread > token);
+        }
         let Some(entry) = self.in_flight.remove(&token) else { return };
         match outcome {
             Outcome::Stored { stream_seq, duplicate } => {
@@ -269,6 +288,7 @@ impl Outbox {
         while let Some(oldest) = self.in_flight.first_entry()
             && oldest.get().deadline <= now
         {
+            self.unread = self.unread.max(Some(*oldest.key()));
             let entry = oldest.remove();
             self.unanswered += 1;
             self.retry(entry);
@@ -279,6 +299,7 @@ impl Outbox {
     pub fn disconnected(&mut self) {
         self.cooldown = Duration::ZERO;
         self.cooldown_until = Duration::ZERO;
+        self.unread = None;
         for entry in core::mem::take(&mut self.in_flight).into_values() {
             self.retry(entry);
         }
@@ -293,15 +314,14 @@ impl Outbox {
             let Some(lane) = self.lanes.get_mut(index) else { continue };
             lane.queued = false;
             if let Some(entry) = lane.unsent.take() {
-                let status =
-                    if entry.attempts == 0 { PacketStatus::Revoked } else { PacketStatus::Failed };
-                self.settle(&entry, status, None);
+                self.settle_unsent(&entry);
             }
         }
     }
 
     /// Gives up on every open outcome: the gate is closed and the wait for the broker is over.
     pub fn abandon(&mut self) {
+        self.unread = None;
         for entry in core::mem::take(&mut self.in_flight).into_values() {
             self.settle(&entry, PacketStatus::Failed, None);
         }
@@ -311,6 +331,13 @@ impl Outbox {
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Whether the broker has read all that was sent on this connection, as far as its
+    /// acknowledgements say.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_quiet() && self.unread.is_none()
     }
 
     /// How many packets are unsent.
@@ -373,6 +400,12 @@ impl Outbox {
             lane.unsent = Some(entry);
             self.enqueue(index);
         }
+    }
+
+    /// Settles a packet that will not be sent (again).
+    fn settle_unsent(&mut self, entry: &Entry) {
+        let status = if entry.attempts == 0 { PacketStatus::Revoked } else { PacketStatus::Failed };
+        self.settle(entry, status, None);
     }
 
     fn settle(&mut self, entry: &Entry, status: PacketStatus, stream_seq: Option<u64>) {

@@ -92,7 +92,8 @@ pub struct PacketLine {
 pub enum Barrier {
     /// The broker has processed everything that was published before.
     Confirmed,
-    /// It did not say so in time; the connection was dropped together with its buffer.
+    /// It did not say so in time, and the connection was dropped together with its buffer; or an
+    /// earlier connection ended so recently that what had been sent on it may still arrive.
     Unconfirmed,
 }
 

@@ -7,15 +7,11 @@ impl Driver {
     /// Writes the memory when something in it matters and no write is under way.
     pub(super) async fn remember(&mut self) {
         let Some(path) = &self.memory_file else { return };
-        if let Some(task) = &self.writing {
-            if !task.is_finished() {
+        if let Some(write) = &self.writing {
+            if !write.is_finished() {
                 return;
             }
-            if let Some(task) = self.writing.take()
-                && let Ok(Err(error)) = task.await
-            {
-                tracing::warn!(%error, "the memory file cannot be written");
-            }
+            memory::end_of_write(&mut self.writing).await;
         }
         let memory = self.bridge.memory();
         // Half of the reservation is left: time to reserve again.
@@ -59,11 +55,13 @@ impl Driver {
         self.bridge.disconnected(self.clock.now());
         self.perform().await;
         if let Some(path) = self.memory_file.take() {
-            let memory = self.bridge.memory();
-            let stored = tokio::task::spawn_blocking(move || memory::store(&path, &memory)).await;
-            if let Ok(Err(error)) = stored {
-                tracing::warn!(%error, "the memory file cannot be written");
+            // One write at a time: an older one must not end up in the place of this one.
+            if self.writing.is_some() {
+                memory::end_of_write(&mut self.writing).await;
             }
+            let memory = self.bridge.memory();
+            self.writing = Some(tokio::task::spawn_blocking(move || memory::store(&path, &memory)));
+            memory::end_of_write(&mut self.writing).await;
         }
     }
 }

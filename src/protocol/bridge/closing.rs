@@ -1,21 +1,24 @@
 //! The barrier and the cut (P2, P4): from the closing verdict to the broker's echo.
 
-use super::{Band, Barrier, Bridge, Closing, Effect, Now, Reason};
+use super::{Band, Barrier, Bridge, Closing, Duration, Effect, LINGER_MAX, Now, Reason};
 
 impl Bridge {
-    /// Starts a closing, or turns the one under way into a cut: its wait begins anew, because the
-    /// echo has to come after the subscriptions are gone.
-    pub(super) fn start_closing(&mut self, now: Now, cut: bool) {
+    /// Starts a closing, or follows one that began at `started` with another echo: its wait begins
+    /// anew, because that echo has to come after the cut, or after a notice that was kept back.
+    ///
+    /// However often the band changes meanwhile, the whole ends before the reply to its first report
+    /// is due, and with it every answer that waits for it (P10).
+    pub(super) fn start_closing(&mut self, now: Now, cut: bool, started: Duration) {
         let id = self.next_closing;
         self.next_closing += 1;
-        let started = self.closing.as_ref().map_or(now.mono, |closing| closing.started);
+        let due = started + self.settings.barrier_timeout + self.settings.reply_timeout;
         self.closing = Some(Closing {
             id,
-            cut: cut || self.closing.as_ref().is_some_and(|closing| closing.cut),
+            cut,
             asked: false,
             echoed: false,
             acks_until: now.mono + self.settings.barrier_timeout / 2,
-            deadline: now.mono + self.settings.barrier_timeout,
+            deadline: due.min(now.mono + self.settings.barrier_timeout),
             started,
         });
     }
@@ -25,10 +28,8 @@ impl Bridge {
         let quiet = self.outbox.is_quiet();
         let Some(closing) = self.closing.as_mut() else { return };
         if !self.connected {
-            // No connection, no buffer of ours. Whether the broker has read all of the last one is
-            // known only if nothing was open on it.
-            let barrier = if self.uncertain { Barrier::Unconfirmed } else { Barrier::Confirmed };
-            self.end_closing(now, barrier);
+            // No connection, no buffer of ours.
+            self.end_closing(now);
             return;
         }
         // A block asks at once: the echo comes after everything that was sent before it. A cut
@@ -48,25 +49,27 @@ impl Bridge {
             return;
         }
         if closing.echoed && (quiet || now.mono >= closing.deadline) {
-            self.end_closing(now, Barrier::Confirmed);
+            self.end_closing(now);
         } else if now.mono >= closing.deadline {
-            self.uncertain = true;
+            self.uncertain_until = now.mono + LINGER_MAX;
             self.connected = false;
             self.subscribed = false;
             self.pulling = false;
             self.effects.push(Effect::Sever);
-            self.end_closing(now, Barrier::Unconfirmed);
+            self.end_closing(now);
         }
     }
 
-    fn end_closing(&mut self, now: Now, barrier: Barrier) {
+    fn end_closing(&mut self, now: Now) {
         let band = self.judge.gate().band();
-        if band != self.notified && band.is_closed() && self.connected {
+        let started = self.closing.as_ref().map_or(now.mono, |closing| closing.started);
+        let in_time = now.mono < started + self.settings.barrier_timeout;
+        if band != self.notified && band.is_closed() && self.connected && in_time {
             // Isolated, reopened and blocked within one closing: the notice that was kept back goes
-            // out now, and the waiting replies wait for its echo as well.
+            // out now, and the waiting replies wait for its echo as well. A runtime that goes on
+            // like this is answered all the same, with the notice after the reply.
             self.notify(now);
-            self.closing = None;
-            self.start_closing(now, band == Band::Isolated);
+            self.start_closing(now, band == Band::Isolated, started);
             return;
         }
         // Whatever is still unanswered will never be sent again and is not waited for any longer.
@@ -74,6 +77,9 @@ impl Bridge {
         if let Some(closing) = self.closing.take() {
             self.closing_times.push(now.mono.saturating_sub(closing.started));
         }
+        // Nothing of ours is left on this connection, but perhaps on an earlier one.
+        let barrier =
+            if now.mono < self.uncertain_until { Barrier::Unconfirmed } else { Barrier::Confirmed };
         match barrier {
             Barrier::Confirmed => self.counters.confirmed += 1,
             Barrier::Unconfirmed => self.counters.unconfirmed += 1,

@@ -1,0 +1,355 @@
+//! The driver's side of a simulated sidecar: inputs, effects in order, link, memory file; as
+//! `src/driver/run.rs` does it, without the clock and the sockets.
+
+use driftgate::protocol::bridge::{Effect, Memory, Settings};
+use driftgate::protocol::inbox::Inbound;
+use driftgate::protocol::outbox::Outcome;
+
+use crate::broker::{Command, Event, Message};
+use crate::checkers::Hearing;
+use crate::node::{Made, Owed, RESERVE_US, RINGS, id_of};
+use crate::oracle::Opinion;
+use crate::report::RawReport;
+use crate::world::World;
+
+/// Pauses before another attempt to connect, at most.
+const PAUSES_US_MAX: [u64; 3] = [5_000, 50_000, 3_000_000];
+/// Longest time that one write of the memory file takes.
+const WRITE_US_MAX: u64 = 30_000;
+
+/// One input of the driver's loop.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Report(RawReport),
+    /// A body that is no document.
+    Unreadable,
+    Hold(bool),
+    Reload(Box<Settings>, usize),
+    /// The connection that was tried is there.
+    Up,
+    /// The connection has ended without our doing.
+    Gone,
+    /// The next thing that has arrived on the link.
+    Arrival,
+}
+
+impl World<'_> {
+    /// One turn of the driver's loop: inputs, a tick, the effects, the memory.
+    pub(crate) fn turn(&mut self, place: usize, inputs: Vec<Input>) {
+        for input in inputs {
+            self.input(place, input);
+        }
+        self.tick(place);
+        self.perform(place);
+        self.remember(place);
+        let node = &mut self.nodes[place];
+        let now = node.clock(self.now_us);
+        let deadline = node.life.bridge.deadline(now);
+        node.life.wake_us = u64::try_from(deadline.as_nanos().div_ceil(1000))
+            .map_or(u64::MAX, |wake_us| wake_us.saturating_add(node.life.born_us));
+        if let Some((done_us, _)) = &node.disk.writing {
+            node.life.wake_us = node.life.wake_us.min(*done_us);
+        }
+        node.life.prune();
+        self.check_turn(place);
+    }
+
+    fn input(&mut self, place: usize, input: Input) {
+        let now = self.nodes[place].clock(self.now_us);
+        match input {
+            Input::Report(raw) => self.report(place, &raw),
+            Input::Unreadable => {
+                self.trace.event(self.now_us, place, "unreadable", 0);
+                let node = &mut self.nodes[place];
+                node.life.bridge.malformed(now);
+                let opinion = node.life.oracle.report(self.now_us, None, &node.settings);
+                self.judged(place, opinion);
+                self.collect(place);
+                self.defer(place, opinion);
+            }
+            Input::Hold(hold) => {
+                self.trace.event(self.now_us, place, "hold", u64::from(hold));
+                let node = &mut self.nodes[place];
+                node.life.bridge.hold(now, hold);
+                let opinion = node.life.oracle.hold(self.now_us, hold);
+                self.judged(place, opinion);
+            }
+            Input::Reload(settings, ring) => {
+                self.trace.event(self.now_us, place, "reload", u64::try_from(ring).unwrap());
+                let node = &mut self.nodes[place];
+                node.settings = *settings;
+                node.ring = ring;
+                let keyring = self.parts.rings[ring].clone();
+                node.life.bridge.reload(now, node.settings.clone(), keyring);
+            }
+            Input::Up => {
+                let link = self.broker.connect(place);
+                self.trace.event(self.now_us, place, "up", link);
+                self.nodes[place].life.link = Some(link);
+                self.nodes[place].life.bridge.connected(now);
+            }
+            Input::Gone => self.sever(place, "gone"),
+            Input::Arrival => self.arrival(place),
+        }
+        self.collect(place);
+    }
+
+    fn report(&mut self, place: usize, raw: &RawReport) {
+        let node = &mut self.nodes[place];
+        let now = node.clock(self.now_us);
+        let before = node.life.last_seq;
+        let outcome = node.life.bridge.report(now, &raw.to_json());
+        let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.settings);
+        let Ok(seq) = outcome else {
+            self.trace.event(self.now_us, place, "malformed", 0);
+            self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));
+            self.judged(place, opinion);
+            self.collect(place);
+            self.defer(place, opinion);
+            return;
+        };
+        self.trace.event(self.now_us, place, "report", seq);
+        self.demand(raw.flaw.is_none(), || format!("P6: {raw:?} was not called malformed"));
+        self.demand(seq > before, || format!("P7: report {seq} follows report {before}"));
+        let is_fillable = opinion.exportable && raw.parts.is_some();
+        let (lines, is_distrusted) = self.expected_lines(place, opinion, is_fillable);
+        let node = &mut self.nodes[place];
+        if is_distrusted {
+            let closed = node.life.oracle.distrust(self.now_us);
+            opinion = Opinion { closes: opinion.closes || closed.closes, ..closed };
+        }
+        node.life.last_seq = seq;
+        node.life.made.insert(
+            seq,
+            Made {
+                exportable: is_fillable,
+                wall_ms: now.wall.unix_ms(),
+                di: raw.formula().unwrap_or(f64::MAX),
+                key_id: RINGS[node.ring].1,
+            },
+        );
+        let settings = &node.settings;
+        let bound = settings.reply_timeout
+            + if opinion.closes { settings.barrier_timeout } else { std::time::Duration::ZERO };
+        let until_us = self.now_us + u64::try_from(bound.as_micros()).expect("short");
+        let owed = Owed { until_us, closes: opinion.closes, band: opinion.band, lines };
+        node.life.owed.insert(seq, owed);
+        self.tally.reports += 1;
+        self.judged(place, opinion);
+    }
+
+    /// Books an opinion and holds the bridge against it (P3, P6).
+    fn judged(&mut self, place: usize, opinion: Opinion) {
+        let life = &mut self.nodes[place].life;
+        if opinion.closes {
+            life.closed_through = life.closed_through.max(life.last_seq);
+            life.is_closing = true;
+            self.tally.closings += 1;
+        }
+        let (band, safety) = (life.bridge.band(), life.bridge.safety());
+        self.demand(band == opinion.band, || {
+            let (table, why) = (opinion.band, safety.reasons);
+            format!("P3: the bridge is {band} for {why:?} where the table says {table}")
+        });
+    }
+
+    /// The answer to what could not be read waits for the closing, if there is one.
+    fn defer(&mut self, place: usize, opinion: Opinion) {
+        let life = &mut self.nodes[place].life;
+        if life.bridge.is_closing() {
+            life.deferred.push(self.now_us);
+        } else {
+            let is_silent = !(opinion.closes && life.is_closing);
+            self.demand(is_silent, || "P2: an unreadable report is answered too early".to_owned());
+        }
+    }
+
+    fn tick(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let now = node.clock(self.now_us);
+        node.life.bridge.tick(now);
+        let opinion = node.life.oracle.tick(self.now_us, &node.settings);
+        if let Some(opinion) = opinion {
+            self.trace.event(self.now_us, place, "time closes", 0);
+            self.judged(place, opinion);
+        }
+        self.collect(place);
+    }
+
+    /// Takes what the bridge asks for and judges it at once, before anything is performed.
+    pub(crate) fn collect(&mut self, place: usize) {
+        for effect in self.nodes[place].life.bridge.take_effects() {
+            if let Effect::Publish { token, packet, .. } = &effect {
+                self.check_emission(place, *token, packet);
+            } else if matches!(effect, Effect::Closed(_)) {
+                self.check_end_of_closing(place);
+            }
+            self.nodes[place].life.effects.push_back(effect);
+        }
+    }
+
+    fn perform(&mut self, place: usize) {
+        while let Some(effect) = self.nodes[place].life.effects.pop_front() {
+            self.effect(place, effect);
+        }
+    }
+
+    fn effect(&mut self, place: usize, effect: Effect) {
+        match effect {
+            Effect::Publish { token, packet, .. } => {
+                let key = (packet.seq(), crate::node::place_of(packet.target()));
+                let life = &mut self.nodes[place].life;
+                let packet = life.emitted.get(&key).cloned();
+                let is_taken = match (life.link, packet) {
+                    (Some(link), Some(packet)) => {
+                        self.broker.order(link, Command::Publish { token, packet })
+                    }
+                    _ => false,
+                };
+                self.trace.event(self.now_us, place, "publish", token);
+                if !is_taken {
+                    self.trace.event(self.now_us, place, "not sent", token);
+                    self.tally.not_sent += 1;
+                    let node = &mut self.nodes[place];
+                    let now = node.clock(self.now_us);
+                    node.life.bridge.not_sent(now, token);
+                    self.collect(place);
+                }
+            }
+            Effect::Notify(_) => {
+                if let Some(link) = self.nodes[place].life.link {
+                    self.broker.order(link, Command::Notify);
+                }
+            }
+            Effect::Cut => self.order(place, Command::UnsubscribeAll, "cut"),
+            Effect::Subscribe { pull } => {
+                self.order(place, Command::SubscribeAcks, "subscribe");
+                self.order(place, Command::Pull(pull), if pull { "pull" } else { "stop pull" });
+            }
+            Effect::Confirm(id) => self.order(place, Command::Confirm(id), "confirm"),
+            Effect::Sever => self.sever(place, "sever"),
+            Effect::Closed(barrier) => self.check_closed(place, barrier),
+            Effect::Answer { seq, reply } => self.check_answer(place, seq, &reply),
+            Effect::Record(_) => {}
+        }
+    }
+
+    /// A control order; a link that does not take it is severed.
+    fn order(&mut self, place: usize, command: Command, what: &'static str) {
+        let Some(link) = self.nodes[place].life.link else { return };
+        self.trace.event(self.now_us, place, what, link);
+        if !self.broker.order(link, command) {
+            self.sever(place, "takes no orders");
+        }
+    }
+
+    pub(crate) fn sever(&mut self, place: usize, why: &'static str) {
+        self.trace.event(self.now_us, place, why, self.nodes[place].life.link.unwrap_or(0));
+        let pause_us_max = self.random.pick(&PAUSES_US_MAX);
+        let pause_us = self.random.below(pause_us_max);
+        let node = &mut self.nodes[place];
+        if let Some(link) = node.life.link.take() {
+            self.broker.drop_connection(&mut self.random, self.now_us, link);
+            self.tally.severed += 1;
+        }
+        node.life.next_attempt_us = self.now_us + pause_us;
+        let now = node.clock(self.now_us);
+        node.life.bridge.disconnected(now);
+        self.collect(place);
+    }
+
+    fn arrival(&mut self, place: usize) {
+        let life = &mut self.nodes[place].life;
+        let Some(event) = life
+            .link
+            .and_then(|link| self.broker.connections.get_mut(&link))
+            .and_then(|connection| connection.back.pop_front())
+        else {
+            return;
+        };
+        let now = self.nodes[place].clock(self.now_us);
+        let life = &mut self.nodes[place].life;
+        match event {
+            Event::Ack { token, outcome } => {
+                self.trace.event(self.now_us, place, "acknowledged", token);
+                if let (Outcome::Stored { stream_seq, .. }, Some(key)) =
+                    (outcome, life.tokens.get(&token))
+                {
+                    life.stored.insert(*key, stream_seq);
+                }
+                life.bridge.answered(now, token, outcome);
+            }
+            Event::Echo(id) => {
+                self.trace.event(self.now_us, place, "echo", id);
+                life.bridge.confirmed(now, id);
+            }
+            Event::Inbound(message) => self.receive(place, &message),
+        }
+    }
+
+    fn receive(&mut self, place: usize, message: &Message) {
+        let hearing = self.hearing(place, message);
+        let node = &mut self.nodes[place];
+        let now = node.clock(self.now_us);
+        let (source, target) = (id_of(message.subject.0), id_of(message.subject.1));
+        let inbound =
+            node.life.bridge.receive(now, (source.as_str(), target.as_str()), &message.bytes);
+        let heard = match &inbound {
+            None => Hearing::Unheard,
+            Some(Inbound::Accepted { .. }) => Hearing::Accept,
+            Some(Inbound::Redelivered { .. }) => Hearing::Redelivered,
+            Some(Inbound::Refused(_)) => Hearing::Refuse,
+        };
+        self.trace.event(self.now_us, place, heard.word(), message.stream_seq);
+        self.tally.heard(heard);
+        self.demand(heard == hearing, || {
+            format!(
+                "{}: {heard:?} where {hearing:?} is right: {inbound:?}, {message:?}",
+                if hearing == Hearing::Unheard { "P4" } else { "P7" }
+            )
+        });
+        if heard == Hearing::Accept
+            && let Some(genuine) = &message.genuine
+        {
+            self.nodes[place].life.floors.insert(genuine.source, genuine.seq);
+        }
+        if let Some(link) = self.nodes[place].life.link
+            && heard != Hearing::Unheard
+            && message.stream_seq > 0
+        {
+            // An acknowledgement that finds the link full is not repeated: the message is.
+            self.broker.order(link, Command::Ack(message.stream_seq));
+        }
+    }
+
+    /// Writes the memory when something in it matters and no write is under way.
+    fn remember(&mut self, place: usize) {
+        self.finish_write(place);
+        let takes_us =
+            if self.random.in_thousand(600) { 0 } else { self.random.below(WRITE_US_MAX) };
+        let node = &mut self.nodes[place];
+        if node.disk.writing.is_some() {
+            return;
+        }
+        let memory = node.life.bridge.memory();
+        let remembered = &node.disk.remembered;
+        let is_reserved = memory.seq < remembered.seq.saturating_add(RESERVE_US / 2);
+        if is_reserved
+            && memory.floors == remembered.floors
+            && memory.operator_hold == remembered.operator_hold
+        {
+            return;
+        }
+        node.disk.remembered = memory.clone();
+        node.disk.writing = Some((self.now_us + takes_us, memory));
+        self.finish_write(place);
+    }
+
+    pub(crate) fn finish_write(&mut self, place: usize) {
+        let disk = &mut self.nodes[place].disk;
+        if let Some((_, memory)) = disk.writing.take_if(|(done_us, _)| *done_us <= self.now_us) {
+            let seq = memory.seq.saturating_add(RESERVE_US);
+            disk.stored = Memory { seq, ..memory };
+        }
+    }
+}

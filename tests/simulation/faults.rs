@@ -1,0 +1,290 @@
+//! Everything that goes wrong: with wires, clocks, processes, operators, configurations, and at the
+//! hands of somebody hostile who sits on the broker.
+
+use std::rc::Rc;
+
+use driftgate::protocol::bridge::Memory;
+use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::Thresholds;
+use driftgate::protocol::keyring::checksum;
+use driftgate::protocol::time::Timestamp;
+
+use crate::broker::{Event, Message, Mood, Packet};
+use crate::driver::Input;
+use crate::node::{id_of, peer};
+use crate::world::World;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    Lost,
+    Frozen,
+    Stalled,
+    Mood,
+    StreamLost,
+    BrokerRestart,
+    Hostile,
+    Duplicated,
+    Crash,
+    RuntimeRestart,
+    Collapse,
+    Operator,
+    Reload,
+    ClockStep,
+}
+
+/// How often each happens, relative to the others.
+pub(crate) const FAULTS: [(u64, Fault); 14] = [
+    (8, Fault::Lost),
+    (8, Fault::Frozen),
+    (4, Fault::Stalled),
+    (10, Fault::Mood),
+    (1, Fault::StreamLost),
+    (2, Fault::BrokerRestart),
+    (45, Fault::Hostile),
+    (6, Fault::Duplicated),
+    (4, Fault::Crash),
+    (6, Fault::RuntimeRestart),
+    (3, Fault::Collapse),
+    (6, Fault::Operator),
+    (10, Fault::Reload),
+    (5, Fault::ClockStep),
+];
+
+impl World<'_> {
+    pub(crate) fn fault(&mut self) {
+        let place = self.random.index(self.nodes.len());
+        let span_us = self.random.pick(&[50_000, 500_000, 3_000_000, 20_000_000]);
+        let until_us = self.now_us + self.random.below(span_us);
+        match self.random.weighted(&FAULTS) {
+            Fault::Lost => {
+                if self.nodes[place].life.link.is_some() {
+                    self.turn(place, vec![Input::Gone]);
+                }
+            }
+            Fault::Frozen => {
+                let link = self.nodes[place].life.link;
+                if let Some(link) = link.and_then(|link| self.broker.connections.get_mut(&link)) {
+                    link.frozen_until_us = until_us;
+                }
+                self.trace.event(self.now_us, place, "freezes until", until_us);
+            }
+            Fault::Stalled => {
+                self.broker.stalled_until_us = until_us;
+                self.trace.event(self.now_us, place, "broker stalls until", until_us);
+            }
+            Fault::Mood => {
+                self.broker.mood =
+                    self.random.pick(&[Mood::Busy, Mood::Refusing, Mood::Silent, Mood::Claiming]);
+                self.broker.mood_until_us = until_us;
+                self.trace.event(self.now_us, place, "broker is moody until", until_us);
+            }
+            Fault::StreamLost => {
+                self.broker.lose_stream();
+                self.broker.mood = Mood::Busy;
+                self.broker.mood_until_us = until_us;
+                self.trace.event(self.now_us, place, "stream lost until", until_us);
+            }
+            Fault::BrokerRestart => {
+                self.trace.event(self.now_us, place, "broker restarts", 0);
+                self.broker.stalled_until_us = until_us;
+                for place in 0..self.nodes.len() {
+                    if self.nodes[place].life.link.is_some() {
+                        self.turn(place, vec![Input::Gone]);
+                    }
+                }
+            }
+            Fault::Hostile => self.hostile(place),
+            Fault::Duplicated => self.duplicate(place),
+            Fault::Crash => self.crash(place),
+            Fault::RuntimeRestart => self.nodes[place].cycle = 0,
+            Fault::Collapse => self.nodes[place].weak_reports = 6,
+            Fault::Operator => {
+                let hold = !self.nodes[place].life.oracle.held;
+                self.turn(place, vec![Input::Hold(hold)]);
+            }
+            Fault::Reload => self.reload(place),
+            Fault::ClockStep => {
+                let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000]);
+                let step_ms = if self.random.in_thousand(500) { step_ms } else { -step_ms };
+                self.nodes[place].skew_ms += step_ms;
+                self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());
+            }
+        }
+    }
+
+    /// The process dies; a new one starts with what is on disk, or with nothing.
+    fn crash(&mut self, place: usize) {
+        self.finish_write(place);
+        self.tally.crashes += 1;
+        let node = &mut self.nodes[place];
+        if let Some(link) = node.life.link.take() {
+            self.broker.drop_connection(&mut self.random, self.now_us, link);
+        }
+        let is_write_lost = node.disk.writing.take().is_some();
+        let keeps = !self.random.in_thousand(200);
+        self.trace.event(self.now_us, place, "crash", u64::from(keeps));
+        let memory = if keeps { node.disk.stored.clone() } else { Memory::default() };
+        // A write that was under way is lost with what it would have said.
+        if !keeps || is_write_lost {
+            node.newest_emitted = memory.seq;
+        }
+        let oracle_floors = &node.life.floors;
+        let is_kept = is_write_lost
+            || (node.disk.stored.operator_hold == node.life.oracle.held
+                && node.disk.stored.floors.len() == oracle_floors.len()
+                && node.disk.stored.floors.values().eq(oracle_floors.values()));
+        let is_reserved = memory.seq >= node.newest_emitted;
+        let newest = node.newest_emitted;
+        node.disk.stored = memory.clone();
+        // What is on disk is a reservation: what it reserves has not been used up yet.
+        let used = memory.seq.saturating_sub(crate::node::RESERVE_US);
+        node.disk.remembered = Memory { seq: used, ..memory.clone() };
+        if self.random.in_thousand(700) {
+            // The runtime goes down with it more often than not.
+            node.cycle = 0;
+        }
+        let seq = memory.seq;
+        node.restart(self.parts, self.now_us, memory);
+        self.demand(is_reserved, || {
+            format!("P7: restarts from seq {seq}, and {newest} was published before")
+        });
+        self.demand(is_kept, || "P7: floors or an operator's hold are not on disk".to_owned());
+        self.turn(place, Vec::new());
+    }
+
+    fn reload(&mut self, place: usize) {
+        let other = self.random.index(self.nodes.len());
+        let wall_ms = self.nodes[place].clock(self.now_us).wall.unix_ms();
+        let soon_ms = i64::try_from(self.random.below(20_000)).expect("small") - 2_000;
+        let ring = self.nodes[place].ring;
+        let mut settings = self.nodes[place].settings.clone();
+        let mut next_ring = ring;
+        match self.random.below(8) {
+            0 => drop(settings.peers.remove(&id_of(other))),
+            1 | 2 if other != place => {
+                let peer = peer(&mut self.random, other);
+                settings.peers.insert(peer.id.clone(), peer);
+            }
+            3 => {
+                if let Some(peer) = settings.peers.get_mut(&id_of(other)) {
+                    peer.expires = Some(Timestamp::from_unix_ms(wall_ms + soon_ms));
+                }
+            }
+            4 => {
+                let marks = self.random.pick(&[(0.45, 0.5, 0.6), (0.3, 0.4, 0.5), (0.2, 0.2, 0.6)]);
+                settings.policy.thresholds =
+                    Thresholds::new(marks.0, marks.1, marks.2).expect("tightened");
+            }
+            5 => settings.policy.dwell = self.random.pick(&[1, 1, 2]),
+            6 => settings.blocked_inbound_hold = !settings.blocked_inbound_hold,
+            _ => next_ring = self.random.weighted(&[(60, 0), (20, 1), (6, 2), (6, 3), (4, 4)]),
+        }
+        self.turn(place, vec![Input::Reload(Box::new(settings), next_ring)]);
+    }
+
+    /// The same message again, later.
+    fn duplicate(&mut self, place: usize) {
+        let link = self.nodes[place].life.link;
+        let Some(connection) = link.and_then(|link| self.broker.connections.get_mut(&link)) else {
+            return;
+        };
+        let again = connection.back.iter().rev().find(|event| matches!(event, Event::Inbound(_)));
+        if let Some(again) = again.cloned() {
+            connection.back.push_back(again);
+        }
+    }
+
+    /// Somebody puts a message of his own before a sidecar.
+    fn hostile(&mut self, place: usize) {
+        let Some(old) = self.pick_archived() else { return };
+        let nodes = self.nodes.len();
+        let mut message = Message::of(&old, 0);
+        match self.random.below(10) {
+            // Replayed, or sent to somebody whom it is not for.
+            0..=2 => {}
+            3 => message.subject.1 = place,
+            4 => message.subject.0 = self.random.index(nodes),
+            5 | 6 => flip(self, &mut message),
+            7 => message = self.signed(place, &old, false),
+            8 => message = self.signed(place, &old, true),
+            _ => {
+                let cut = self.random.index(message.bytes.len());
+                message.bytes.truncate(cut);
+                message.genuine = None;
+            }
+        }
+        let link = self.nodes[place].life.link;
+        if let Some(link) = link.and_then(|link| self.broker.connections.get_mut(&link)) {
+            link.back.push_back(Event::Inbound(message));
+            self.tally.hostile += 1;
+        }
+    }
+
+    fn pick_archived(&mut self) -> Option<Rc<Packet>> {
+        let len = self.archive.len();
+        // The newest are the ones that hurt.
+        let place = if self.random.in_thousand(600) {
+            len.checked_sub(1 + self.random.index(len.min(8)))?
+        } else {
+            self.random.index(len)
+        };
+        self.archive.get(place).cloned()
+    }
+
+    /// A packet of somebody's own making: with a key that is not ours, or (`has_key`) by a peer that
+    /// has the key and says what no gate would have let it say.
+    fn signed(&mut self, place: usize, old: &Rc<Packet>, has_key: bool) -> Message {
+        let mut document = Json::parse(&old.bytes).expect("a packet");
+        let wall = self.nodes[place].clock(self.now_us).wall;
+        let text = |text: &str| Json::String(text.to_owned());
+        set(&mut document, &["header", "target_runtime_id"], text(&format!("n{place}")));
+        set(&mut document, &["header", "timestamp"], text(&wall.to_string()));
+        if has_key {
+            let (section, field, value) = match self.random.below(5) {
+                0 => ("drift_metrics", "di", Json::Number(0.5)),
+                1 => ("attractor_state", "phase", text("reflective")),
+                2 => ("safety_flags", "phase_lock", Json::Bool(true)),
+                3 => ("safety_flags", "aegida_status", text("locked")),
+                _ => {
+                    // Parts that are over the mark together, beside an index that is not.
+                    set(&mut document, &["payload", "drift_metrics", "sv"], Json::Number(1.0));
+                    ("drift_metrics", "sdi", Json::Number(1.0))
+                }
+            };
+            set(&mut document, &["payload", section, field], value);
+        }
+        let ring = if has_key { &self.parts.rings[0] } else { &self.parts.foreign };
+        let bytes = seal(&mut document, ring, old.seq + 1);
+        Message { stream_seq: 0, subject: (old.source, place), bytes: bytes.into(), genuine: None }
+    }
+}
+
+/// Signs a document as a packet is signed.
+fn seal(document: &mut Json, ring: &driftgate::protocol::keyring::Keyring, seq: u64) -> Vec<u8> {
+    let Json::Object(members) = document else { panic!("a packet is an object") };
+    members.remove("signature");
+    let sum = checksum(&[&document.to_canonical()]);
+    let token = ring.sign_checksum(seq, &sum).expect("a ring that signs");
+    let signature = [("checksum", sum), ("integrity_token", token)]
+        .map(|(name, text)| (name.to_owned(), Json::String(text)));
+    set(document, &["signature"], Json::Object(signature.into()));
+    document.to_canonical()
+}
+
+fn set(document: &mut Json, path: &[&str], value: Json) {
+    let Json::Object(members) = document else { panic!("a packet is made of objects") };
+    match path {
+        [] => {}
+        [last] => drop(members.insert((*last).to_owned(), value)),
+        [first, rest @ ..] => set(members.get_mut(*first).expect("is there"), rest, value),
+    }
+}
+
+/// One bit of the bytes changes.
+fn flip(world: &mut World<'_>, message: &mut Message) {
+    let mut bytes = message.bytes.to_vec();
+    let place = world.random.index(bytes.len());
+    bytes[place] ^= 1 << world.random.below(8);
+    message.bytes = bytes.into();
+    message.genuine = None;
+}

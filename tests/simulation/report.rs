@@ -1,0 +1,296 @@
+//! What the simulated runtimes report, and what a reader of the specification would take from it.
+//!
+//! The facts are read off the raw numbers that the generator put in, never off anything that the
+//! program under test has parsed.
+
+use std::collections::BTreeMap;
+
+use driftgate::protocol::canonical::Json;
+
+use crate::random::Random;
+
+/// One report before it becomes JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct RawReport {
+    pub(crate) cycle: Option<u32>,
+    pub(crate) parts: Option<Parts>,
+    pub(crate) di: Option<f64>,
+    pub(crate) phase: Option<&'static str>,
+    pub(crate) stability: f64,
+    pub(crate) status: Option<&'static str>,
+    pub(crate) phase_lock: bool,
+    pub(crate) recenter: bool,
+    pub(crate) flaw: Option<Flaw>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) sdi: f64,
+    pub(crate) sv: f64,
+    pub(crate) pd: f64,
+    pub(crate) scr: f64,
+}
+
+/// What makes a report unreadable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Flaw {
+    ZeroCoherence,
+    PartMissing,
+    PartOverOne,
+    PhaseMissing,
+    UnknownKey,
+    UnknownStatus,
+    FractionalCycle,
+    NoMetrics,
+    NotAnObject,
+}
+
+const FLAWS: [Flaw; 9] = [
+    Flaw::ZeroCoherence,
+    Flaw::PartMissing,
+    Flaw::PartOverOne,
+    Flaw::PhaseMissing,
+    Flaw::UnknownKey,
+    Flaw::UnknownStatus,
+    Flaw::FractionalCycle,
+    Flaw::NoMetrics,
+    Flaw::NotAnObject,
+];
+
+/// At, just under and just over the marks.
+const EDGES: [f64; 6] =
+    [0.45, 0.449_999_999_999_999_9, 0.5, 0.499_999_999_999_999_9, 0.6, 0.599_999_999_999_999_9];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stance {
+    Stable,
+    Unknown,
+    Reflective,
+    Recenter,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Good,
+    Caution,
+    Edge,
+    Block,
+    Isolate,
+    Phase,
+    Flags,
+    Critical,
+    Flawed,
+    Bare,
+}
+
+impl RawReport {
+    /// A report of the given cycle. `trouble` is how many in a thousand are not simply good.
+    pub(crate) fn random(random: &mut Random, cycle: Option<u32>, trouble: u64) -> Self {
+        let kind = if random.in_thousand(trouble) {
+            random.weighted(&[
+                (22, Kind::Caution),
+                (12, Kind::Edge),
+                (22, Kind::Block),
+                (10, Kind::Isolate),
+                (8, Kind::Phase),
+                (4, Kind::Flags),
+                (4, Kind::Critical),
+                (8, Kind::Flawed),
+                (10, Kind::Bare),
+            ])
+        } else {
+            Kind::Good
+        };
+        let share = random.fraction();
+        let index = match kind {
+            Kind::Caution => 0.45 + 0.049 * share,
+            Kind::Block => 0.5 + 0.1 * share,
+            Kind::Isolate => 0.6 + 0.5 * share,
+            Kind::Good
+            | Kind::Edge
+            | Kind::Phase
+            | Kind::Flags
+            | Kind::Critical
+            | Kind::Flawed
+            | Kind::Bare => 0.05 + 0.38 * share,
+        };
+        let mut report = Self::of_index(random, cycle, index);
+        match kind {
+            Kind::Good | Kind::Caution | Kind::Block | Kind::Isolate => {}
+            Kind::Edge => report.di = Some(random.pick(&EDGES)),
+            Kind::Phase => {
+                report.phase = Some(random.pick(&[
+                    "reflective",
+                    "Transitional",
+                    "recenter",
+                    "dissolving",
+                    "daydreaming",
+                ]));
+            }
+            Kind::Flags => match random.below(4) {
+                0 => report.phase_lock = true,
+                1 => report.recenter = true,
+                2 => report.status = Some("locked"),
+                _ => report.status = Some("recenter_pending"),
+            },
+            Kind::Critical => report.make_critical(random),
+            Kind::Flawed => report.flaw = Some(random.pick(&FLAWS)),
+            Kind::Bare => {
+                report.parts = None;
+                report.di = Some(random.pick(&[0.1, 0.3, 0.46, 0.52, 0.7]));
+                report.phase = random.pick(&[Some("stable"), Some("stable"), None]);
+            }
+        }
+        report
+    }
+
+    /// A good report whose index is close to `index`, half of the time reported beside its parts.
+    pub(crate) fn of_index(random: &mut Random, cycle: Option<u32>, index: f64) -> Self {
+        let scr = 0.62 + 0.38 * random.fraction();
+        let sum = (3.0 * index * scr * (0.96 + 0.04 * random.fraction())).min(1.6);
+        let sdi = (sum * random.fraction()).max(sum - 1.1).clamp(0.0, 0.55);
+        let pd = ((sum - sdi) * 0.4).max(sum - sdi - 0.65).clamp(0.0, 0.45);
+        let parts = Parts { sdi, sv: (sum - sdi - pd).max(0.0), pd, scr };
+        // A large index has to be reported, for parts alone under their critical marks cannot make
+        // one.
+        let is_reported = index >= 0.45 || random.in_thousand(500);
+        Self {
+            cycle,
+            parts: Some(parts),
+            di: is_reported.then_some(index),
+            phase: Some(random.pick(&["stable", "stable", "Stable", "forming", "initializing"])),
+            stability: random.fraction().mul_add(0.5, 0.5),
+            status: random.pick(&[None, Some("nominal")]),
+            phase_lock: false,
+            recenter: false,
+            flaw: None,
+        }
+    }
+
+    /// A report of a runtime that is about to collapse: good by its index alone.
+    pub(crate) fn weak(random: &mut Random, cycle: Option<u32>) -> Self {
+        let mut report = Self::of_index(random, cycle, 0.2);
+        report.stability = 0.4;
+        report.di = None;
+        let is_incoherent = random.in_thousand(500);
+        report.parts = Some(Parts {
+            sdi: 0.1,
+            sv: 0.1,
+            pd: if is_incoherent { 0.2 } else { 0.3 },
+            scr: if is_incoherent { 0.55 } else { 0.9 },
+        });
+        report
+    }
+
+    fn make_critical(&mut self, random: &mut Random) {
+        let calm = Parts { sdi: 0.1, sv: 0.1, pd: 0.1, scr: 0.9 };
+        self.di = None;
+        self.parts = Some(match random.below(4) {
+            0 => Parts { sdi: 0.6, ..calm },
+            1 => Parts { sv: 0.7, ..calm },
+            2 => Parts { pd: 0.5, ..calm },
+            _ => Parts { scr: 0.4, ..calm },
+        });
+    }
+
+    /// SRIP-03 section 4 over the reported parts.
+    pub(crate) fn formula(&self) -> Option<f64> {
+        self.parts.map(|Parts { sdi, sv, pd, scr }| (sdi + sv + pd) / (3.0 * scr))
+    }
+
+    /// The larger of formula and reported index.
+    pub(crate) fn index(&self) -> Option<f64> {
+        match (self.formula(), self.di) {
+            (Some(formula), Some(reported)) => Some(formula.max(reported)),
+            (formula, reported) => formula.or(reported),
+        }
+    }
+
+    /// The worst that label and flags say.
+    pub(crate) fn stance(&self) -> Stance {
+        if self.recenter || self.status == Some("recenter_pending") {
+            return Stance::Recenter;
+        }
+        match self.phase {
+            Some("recenter" | "dissolving") => Stance::Recenter,
+            Some("reflective" | "Transitional") => Stance::Reflective,
+            _ if self.phase_lock => Stance::Reflective,
+            Some("stable" | "Stable" | "forming" | "initializing") => Stance::Stable,
+            Some(_) | None => Stance::Unknown,
+        }
+    }
+
+    pub(crate) fn is_critical(&self) -> bool {
+        self.parts.is_some_and(|parts| {
+            parts.sdi > 0.55 || parts.sv > 0.65 || parts.pd > 0.45 || parts.scr < 0.45
+        })
+    }
+
+    /// SRIP-06 section 5, the metrics' half of collapse.
+    pub(crate) fn is_weak(&self) -> bool {
+        self.parts.is_some_and(|parts| parts.scr < 0.6 || parts.pd > 0.25)
+    }
+
+    pub(crate) fn to_json(&self) -> Json {
+        let text = |text: &str| Json::String(text.to_owned());
+        let mut attractor = BTreeMap::from([("id".to_owned(), text("a-1"))]);
+        attractor.insert("stability".to_owned(), Json::Number(self.stability));
+        attractor.extend(self.phase.map(|phase| ("phase".to_owned(), text(phase))));
+        let mut metrics = BTreeMap::new();
+        if let Some(parts) = self.parts {
+            attractor.insert("scr".to_owned(), Json::Number(parts.scr));
+            for (name, number) in [("sdi", parts.sdi), ("sv", parts.sv), ("pd", parts.pd)] {
+                metrics.insert(name.to_owned(), Json::Number(number));
+            }
+        }
+        metrics.extend(self.di.map(|di| ("di".to_owned(), Json::Number(di))));
+        let mut flags = BTreeMap::new();
+        flags.extend(self.status.map(|status| ("aegida_status".to_owned(), text(status))));
+        for (name, is_set) in [("phase_lock", self.phase_lock), ("recenter_active", self.recenter)]
+        {
+            if is_set {
+                flags.insert(name.to_owned(), Json::Bool(true));
+            }
+        }
+        let mut document = BTreeMap::new();
+        document
+            .extend(self.cycle.map(|cycle| ("cycle".to_owned(), Json::Number(f64::from(cycle)))));
+        if let Some(flaw) = self.flaw {
+            spoil(flaw, &mut document, &mut attractor, &mut metrics, &mut flags);
+            if matches!(flaw, Flaw::NotAnObject) {
+                return Json::Array(Vec::new());
+            }
+        }
+        document.insert("attractor_state".to_owned(), Json::Object(attractor));
+        document.insert("drift_metrics".to_owned(), Json::Object(metrics));
+        document.insert("safety_flags".to_owned(), Json::Object(flags));
+        Json::Object(document)
+    }
+}
+
+type Members = BTreeMap<String, Json>;
+
+fn spoil(
+    flaw: Flaw,
+    document: &mut Members,
+    attractor: &mut Members,
+    metrics: &mut Members,
+    flags: &mut Members,
+) {
+    match flaw {
+        Flaw::ZeroCoherence => drop(attractor.insert("scr".to_owned(), Json::Number(0.0))),
+        Flaw::PartMissing => drop(metrics.remove("sv")),
+        Flaw::PartOverOne => drop(metrics.insert("pd".to_owned(), Json::Number(1.5))),
+        Flaw::PhaseMissing => drop(attractor.remove("phase")),
+        Flaw::UnknownKey => drop(metrics.insert("sdl".to_owned(), Json::Number(0.1))),
+        Flaw::UnknownStatus => {
+            drop(flags.insert("aegida_status".to_owned(), Json::String("fine".to_owned())));
+        }
+        Flaw::FractionalCycle => drop(document.insert("cycle".to_owned(), Json::Number(1.5))),
+        Flaw::NoMetrics => {
+            metrics.clear();
+            attractor.remove("scr");
+        }
+        Flaw::NotAnObject => {}
+    }
+}
