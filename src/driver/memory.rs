@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
@@ -15,6 +16,8 @@ use crate::protocol::packet::RuntimeId;
 
 /// How far ahead sequence numbers are reserved, in the microseconds that they count.
 pub(super) const RESERVE_US: u64 = 60_000_000;
+/// Shortest time between two writes.
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest file that is read: 10,000 peers at under 100 bytes each.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
@@ -66,8 +69,8 @@ pub fn load(path: &Path) -> Result<Memory, MemoryFault> {
 /// What the memory of the last run says was used. Its file holds a reservation that nothing has
 /// been taken from yet, so the first turn reserves anew; otherwise a second restart would begin
 /// where this one does.
-pub(super) fn used(memory: Memory) -> Memory {
-    Memory { seq: memory.seq.saturating_sub(RESERVE_US), ..memory }
+pub(super) fn used(reserved: u64) -> u64 {
+    reserved.saturating_sub(RESERVE_US)
 }
 
 /// A write that is under way.
@@ -113,6 +116,6 @@ mod tests {
         let begins_at = first.seq;
         assert_eq!(begins_at, 5 + RESERVE_US);
         // The driver writes when less than half of the reservation is left.
-        assert!(begins_at >= used(first).seq + RESERVE_US / 2, "reserves at once");
+        assert!(begins_at >= used(first.seq) + RESERVE_US / 2, "reserves at once");
     }
 }

@@ -16,7 +16,7 @@ use crate::nats::ack::PublishFault;
 use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
-use crate::protocol::bridge::{Bridge, Effect, Memory};
+use crate::protocol::bridge::{Bridge, Effect, Stamp};
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Outcome;
@@ -53,7 +53,10 @@ struct Driver {
     /// Attempts without an answer that have had their look at the streams.
     unanswered: u64,
     memory_file: Option<PathBuf>,
-    remembered: Memory,
+    /// What the memory file covers, when it was last written, and when it has to be looked at again.
+    remembered: Stamp,
+    remembered_at: Duration,
+    remember_at: Duration,
     writing: Option<memory::Write>,
     broker_faults: Vec<String>,
 }
@@ -110,7 +113,13 @@ impl Driver {
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered: 0,
             memory_file: options.memory_file,
-            remembered: memory::used(options.memory),
+            remembered: Stamp {
+                seq: memory::used(options.memory.seq),
+                accepted: 0,
+                hold: options.memory.operator_hold,
+            },
+            remembered_at: Duration::ZERO,
+            remember_at: Duration::ZERO,
             writing: None,
             broker_faults: Vec::new(),
         }
@@ -124,7 +133,8 @@ impl Driver {
         stop: &mut watch::Receiver<bool>,
     ) -> bool {
         let provision = self.bridge.band() != Band::Isolated;
-        let deadline = self.clock.instant(self.bridge.deadline(self.clock.now()));
+        let deadline = self.bridge.deadline(self.clock.now()).min(self.remember_at);
+        let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
             () = stopped(stop) => return false,
@@ -180,9 +190,11 @@ impl Driver {
                 self.defer(Deferred::Unreadable(answer));
             }
             Command::FieldState { answer } => {
+                self.bridge.forget_ended(now);
                 drop(answer.send(self.bridge.field_state().ok_or(ReadFault::Isolated)));
             }
             Command::PeerState { source, answer } => {
+                self.bridge.forget_ended(now);
                 let state = if self.bridge.band() == Band::Isolated {
                     Err(ReadFault::Isolated)
                 } else {

@@ -38,7 +38,7 @@ mod effect;
 mod settings;
 
 pub use effect::{Effect, Notice};
-pub use settings::{Memory, Settings};
+pub use settings::{Memory, Settings, Stamp};
 pub use show::Counters;
 
 /// Transitions kept for `GET /aegida/safety`.
@@ -318,7 +318,6 @@ impl Bridge {
             self.enter(now, &verdict, None, None, seq);
         }
         self.outbox.expire(now.mono);
-        self.inbox.retain(now.wall, &self.settings.peers);
         self.settle(now);
     }
 
@@ -361,16 +360,6 @@ impl Bridge {
     /// The digest of the newest stored snapshot, for the packets from here on.
     pub fn set_snapshot(&mut self, digest: Option<String>) {
         self.snapshot_digest = digest;
-    }
-
-    /// What has to survive a restart of the sidecar.
-    #[must_use]
-    pub fn memory(&self) -> Memory {
-        Memory {
-            seq: self.seq,
-            floors: self.inbox.floors().clone(),
-            operator_hold: self.judge.gate().operator_hold(),
-        }
     }
 
     /// Sequence numbers start from the wall clock in microseconds and strictly rise, also when the

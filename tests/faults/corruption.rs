@@ -50,11 +50,11 @@ async fn corrupted(fault: impl Fn(&Proxy, Way), name: &str) {
     assert!(last["seq"].is_u64());
     planner.settled().await;
     let books = refused_what_was_changed(&server, &critic, &ring).await;
+    let broken = sentry.seen().broken;
     let observed = format!(
-        "{} reports, {packets} good packets, {} changed ones seen, {} of them refused by critic, {} \
+        "{} reports, {packets} good packets, {broken} changed ones seen, {} of them refused by critic, {} \
          connections, {} closings confirmed, {} unconfirmed, 0 leaks",
         replies.lines.len(),
-        sentry.seen().broken,
         books.sum("inbound_refused", &[]),
         planner.books().await.sum("broker_connections", &[]),
         replies.confirmed,

@@ -59,9 +59,9 @@ fn unspeakable() -> Vec<String> {
     ] {
         let mut bad: Value = serde_json::from_str(&report(0.3)).unwrap();
         if key.is_empty() {
-            bad[section] = json!(CANARY)
+            bad[section] = json!(CANARY);
         } else {
-            bad[section] = json!({key: CANARY})
+            bad[section] = json!({key: CANARY});
         }
         reports.push(bad.to_string());
     }

@@ -1,7 +1,7 @@
 //! What the driver keeps for its next life, and how this one ends.
 
 use super::super::{DRAIN_TIMEOUT, memory};
-use super::{Command, Driver, mpsc};
+use super::{Command, Driver, Duration, mpsc};
 
 impl Driver {
     /// Writes the memory when something in it matters and no write is under way.
@@ -13,16 +13,22 @@ impl Driver {
             }
             memory::end_of_write(&mut self.writing).await;
         }
-        let memory = self.bridge.memory();
+        let (stamp, last) = (self.bridge.stamp(), self.remembered);
         // Half of the reservation is left: time to reserve again.
-        let reserved = memory.seq < self.remembered.seq.saturating_add(memory::RESERVE_US / 2);
-        if reserved
-            && memory.floors == self.remembered.floors
-            && memory.operator_hold == self.remembered.operator_hold
-        {
+        let is_reserved = stamp.seq < last.seq.saturating_add(memory::RESERVE_US / 2);
+        if is_reserved && stamp.accepted == last.accepted && stamp.hold == last.hold {
+            self.remember_at = Duration::MAX;
             return;
         }
-        self.remembered = memory.clone();
+        let now = self.clock.now().mono;
+        if now < self.remembered_at + memory::WRITE_INTERVAL {
+            self.remember_at = self.remembered_at + memory::WRITE_INTERVAL;
+            return;
+        }
+        self.remember_at = Duration::MAX;
+        self.remembered_at = now;
+        self.remembered = stamp;
+        let memory = self.bridge.memory();
         let path = path.clone();
         self.writing = Some(tokio::task::spawn_blocking(move || memory::store(&path, &memory)));
     }

@@ -1,8 +1,8 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Now, PeerState,
-    RuntimeId, SafetyView, ThresholdsView,
+    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now, PeerState,
+    RuntimeId, SafetyView, Stamp, ThresholdsView,
 };
 
 /// Counters that are not per target.
@@ -113,6 +113,12 @@ impl Bridge {
         ))
     }
 
+    /// Forgets what peers said whose authorisation has ended. To be called before either view below,
+    /// which are the only readers.
+    pub fn forget_ended(&mut self, now: Now) {
+        self.inbox.retain(now.wall, &self.settings.peers);
+    }
+
     /// Own posture and the newest accepted packet of each peer: `GET /field/state`. `None` while
     /// isolated.
     #[must_use]
@@ -134,6 +140,23 @@ impl Bridge {
     #[must_use]
     pub fn peer_state(&self, source: &RuntimeId) -> Option<&PeerState> {
         self.inbox.peer(source)
+    }
+
+    /// Whether [`Self::memory`] has changed in a way that matters.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        let hold = self.judge.gate().operator_hold();
+        Stamp { seq: self.seq, accepted: self.counters.accepted, hold }
+    }
+
+    /// What has to survive a restart of the sidecar.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            seq: self.seq,
+            floors: self.inbox.floors().clone(),
+            operator_hold: self.judge.gate().operator_hold(),
+        }
     }
 
     /// The books, target by target.
