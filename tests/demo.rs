@@ -66,7 +66,7 @@ async fn a_packet_that_crosses_a_closed_gate_fails_the_demo() {
     let client = async_nats::connect(nats_url(&text)).await.unwrap();
     let mut packets = client.subscribe("driftgate.v1.state.planner.critic").await.unwrap();
     let packet = timeout(PATIENCE, packets.next()).await.unwrap().unwrap();
-    text += &read_until(&mut lines, |line| line.contains("blocked -> isolated")).await;
+    text += &read_until(&mut lines, |line| line.contains("-> isolated")).await;
     client.publish(packet.subject, packet.payload).await.unwrap();
     text += &read_until(&mut lines, |line| line.starts_with("After ")).await;
     assert_eq!(status(child).await, Some(1), "{text}");

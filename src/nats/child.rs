@@ -107,7 +107,12 @@ pub enum StartFault {
     #[error("{} did not start to serve within {} s", .0.display(), START_TIMEOUT.as_secs())]
     Late(PathBuf),
     /// It is too old for the streams.
-    #[error("{} is version {version}; {}.{} or newer is needed", .program.display(), VERSION_MIN.0, VERSION_MIN.1)]
+    #[error(
+        "{} is version {version}; {}.{} or newer is needed",
+        .program.display(),
+        VERSION_MIN.0,
+        VERSION_MIN.1
+    )]
     TooOld {
         /// What was started.
         program: PathBuf,

@@ -30,7 +30,7 @@ pub(super) struct Account {
     received: u64,
     /// What its peers had stored for it.
     owed: u64,
-    /// What the server says is still on the way to it.
+    /// Of what it did not receive, how much the server still holds for it.
     waiting: u64,
     /// Isolated, it takes nothing; what waits for it then waits for good.
     is_isolated: bool,
@@ -47,16 +47,21 @@ pub(super) fn accounts(
         let ledgers = books.iter().flat_map(|(_, _, books)| &books.ledgers);
         ledgers.filter(|(target, _)| target.as_str() == id).map(|(_, ledger)| ledger.stored).sum()
     };
-    let account = |(id, reports, books): &(String, u64, Books)| Account {
-        id: id.clone(),
-        reports: *reports,
-        targets: u64::try_from(books.ledgers.len()).unwrap_or(u64::MAX),
-        ledger: total(books.ledgers.iter().map(|(_, ledger)| ledger)),
-        seen: seen.from(id),
-        received: books.counters.accepted,
-        owed: owed(id),
-        waiting: waiting.get(id).copied().unwrap_or(0),
-        is_isolated: books.band == Band::Isolated,
+    let account = |(id, reports, books): &(String, u64, Books)| {
+        let (owed, received) = (owed(id), books.counters.accepted);
+        let waiting = waiting.get(id).copied().unwrap_or(0);
+        Account {
+            id: id.clone(),
+            reports: *reports,
+            targets: u64::try_from(books.ledgers.len()).unwrap_or(u64::MAX),
+            ledger: total(books.ledgers.iter().map(|(_, ledger)| ledger)),
+            seen: seen.from(id),
+            received,
+            owed,
+            // Of what the server waits for, it may be only the acknowledgement that is missing.
+            waiting: waiting.min(owed.saturating_sub(received)),
+            is_isolated: books.band == Band::Isolated,
+        }
     };
     books.iter().map(account).collect()
 }
