@@ -143,6 +143,7 @@ pub(super) struct Consumer<'a> {
     pub(super) stream: &'a AssetName,
     pub(super) name: AssetName,
     pub(super) filter: String,
+    replicas: u8,
 }
 
 impl<'a> Consumer<'a> {
@@ -152,6 +153,7 @@ impl<'a> Consumer<'a> {
             stream: &settings.stream_in,
             name: settings.consumer(),
             filter: settings.prefix.every_state_for(&settings.runtime_id),
+            replicas: settings.replicas,
         }
     }
 
@@ -160,6 +162,9 @@ impl<'a> Consumer<'a> {
     /// `last_per_subject`: a new consumer gets the newest packet of each source and what follows.
     /// `all` would deliver an hour of superseded state, and `new` nothing until each peer happens
     /// to speak again. A newest packet that is too old is refused as `expired` like any other.
+    ///
+    /// It has as many replicas as the stream: with fewer, the loss of one server would leave the
+    /// runtime deaf although its packets are there.
     pub(super) fn config(&self) -> Value {
         json!({
             "name": self.name.as_str(),
@@ -171,7 +176,7 @@ impl<'a> Consumer<'a> {
             "max_ack_pending": ACK_PENDING_MAX,
             "max_deliver": -1,
             "replay_policy": "instant",
-            "num_replicas": 1,
+            "num_replicas": self.replicas,
             "inactive_threshold": INACTIVE_THRESHOLD_NS,
         })
     }
@@ -180,6 +185,7 @@ impl<'a> Consumer<'a> {
     pub(super) fn differences(&self, config: &Value) -> Vec<String> {
         let mut sentences = Sentences::about(format!("consumer {}", self.name), config);
         sentences.delivery(&self.filter);
+        sentences.survival(self.replicas);
         sentences.said
     }
 }
@@ -307,6 +313,16 @@ impl<'a> Sentences<'a> {
         self.say_if(u64::try_from(consumers).unwrap_or(0) < CONSUMERS_MAX, || {
             format!(
                 "max_consumers is {consumers}, not {CONSUMERS_MAX}: runtimes beyond it, or beyond the server's default of 1000, receive nothing"
+            )
+        });
+    }
+
+    /// Holds for our consumer: 0 replicas are those of its stream.
+    fn survival(&mut self, replicas: u8) {
+        let kept = self.number("num_replicas");
+        self.say_if(kept != 0 && kept < i64::from(replicas), || {
+            format!(
+                "num_replicas is {kept}, configured are {replicas}: nothing is received while its server is away"
             )
         });
     }
