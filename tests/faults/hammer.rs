@@ -36,6 +36,7 @@ async fn no_packet_follows_a_closing_reply() {
     // The last marker comes after everything that the broker has routed.
     sentry.closed(u64::MAX).await;
     let packets = sentry.check(&replies, replies.lost == 0);
+    assert_eq!(sentry.seen().fallen, 0, "numbers rise");
     let stored = usize::try_from(books.packets("stored")).unwrap();
     assert_eq!(packets, stored, "what is booked as stored is what was seen");
     let closings = [("confirmed", replies.confirmed), ("unconfirmed", replies.unconfirmed)];

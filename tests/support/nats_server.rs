@@ -14,6 +14,10 @@ use serde_json::Value;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
 
+const CONFIG: &str = "server.conf";
+/// Lines of it before those that a test adds.
+const HEAD_LINES: usize = 4;
+
 /// A running server. Killed by its id on drop; its folder goes with it.
 pub(crate) struct NatsServer {
     child: Child,
@@ -97,7 +101,11 @@ impl NatsServer {
     pub(crate) fn reload_with(&self, lines: &str) {
         let path = self.folder.path();
         std::fs::write(path.join("lines"), lines).expect("the folder is ours");
-        write_config(path, i32::from(self.port), i32::from(self.monitor), lines);
+        // The head as it was: a server does not take other ports while it runs.
+        let config = std::fs::read_to_string(path.join(CONFIG)).expect("written");
+        let head: Vec<&str> = config.lines().take(HEAD_LINES).collect();
+        let config = format!("{}\n{lines}\n", head.join("\n"));
+        std::fs::write(path.join(CONFIG), config).expect("the folder is ours");
         let before = self.log().matches("Reloaded server configuration").count();
         self.signal("HUP");
         let is_done = || self.log().matches("Reloaded server configuration").count() > before;
@@ -209,7 +217,7 @@ fn write_config(path: &Path, port: i32, monitor: i32, lines: &str) -> PathBuf {
         "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nports_file_dir: \"{text}\"\n\
          jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n"
     );
-    let config_path = path.join("server.conf");
+    let config_path = path.join(CONFIG);
     std::fs::write(&config_path, config).expect("the folder is ours");
     config_path
 }

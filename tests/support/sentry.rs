@@ -36,6 +36,9 @@ pub(crate) struct Seen {
     pub(crate) broken: u64,
     /// Packets that came after a marker that promised they would not.
     pub(crate) leaks: Vec<String>,
+    /// Packets with a lower number than one before them for the same target.
+    pub(crate) fallen: u64,
+    newest: BTreeMap<String, u64>,
     markers: BTreeSet<u64>,
     /// The sentry lost messages: its word is worth nothing.
     is_blind: bool,
@@ -199,6 +202,9 @@ impl Seen {
         if packet.seq <= *closed {
             self.leaks.push(format!("{} after the marker of {closed}", packet.seq));
         }
+        let newest = self.newest.entry(packet.target.clone()).or_default();
+        self.fallen += u64::from(packet.seq < *newest);
+        *newest = packet.seq.max(*newest);
         let di = packet.di();
         self.packets.insert((packet.seq, packet.target), di);
     }
