@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -15,9 +15,7 @@ use crate::protocol::bridge::Memory;
 use crate::protocol::packet::RuntimeId;
 
 /// How far ahead sequence numbers are reserved, in the microseconds that they count.
-pub(super) const RESERVE_US: u64 = 60_000_000;
-/// Shortest time between two writes.
-pub(super) const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+const RESERVE_US: u64 = 60_000_000;
 /// Largest file that is read: 10,000 peers at under 100 bytes each.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
@@ -69,27 +67,119 @@ pub fn load(path: &Path) -> Result<Memory, MemoryFault> {
 /// What the memory of the last run says was used. Its file holds a reservation that nothing has
 /// been taken from yet, so the first turn reserves anew; otherwise a second restart would begin
 /// where this one does.
-pub(super) fn used(reserved: u64) -> u64 {
-    reserved.saturating_sub(RESERVE_US)
+fn used(memory: Memory) -> Memory {
+    Memory { seq: memory.seq.saturating_sub(RESERVE_US), ..memory }
 }
 
-/// A write that is under way.
-pub(super) type Write = JoinHandle<io::Result<()>>;
+/// Between two looks at whether something has to be written.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the first report waits for the disk to reserve its numbers.
+const RESERVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Waits for the end of a write; for ever when there is none.
-///
-/// # Cancel safety
-/// Safe: the write goes on.
-pub(super) async fn end_of_write(write: &mut Option<Write>) {
-    let Some(task) = write else { return std::future::pending().await };
-    if let Ok(Err(error)) = task.await {
-        tracing::warn!(%error, "the memory file cannot be written");
+/// Keeps the memory on the disk: one write at a time, one look a second.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    path: Option<PathBuf>,
+    /// What is on the disk, as far as is known. Numbers are reserved up to [`RESERVE_US`] above its
+    /// own.
+    on_disk: Memory,
+    writing: Option<(Memory, JoinHandle<io::Result<()>>)>,
+    /// Something happened since the last look.
+    is_stirred: bool,
+    look_after: Duration,
+}
+
+impl Keeper {
+    /// Keeps the memory in `path`, which held `loaded`; without a path it keeps nothing.
+    pub(super) fn new(path: Option<PathBuf>, loaded: Memory) -> Self {
+        let on_disk = used(loaded);
+        Self { path, on_disk, writing: None, is_stirred: false, look_after: Duration::ZERO }
     }
-    *write = None;
+
+    /// Reserves sequence numbers before the first is used: of what the last life had reserved, every
+    /// number may be in use.
+    pub(super) async fn reserve(&mut self, now: Duration, memory: Memory) {
+        if self.on_disk.seq > 0 {
+            self.write(now, memory);
+        }
+        if self.writing.is_some() {
+            // A disk that takes longer is not waited for (P10); its write goes on.
+            drop(tokio::time::timeout(RESERVE_TIMEOUT, self.written()).await);
+        }
+    }
+
+    /// Something happened that the next look may find worth writing.
+    pub(super) fn stir(&mut self) {
+        self.is_stirred = true;
+    }
+
+    /// Writes the memory when something in it matters, no write is under way, and a second has
+    /// passed since the last look.
+    pub(super) fn look(&mut self, now: Duration, memory: impl FnOnce() -> Memory) {
+        if self.is_stirred && self.writing.is_none() && now >= self.look_after {
+            self.write(now, memory());
+        }
+    }
+
+    /// When [`Self::look`] wants to be called, if nothing else happens.
+    pub(super) fn next_look(&self) -> Duration {
+        if self.is_stirred && self.writing.is_none() { self.look_after } else { Duration::MAX }
+    }
+
+    /// Waits for the end of a write; for ever when there is none. Only what is on the disk counts as
+    /// kept; a write that failed is tried again.
+    ///
+    /// # Cancel safety
+    /// Safe: the write goes on.
+    pub(super) async fn written(&mut self) {
+        let Some((_, task)) = &mut self.writing else { return std::future::pending().await };
+        let outcome = task.await;
+        let Some((memory, _)) = self.writing.take() else { return };
+        match outcome {
+            Ok(Ok(())) => self.on_disk = memory,
+            Ok(Err(error)) => {
+                self.is_stirred = true;
+                tracing::warn!(%error, "the memory file cannot be written");
+            }
+            // The process is ending.
+            Err(_) => {}
+        }
+    }
+
+    /// The last write of this life; an older one must not end up in its place.
+    pub(super) async fn keep(mut self, memory: Memory) {
+        if self.writing.is_some() {
+            self.written().await;
+        }
+        self.start_write(memory);
+        if self.writing.is_some() {
+            self.written().await;
+        }
+    }
+
+    fn write(&mut self, now: Duration, memory: Memory) {
+        self.is_stirred = false;
+        self.look_after = now + LOOK_INTERVAL;
+        // Half of the reservation is left: time to reserve again.
+        let reserved = memory.seq < self.on_disk.seq.saturating_add(RESERVE_US / 2);
+        let differs = memory.floors != self.on_disk.floors
+            || memory.operator_hold != self.on_disk.operator_hold;
+        if differs || !reserved {
+            self.start_write(memory);
+        }
+    }
+
+    fn start_write(&mut self, memory: Memory) {
+        if let Some(path) = self.path.clone() {
+            let copy = memory.clone();
+            let task = tokio::task::spawn_blocking(move || store(&path, &copy));
+            self.writing = Some((memory, task));
+        }
+    }
 }
 
 /// Writes the memory beside its place and renames it there.
-pub(super) fn store(path: &Path, memory: &Memory) -> io::Result<()> {
+fn store(path: &Path, memory: &Memory) -> io::Result<()> {
     let stored = Stored {
         seq: memory.seq.saturating_add(RESERVE_US),
         floors: memory.floors.iter().map(|(id, floor)| (id.to_string(), *floor)).collect(),
@@ -116,6 +206,6 @@ mod tests {
         let begins_at = first.seq;
         assert_eq!(begins_at, 5 + RESERVE_US);
         // The driver writes when less than half of the reservation is left.
-        assert!(begins_at >= used(first.seq) + RESERVE_US / 2, "reserves at once");
+        assert!(begins_at >= used(first).seq + RESERVE_US / 2, "reserves at once");
     }
 }

@@ -1,7 +1,6 @@
 //! The loop: one input, its effects, the next input.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -9,14 +8,15 @@ use tokio::sync::{mpsc, watch};
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
+use super::memory::Keeper;
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault, memory,
+    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault,
 };
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
-use crate::protocol::bridge::{Bridge, Effect, Stamp};
+use crate::protocol::bridge::{Bridge, Effect};
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Outcome;
@@ -52,12 +52,7 @@ struct Driver {
     closings: Histogram,
     /// Attempts without an answer that have had their look at the streams.
     unanswered: u64,
-    memory_file: Option<PathBuf>,
-    /// What the memory file covers, when it was last written, and when it has to be looked at again.
-    remembered: Stamp,
-    remembered_at: Duration,
-    remember_at: Duration,
-    writing: Option<memory::Write>,
+    keeper: Keeper,
     broker_faults: Vec<String>,
 }
 
@@ -83,6 +78,7 @@ pub(super) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut driver = Driver::new(options, readiness);
+    driver.keeper.reserve(driver.clock.now().mono, driver.bridge.memory()).await;
     driver.perform().await;
     while driver.turn(&mut commands, &mut stop).await {}
     driver.drain(commands).await;
@@ -112,15 +108,7 @@ impl Driver {
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered: 0,
-            memory_file: options.memory_file,
-            remembered: Stamp {
-                seq: memory::used(options.memory.seq),
-                accepted: 0,
-                hold: options.memory.operator_hold,
-            },
-            remembered_at: Duration::ZERO,
-            remember_at: Duration::ZERO,
-            writing: None,
+            keeper: Keeper::new(options.memory_file, options.memory),
             broker_faults: Vec::new(),
         }
     }
@@ -133,7 +121,7 @@ impl Driver {
         stop: &mut watch::Receiver<bool>,
     ) -> bool {
         let provision = self.bridge.band() != Band::Isolated;
-        let deadline = self.bridge.deadline(self.clock.now()).min(self.remember_at);
+        let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
@@ -147,7 +135,7 @@ impl Driver {
                 self.receiver.delivered(self.connector.link(), delivery);
             }
             // What changed meanwhile is written at the end of this turn, also when nothing else comes.
-            () = memory::end_of_write(&mut self.writing) => {}
+            () = self.keeper.written() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
         for _ in 0..BATCH_MAX {
@@ -162,7 +150,7 @@ impl Driver {
         self.look_for_answers();
         self.perform().await;
         self.publish_readiness();
-        self.remember().await;
+        self.keeper.look(self.clock.now().mono, || self.bridge.memory());
         true
     }
 
@@ -178,6 +166,7 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
+        self.keeper.stir();
         match command {
             Command::Report { document, answer } => match self.bridge.report(now, &document) {
                 Ok(seq) => {
@@ -249,6 +238,7 @@ impl Driver {
 
     async fn event(&mut self, event: LinkEvent) {
         let now = self.clock.now();
+        self.keeper.stir();
         match event {
             LinkEvent::Ack { token, outcome } if token >= QUARANTINE_TOKENS => {
                 let stored = match outcome {

@@ -38,7 +38,7 @@ mod effect;
 mod settings;
 
 pub use effect::{Effect, Notice};
-pub use settings::{Memory, Settings, Stamp};
+pub use settings::{Memory, Settings};
 pub use show::Counters;
 
 /// Transitions kept for `GET /aegida/safety`.

@@ -54,14 +54,3 @@ pub struct Memory {
     /// An operator's hold.
     pub operator_hold: bool,
 }
-
-/// Tells cheaply whether a [`Memory`] that was kept still covers the bridge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
-    /// Newest sequence number.
-    pub seq: u64,
-    /// Packets accepted so far; every one raises a floor.
-    pub accepted: u64,
-    /// An operator's hold.
-    pub hold: bool,
-}

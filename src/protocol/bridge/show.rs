@@ -2,7 +2,7 @@
 
 use super::{
     Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now, PeerState,
-    RuntimeId, SafetyView, Stamp, ThresholdsView,
+    RuntimeId, SafetyView, ThresholdsView,
 };
 
 /// Counters that are not per target.
@@ -140,13 +140,6 @@ impl Bridge {
     #[must_use]
     pub fn peer_state(&self, source: &RuntimeId) -> Option<&PeerState> {
         self.inbox.peer(source)
-    }
-
-    /// Whether [`Self::memory`] has changed in a way that matters.
-    #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        let hold = self.judge.gate().operator_hold();
-        Stamp { seq: self.seq, accepted: self.counters.accepted, hold }
     }
 
     /// What has to survive a restart of the sidecar.
