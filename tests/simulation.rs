@@ -46,7 +46,7 @@ mod tests {
     use crate::world::{Tally, World};
 
     /// Seeds that `cargo test` runs; more with `DRIFTGATE_SIM_SEEDS`.
-    const SEEDS: u64 = 100;
+    const SEEDS: u64 = 60;
     /// Steps of each; more with `DRIFTGATE_SIM_STEPS`.
     const STEPS: u64 = 3000;
 

@@ -6,8 +6,8 @@ impl Bridge {
     /// Starts a closing, or follows one that began at `started` with another echo: its wait begins
     /// anew, because that echo has to come after the cut, or after a notice that was kept back.
     ///
-    /// However often the band changes meanwhile, the whole ends before the reply to its first report
-    /// is due, and with it every answer that waits for it (P10).
+    /// However often the band changes meanwhile, the whole ends before the reply to its first
+    /// report is due, and with it every answer that waits for it (P10).
     pub(super) fn start_closing(&mut self, now: Now, cut: bool, started: Duration) {
         let id = self.next_closing;
         self.next_closing += 1;
