@@ -19,6 +19,8 @@ use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::{Malformed, Translator};
 use crate::protocol::seal::{Fault, Keyring};
 use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+use crate::snapshots::Snapshots;
+use crate::snapshots::gate::DriverEnd;
 use crate::telemetry::Histogram;
 
 mod clock;
@@ -27,6 +29,7 @@ mod inbound;
 mod memory;
 mod metrics;
 mod run;
+mod uploads;
 
 pub use memory::{MemoryFault, load as load_memory};
 pub use metrics::number;
@@ -57,6 +60,10 @@ pub struct Options {
     pub nats: nats::settings::Settings,
     /// Where accepted packets are handed to the runtime, if anywhere.
     pub deliver: Option<crate::deliver::Settings>,
+    /// Memory snapshots, where there is a spool for them.
+    pub snapshots: Option<Snapshots>,
+    /// The driver's end of their room.
+    pub uploads: Option<DriverEnd>,
     /// Weaknesses known from the start, for `/readyz`.
     pub degraded: Vec<String>,
 }
@@ -119,6 +126,7 @@ pub struct Handle {
     /// not run.
     report_timeout: Duration,
     readiness: watch::Receiver<Readiness>,
+    snapshots: Option<Snapshots>,
 }
 
 /// Starts the driver's task. It ends when `stop` turns true or every [`Handle`] is gone.
@@ -133,8 +141,9 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
         band: if options.memory.operator_hold { Band::Isolated } else { Band::Blocked },
         degraded: options.degraded.clone(),
     });
+    let snapshots = options.snapshots.clone();
     let task = tokio::spawn(run::run(options, queue, readiness_sender, stop));
-    (Handle { commands, report_timeout, readiness }, task)
+    (Handle { commands, report_timeout, readiness, snapshots }, task)
 }
 
 impl Handle {
@@ -202,6 +211,12 @@ impl Handle {
     /// sidecar for nobody.
     pub async fn is_alive(&self) -> bool {
         self.view(|answer| Command::Ping { answer }).await.is_ok()
+    }
+
+    /// Memory snapshots; `None` without a spool.
+    #[must_use]
+    pub fn snapshots(&self) -> Option<&Snapshots> {
+        self.snapshots.as_ref()
     }
 
     /// What `/readyz` says.

@@ -8,6 +8,7 @@ pub mod sidecar;
 pub mod http;
 pub mod driver;
 pub mod deliver;
+pub mod snapshots;
 pub mod nats;
 pub mod ingest;
 pub mod config;

@@ -20,8 +20,10 @@ use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, Metrics, Seen, server};
 use crate::protocol::bridge::Memory;
+use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::Family;
 
+mod room;
 mod settings;
 
 pub use settings::SettingsFault;
@@ -39,6 +41,9 @@ pub enum StartFault {
     /// The admin listener cannot be bound.
     #[error("listen.admin: {0}")]
     Admin(io::Error),
+    /// Another sidecar uses the same spool.
+    #[error("snapshot.spool: {0}")]
+    Spool(SpoolFault),
     /// Something in the configuration that only assembling finds.
     #[error(transparent)]
     Settings(#[from] SettingsFault),
@@ -59,6 +64,8 @@ pub struct Sidecar {
     /// What the configuration could not promise, in words.
     pub remarks: Vec<String>,
     intake: watch::Sender<bool>,
+    room_stop: watch::Sender<bool>,
+    worker: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     probes: watch::Sender<bool>,
     driver: JoinHandle<()>,
@@ -81,6 +88,9 @@ impl Sidecar {
             remarks.push(format!("starting without what survived the last run: {fault}"));
             Memory::default()
         });
+        let (room_stop, room_ends) = watch::channel(false);
+        let room = room::start(config, room_ends, &mut remarks)?;
+        let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             settings: config.bridge(),
             keyring: config.integrity.keyring.clone(),
@@ -89,6 +99,8 @@ impl Sidecar {
             memory_file: Some(memory_file),
             nats: settings::nats(config)?,
             deliver: settings::deliver(config),
+            snapshots,
+            uploads,
             degraded: remarks.clone(),
         };
         let api_settings = api_settings(config)?;
@@ -120,6 +132,8 @@ impl Sidecar {
             admin,
             remarks,
             intake,
+            room_stop,
+            worker,
             stop,
             probes,
             driver,
@@ -133,6 +147,10 @@ impl Sidecar {
     pub async fn stop(self) {
         self.intake.send_replace(true);
         drop(self.api_server.await);
+        self.room_stop.send_replace(true);
+        if let Some(worker) = self.worker {
+            drop(worker.await);
+        }
         self.stop.send_replace(true);
         drop(self.driver.await);
         self.probes.send_replace(true);
@@ -145,6 +163,9 @@ impl Sidecar {
     /// [`SettingsFault`]; nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
         let keyring = config.integrity.keyring.clone();
+        if let Some(snapshots) = self.handle.snapshots() {
+            snapshots.reload(room::trust(config));
+        }
         self.handle.reload(config.bridge(), keyring).map_err(|_| SettingsFault::Busy)
     }
 }

@@ -21,12 +21,13 @@ use source::{Page, modules, pages, paths, resolve, words};
 
 /// The rooms from top to bottom; a room uses only what stands below it. Those that exist stand in
 /// `src/lib.rs` in this order, and no others.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "commands",
     "sidecar",
     "http",
     "driver",
     "deliver",
+    "snapshots",
     "nats",
     "ingest",
     "audit",

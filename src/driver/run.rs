@@ -9,6 +9,7 @@ use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
 use super::memory::Keeper;
+use super::uploads::Uploads;
 use super::{
     Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault,
 };
@@ -37,10 +38,11 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
 
-struct Driver {
-    clock: Clock,
-    bridge: Bridge,
-    connector: Connector,
+pub(super) struct Driver {
+    pub(super) clock: Clock,
+    pub(super) bridge: Bridge,
+    pub(super) connector: Connector,
+    pub(super) uploads: Uploads,
     receiver: Receiver,
     /// Reports whose reply the bridge still owes, by sequence number. Bounded by the bridge.
     waiting: BTreeMap<u64, Answer<Result<ReportReply, ReportFault>>>,
@@ -52,7 +54,7 @@ struct Driver {
     closings: Histogram,
     /// Attempts without an answer that have had their look at the streams.
     unanswered: u64,
-    keeper: Keeper,
+    pub(super) keeper: Keeper,
     broker_faults: Vec<String>,
 }
 
@@ -101,6 +103,7 @@ impl Driver {
             bridge,
             receiver: Receiver::new(prefix, me, options.deliver),
             connector: Connector::new(options.nats),
+            uploads: Uploads::new(options.uploads),
             waiting: BTreeMap::new(),
             after_closing: Vec::new(),
             readiness,
@@ -134,8 +137,10 @@ impl Driver {
             delivery = self.receiver.delivery() => {
                 self.receiver.delivered(self.connector.link(), delivery);
             }
-            // What changed meanwhile is written at the end of this turn, also when nothing else comes.
+            // What changed meanwhile is written at the end of this turn, also when nothing else
+            // comes.
             () = self.keeper.written() => {}
+            ask = self.uploads.ask() => self.upload(ask),
             () = tokio::time::sleep_until(deadline) => {}
         }
         for _ in 0..BATCH_MAX {
@@ -146,10 +151,15 @@ impl Driver {
             let Some(event) = self.connector.try_event() else { break };
             self.change(Change::Event(event)).await;
         }
+        for _ in 0..BATCH_MAX {
+            let Some(ask) = self.uploads.try_ask() else { break };
+            self.upload(ask);
+        }
         self.bridge.tick(self.clock.now());
         self.look_for_answers();
         self.perform().await;
         self.publish_readiness();
+        self.show_uploads();
         self.keeper.look(self.clock.now().mono, || self.bridge.memory());
         true
     }
@@ -362,6 +372,8 @@ impl Driver {
             }
             Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
+            Effect::StopUploads { revoke_to } => self.stop_uploads(revoke_to),
+            Effect::SeverUploads => self.sever_uploads(),
             Effect::Closed(_) => self.after_closing.drain(..).for_each(Deferred::send),
             Effect::Answer { seq, reply } => {
                 self.count(reply.verdict);

@@ -36,6 +36,7 @@ mod compose;
 mod show;
 mod effect;
 mod settings;
+mod uploads;
 
 pub use effect::{Effect, Notice};
 pub use settings::{Memory, Settings};
@@ -109,6 +110,7 @@ pub struct Bridge {
     reasons: Vec<Reason>,
     newest: Newest,
     snapshot_digest: Option<String>,
+    uploads: uploads::Uploads,
     transitions: VecDeque<Transition>,
     counters: Counters,
     closing_times: Vec<Duration>,
@@ -154,6 +156,7 @@ impl Bridge {
             reasons: vec![first],
             newest: Newest { cycle: None, di: None, source: "none", posture: Posture::Unknown },
             snapshot_digest: None,
+            uploads: uploads::Uploads::Idle,
             transitions: VecDeque::new(),
             counters: Counters::default(),
             closing_times: Vec::new(),
@@ -357,11 +360,6 @@ impl Bridge {
         self.settle(now);
     }
 
-    /// The digest of the newest stored snapshot, for the packets from here on.
-    pub fn set_snapshot(&mut self, digest: Option<String>) {
-        self.snapshot_digest = digest;
-    }
-
     /// Sequence numbers start from the wall clock in microseconds and strictly rise, also when the
     /// clock steps back and across restarts (DESIGN section 3).
     fn next_seq(&mut self, now: Timestamp) -> u64 {
@@ -380,6 +378,7 @@ impl Bridge {
         seq: u64,
     ) -> bool {
         self.reasons.clone_from(&verdict.reasons);
+        self.hold_uploads(now, verdict);
         if verdict.band == verdict.from {
             return false;
         }

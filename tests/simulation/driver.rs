@@ -230,6 +230,10 @@ impl World<'_> {
             Effect::Sever => self.sever(place, "sever"),
             Effect::Closed(barrier) => self.check_closed(place, barrier),
             Effect::Answer { seq, reply } => self.check_answer(place, seq, &reply),
+            // No uploader in this world: the bridge is never told of one.
+            Effect::StopUploads { .. } | Effect::SeverUploads => {
+                unreachable!("nothing is uploaded here")
+            }
             Effect::Record(_) => {}
         }
     }

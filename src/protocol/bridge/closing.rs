@@ -21,6 +21,7 @@ impl Bridge {
             deadline: due.min(now.mono + self.settings.barrier_timeout),
             started,
         });
+        self.stop_uploads(now);
     }
 
     /// Moves a closing on as far as it can go now.
@@ -28,9 +29,10 @@ impl Bridge {
         let quiet = self.outbox.is_quiet();
         let Some(closing) = self.closing.as_mut() else { return };
         if !self.connected {
-            // No connection, no buffer of ours.
-            self.end_closing(now);
-            return;
+            // No connection, no buffer of ours, and no echo to wait for. The uploads have their
+            // own.
+            closing.asked = true;
+            closing.echoed = true;
         }
         // A block asks at once: the echo comes after everything that was sent before it. A cut
         // first lets the acknowledgements in, because it takes their subscription away.
@@ -48,14 +50,22 @@ impl Bridge {
             self.effects.push(Effect::Confirm(id));
             return;
         }
-        if closing.echoed && (quiet || now.mono >= closing.deadline) {
+        let late = now.mono >= closing.deadline;
+        let uploads_quiet = !self.uploads.is_stopping();
+        if closing.echoed && uploads_quiet && (quiet || late || !self.connected) {
             self.end_closing(now);
-        } else if now.mono >= closing.deadline {
-            self.uncertain_until = now.mono + LINGER_MAX;
-            self.connected = false;
-            self.subscribed = false;
-            self.pulling = false;
-            self.effects.push(Effect::Sever);
+        } else if late {
+            let echoed = closing.echoed;
+            if !uploads_quiet {
+                self.sever_uploads(now);
+            }
+            if !echoed {
+                self.uncertain_until = now.mono + LINGER_MAX;
+                self.connected = false;
+                self.subscribed = false;
+                self.pulling = false;
+                self.effects.push(Effect::Sever);
+            }
             self.end_closing(now);
         }
     }

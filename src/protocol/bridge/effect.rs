@@ -47,6 +47,15 @@ pub enum Effect {
     Confirm(u64),
     /// Drop the connection together with its buffers, then call `Bridge::disconnected`.
     Sever,
+    /// Stop uploading snapshots, make the broker confirm what was sent of one, then call
+    /// `Bridge::uploads_quiet`.
+    StopUploads {
+        /// What is accepted up to this sequence number and not yet sent is never to be sent (P5).
+        /// `None`: it waits, for caution holds snapshots back and does not close.
+        revoke_to: Option<u64>,
+    },
+    /// The uploads' connection did not become quiet in time: drop it with its buffers.
+    SeverUploads,
     /// A closing has ended: replies that the driver itself kept back for it may go.
     Closed(Barrier),
     /// The reply of a report.

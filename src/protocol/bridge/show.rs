@@ -113,8 +113,8 @@ impl Bridge {
         ))
     }
 
-    /// Forgets what peers said whose authorisation has ended. To be called before either view below,
-    /// which are the only readers.
+    /// Forgets what peers said whose authorisation has ended. To be called before either view
+    /// below, which are the only readers.
     pub fn forget_ended(&mut self, now: Now) {
         self.inbox.retain(now.wall, &self.settings.peers);
     }

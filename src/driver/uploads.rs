@@ -1,0 +1,149 @@
+//! The driver's side of the snapshots' room: permissions, orders to stop, the digest in packets.
+//!
+//! What deliberately is not here: any decision, which is the bridge's, and any waiting: an order is
+//! a value in a watch channel, and whether it was carried out comes back as a question does.
+
+use crate::nats::HeaderMap;
+use crate::nats::link::Outgoing;
+use crate::snapshots::gate::{Ask, DriverEnd, Grant};
+
+use super::run::Driver;
+
+/// See the module's documentation. Without a room nothing ever asks, and there is nothing to stop.
+#[derive(Debug)]
+pub(super) struct Uploads(Option<DriverEnd>);
+
+impl Uploads {
+    pub(super) fn new(end: Option<DriverEnd>) -> Self {
+        Self(end)
+    }
+
+    /// The next question. Pending for ever once the room is gone.
+    ///
+    /// # Cancel safety
+    /// Safe: questions stay in their channel.
+    pub(super) async fn ask(&mut self) -> Ask {
+        if let Some(end) = &mut self.0
+            && let Some(ask) = end.asks.recv().await
+        {
+            return ask;
+        }
+        self.0 = None;
+        std::future::pending().await
+    }
+
+    /// A question that is there already.
+    pub(super) fn try_ask(&mut self) -> Option<Ask> {
+        self.0.as_mut()?.asks.try_recv().ok()
+    }
+
+    /// Orders to stop. `false` when nobody is there who could.
+    fn stop(&self, revoke_to: Option<u64>) -> bool {
+        let Some(end) = self.0.as_ref().filter(|end| !end.orders.is_closed()) else { return false };
+        end.orders.send_modify(|order| {
+            order.number += 1;
+            order.is_open = false;
+            order.revoke_to = order.revoke_to.max(revoke_to.unwrap_or(0));
+        });
+        true
+    }
+
+    /// The time of every order so far is over.
+    fn sever(&self) {
+        if let Some(end) = &self.0 {
+            end.orders.send_modify(|order| order.sever = order.number);
+        }
+    }
+
+    /// Whether the newest order has this number.
+    fn is_newest(&self, number: u64) -> bool {
+        self.0.as_ref().is_some_and(|end| end.orders.borrow().number == number)
+    }
+
+    fn show(&self, is_open: bool, is_isolated: bool) {
+        if let Some(end) = &self.0 {
+            end.orders.send_if_modified(|order| {
+                let changed = (order.is_open, order.is_isolated) != (is_open, is_isolated);
+                (order.is_open, order.is_isolated) = (is_open, is_isolated);
+                changed
+            });
+        }
+    }
+}
+
+impl Driver {
+    /// Answers one question of the room.
+    pub(super) fn upload(&mut self, ask: Ask) {
+        let now = self.clock.now();
+        self.keeper.stir();
+        let grant =
+            |driver: &mut Self| Grant { seq: driver.bridge.snapshot_seq(now), now: now.wall };
+        match ask {
+            Ask::Accept(answer) | Ask::Upload(answer) => {
+                let granted = self.bridge.may_upload().then(|| {
+                    self.bridge.uploads_started();
+                    grant(self)
+                });
+                // Whoever asked may have given up.
+                let _ = answer.send(granted);
+            }
+            Ask::Fetch(answer) => {
+                let granted = self.bridge.may_fetch().then(|| {
+                    self.bridge.fetch_started();
+                    grant(self)
+                });
+                // Whoever asked may have given up.
+                let _ = answer.send(granted);
+            }
+            Ask::Recovered { newest, is_waiting } => {
+                self.bridge.raise_seq(newest);
+                if is_waiting {
+                    self.bridge.uploads_started();
+                }
+            }
+            Ask::Quiet { number, confirmed } => {
+                // An older order's answer says nothing about what was granted since.
+                if self.uploads.is_newest(number) {
+                    self.bridge.uploads_quiet(now, confirmed);
+                }
+            }
+            Ask::Stored { digest, manifest } => {
+                self.bridge.set_snapshot(Some(digest));
+                if !manifest.is_empty() && self.bridge.may_upload() {
+                    self.announce(manifest);
+                }
+            }
+        }
+    }
+
+    /// Announces a manifest on `{p}.snapshot.{source}`. Whoever misses it finds it in the bucket.
+    fn announce(&self, manifest: bytes::Bytes) {
+        let Some(link) = self.connector.link() else { return };
+        let settings = self.connector.settings();
+        let subject = settings.prefix.snapshot(&settings.runtime_id);
+        let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
+        if link.notify(announcement).is_err() {
+            tracing::warn!("a snapshot manifest found the connection full");
+        }
+    }
+
+    /// Carries out [`Effect::StopUploads`](crate::protocol::bridge::Effect::StopUploads).
+    pub(super) fn stop_uploads(&mut self, revoke_to: Option<u64>) {
+        if !self.uploads.stop(revoke_to) {
+            // A room that has ended has dropped its connection unconfirmed.
+            self.bridge.uploads_quiet(self.clock.now(), false);
+        }
+    }
+
+    /// Carries out [`Effect::SeverUploads`](crate::protocol::bridge::Effect::SeverUploads).
+    pub(super) fn sever_uploads(&self) {
+        tracing::warn!("the snapshot upload did not become quiet in time; dropping its connection");
+        self.uploads.sever();
+    }
+
+    /// Tells the room where the gate stands.
+    pub(super) fn show_uploads(&self) {
+        let is_isolated = self.bridge.band() == crate::protocol::gate::Band::Isolated;
+        self.uploads.show(self.bridge.may_upload(), is_isolated);
+    }
+}

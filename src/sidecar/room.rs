@@ -1,0 +1,63 @@
+//! The snapshots' room, put together from the configuration.
+//!
+//! A spool that another sidecar holds keeps this one from starting: two writers of one chain would
+//! break it. A spool that cannot be used otherwise costs the snapshots and nothing else (P10).
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{StartFault, settings};
+use crate::config::Config;
+use crate::protocol::snapshot::Level;
+use crate::snapshots::gate::DriverEnd;
+use crate::snapshots::spool::SpoolFault;
+use crate::snapshots::{self, Settings, Snapshots, Started, Trust};
+
+/// Starts the room; `None`, and a remark, when its folder cannot be used.
+pub(super) fn start(
+    config: &Config,
+    stop: watch::Receiver<bool>,
+    remarks: &mut Vec<String>,
+) -> Result<Option<Started>, StartFault> {
+    let snapshot = &config.snapshot;
+    let settings = Settings {
+        runtime_id: config.runtime.id.clone(),
+        nats: settings::nats(config)?,
+        folder: snapshot.spool.join("snapshots"),
+        spool_bytes_max: snapshot.spool_bytes_max,
+        bytes_max: snapshot.bytes_max,
+        cache_bytes_max: snapshot.cache_bytes_max,
+        keep_full: usize::try_from(snapshot.keep_full).unwrap_or(usize::MAX),
+        level: Level::new(snapshot.level).unwrap_or(Level::DEFAULT),
+        reply_timeout: config.listen.reply_timeout,
+    };
+    match snapshots::start(settings, trust(config), stop) {
+        Ok(started) => Ok(Some(started)),
+        Err(fault @ SpoolFault::Held(_)) => Err(StartFault::Spool(fault)),
+        Err(fault) => {
+            remarks.push(format!("no memory snapshots: snapshot.spool: {fault}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Its three ends.
+pub(super) fn parts(
+    room: Option<Started>,
+) -> (Option<Snapshots>, Option<DriverEnd>, Option<JoinHandle<()>>) {
+    match room {
+        Some(started) => (Some(started.snapshots), Some(started.driver_end), Some(started.worker)),
+        None => (None, None, None),
+    }
+}
+
+/// Who may be read, and with which keys.
+pub(super) fn trust(config: &Config) -> Trust {
+    let authorised = config.peers.iter().filter(|(_, peer)| peer.import.snapshot);
+    Trust {
+        keyring: config.integrity.keyring.clone(),
+        sources: authorised
+            .map(|(id, peer)| (id.clone(), (peer.key_id.clone(), peer.expires)))
+            .collect(),
+    }
+}

@@ -1,0 +1,402 @@
+//! Memory snapshots: accepted to disk, uploaded when the gate is open, fetched from peers
+//! (DESIGN section 3 "Snapshots", section 4 `/memory/snapshot`).
+//!
+//! The walk of one snapshot: `http` streams it into the [`spool`], the gate allows it, it is
+//! accepted; one worker encodes it against an earlier one, puts the object, and tells the driver,
+//! who publishes the manifest and names the digest in packets. Everything that blocks or computes
+//! runs on blocking threads, never on the driver's (P10).
+//!
+//! **The manifest travels with its object**, as the header `Driftgate-Manifest` of the object's
+//! meta: `nats object info` shows it, one listing gives them all, and no reader can meet an object
+//! without it or it without its object, because the meta is written after the last chunk is
+//! acknowledged. The subject `{p}.snapshot.{source}` announces it.
+//!
+//! **P5 and P8.** A closing verdict revokes what is accepted and unsent, on disk before its reply
+//! leaves; it is never sent later, and stays readable for its own runtime. A crash, an outage or a
+//! stop revokes nothing: what was answered 201 or 202 and was interrupted by those goes when the
+//! gate has opened again. See [`spool`].
+//!
+//! What deliberately is not here: the codec and the chain (`protocol/snapshot.rs`), what the gate
+//! allows (`protocol/gate.rs`), the bucket's protocol (`nats/object.rs`), progress for the
+//! telemetry stream ([`Progress`] is where it hooks in).
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::nats;
+use crate::protocol::keyring::Keyring;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::snapshot::{Digest, Level, Plain};
+use crate::protocol::time::Timestamp;
+
+pub mod bucket;
+mod cache;
+pub mod fetch;
+pub mod gate;
+mod incoming;
+pub mod progress;
+pub mod spool;
+mod upload;
+mod worker;
+
+pub use fetch::{FetchFault, Item};
+pub use incoming::{Coding, Incoming, IncomingFault};
+pub use progress::Progress;
+
+use cache::Cache;
+use gate::{Ask, DriverEnd, Gate};
+use spool::{Entry, Spool, SpoolFault, State, Stored};
+use worker::Job;
+
+/// Snapshots that may arrive at a time: one runtime pushes one after the other.
+const INCOMING_MAX: usize = 4;
+/// Jobs that may wait for the worker.
+const JOBS_MAX: usize = 64;
+/// How long a fetch may take before its route gives up; it goes on and is answered next time.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Whose snapshots may be read, and with which keys they are signed.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// Signs ours, verifies theirs.
+    pub keyring: Keyring,
+    /// Authorised sources: the pinned key, the end of the authorisation.
+    pub sources: std::collections::BTreeMap<RuntimeId, (Option<String>, Option<Timestamp>)>,
+}
+
+/// What the room is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Us.
+    pub runtime_id: RuntimeId,
+    /// The broker.
+    pub nats: nats::settings::Settings,
+    /// The spool's folder.
+    pub folder: PathBuf,
+    /// Most bytes in it.
+    pub spool_bytes_max: u64,
+    /// Largest snapshot, in plain bytes, ours or a peer's.
+    pub bytes_max: u64,
+    /// Plain snapshots held in memory, in bytes.
+    pub cache_bytes_max: u64,
+    /// Full frames kept at the broker, at least 1.
+    pub keep_full: usize,
+    /// zstd level.
+    pub level: Level,
+    /// How long a push waits for the broker before it is answered 202.
+    pub reply_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Room {
+    settings: Settings,
+    /// Set when the spool is read; before that nothing can be accepted.
+    spool: OnceLock<Arc<Spool>>,
+    cache: Cache,
+    trust: watch::Receiver<Trust>,
+    gate: Gate,
+    jobs: mpsc::Sender<Job>,
+    incoming: Arc<Semaphore>,
+    /// Numbers are given and used in order.
+    accepting: Mutex<()>,
+    progress: watch::Sender<Option<Progress>>,
+}
+
+/// The room's handle. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    room: Arc<Room>,
+    trust: Arc<watch::Sender<Trust>>,
+}
+
+/// A running room.
+#[derive(Debug)]
+pub struct Started {
+    /// For the routes.
+    pub snapshots: Snapshots,
+    /// For the driver.
+    pub driver_end: DriverEnd,
+    /// Ends soon after `stop` turns true.
+    pub worker: JoinHandle<()>,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// At the broker.
+    Stored(Entry, Stored),
+    /// Safe on disk; it goes when gate and broker allow.
+    Spooled(Entry),
+    /// The same as the newest: nothing was stored.
+    Unchanged(Entry),
+}
+
+/// Why a snapshot is refused or cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Not in band `open`.
+    #[error("snapshots are accepted in band open only")]
+    NotOpen,
+    /// Isolated.
+    #[error("isolated: no snapshot is shown or fetched until the gate reopens")]
+    Isolated,
+    /// The spool cannot be used, or is still being read.
+    #[error("the spool is not ready")]
+    NotReady,
+    /// Too many pushes at a time.
+    #[error("too many snapshots arrive at a time")]
+    Busy,
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolFault),
+    /// A peer's, or one of ours that is only at the broker.
+    #[error(transparent)]
+    Fetch(#[from] FetchFault),
+}
+
+/// Which snapshot of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The newest.
+    Newest,
+    /// The one with these plain bytes.
+    Digest(Digest),
+}
+
+/// Takes the spool's folder and starts the worker. Reading the spool goes on behind it.
+///
+/// # Errors
+/// [`SpoolFault::Held`] when another sidecar uses the folder, [`SpoolFault::Io`] when it cannot be
+/// used.
+pub fn start(
+    settings: Settings,
+    trust: Trust,
+    stop: watch::Receiver<bool>,
+) -> Result<Started, SpoolFault> {
+    let spool = Arc::new(Spool::open(&settings.folder, settings.spool_bytes_max)?);
+    let (gate, driver_end) = gate::pair();
+    let (jobs, job_queue) = mpsc::channel(JOBS_MAX);
+    let (trust_sender, trust) = watch::channel(trust);
+    let cache = Cache::new(settings.cache_bytes_max);
+    let room = Arc::new(Room {
+        settings,
+        spool: OnceLock::new(),
+        cache,
+        trust,
+        gate,
+        jobs,
+        incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
+        accepting: Mutex::new(()),
+        progress: watch::channel(None).0,
+    });
+    let worker = tokio::spawn(worker::run(Arc::clone(&room), spool, job_queue, stop));
+    let snapshots = Snapshots { room, trust: Arc::new(trust_sender) };
+    Ok(Started { snapshots, driver_end, worker })
+}
+
+impl Snapshots {
+    /// Largest snapshot, in plain bytes.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        self.room.settings.bytes_max
+    }
+
+    /// Begins to take one in.
+    ///
+    /// # Errors
+    /// [`Refused`]: the gate, the spool, or too many at a time.
+    pub fn begin(&self, coding: Coding) -> Result<Incoming, Refused> {
+        if !self.room.gate.order().is_open {
+            return Err(Refused::NotOpen);
+        }
+        let spool = self.room.spool()?;
+        let permit =
+            Arc::clone(&self.room.incoming).try_acquire_owned().map_err(|_| Refused::Busy)?;
+        Incoming::begin(spool, coding, self.room.settings.bytes_max, permit)
+    }
+
+    /// Accepts what has come in, and waits for the broker for at most the reply timeout.
+    ///
+    /// # Errors
+    /// [`Refused`]; then it is gone.
+    ///
+    /// # Cancel safety
+    /// A dropped call may have accepted the snapshot.
+    pub async fn accept(
+        &self,
+        sealed: spool::Sealed,
+        media_type: String,
+    ) -> Result<Pushed, Refused> {
+        let spool = self.room.spool()?;
+        let accepting = self.room.accepting.lock().await;
+        let newest = spool.newest().filter(|newest| newest.digest == sealed.digest());
+        let (entry, is_new) = match newest {
+            Some(entry) if entry.state != State::Revoked => (entry, false),
+            Some(_) | None => {
+                let grant = self.room.gate.ask(Ask::Accept).await.ok_or(Refused::NotOpen)?;
+                let shelf = Arc::clone(&spool);
+                let accepted =
+                    blocking(move || shelf.accept(sealed, grant.seq, &media_type, grant.now))
+                        .await??;
+                (accepted, true)
+            }
+        };
+        drop(accepting);
+        if let State::Stored(_) = entry.state {
+            return Ok(Pushed::Unchanged(entry));
+        }
+        let (answer, stored) = oneshot::channel();
+        // A full queue only means that nobody is told when it is stored.
+        let _ = self.room.jobs.try_send(Job::Watch { seq: entry.seq, answer });
+        let timeout = self.room.settings.reply_timeout;
+        match tokio::time::timeout(timeout, stored).await {
+            Ok(Ok(stored)) if is_new => Ok(Pushed::Stored(entry, stored)),
+            Ok(Ok(_)) => Ok(Pushed::Unchanged(entry)),
+            Ok(Err(_)) | Err(_) => match spool.entry(entry.seq).map(|entry| entry.state) {
+                Some(State::Stored(stored)) => Ok(Pushed::Stored(entry, stored)),
+                Some(State::Revoked) if is_new => Err(SpoolFault::Revoked.into()),
+                Some(State::Revoked | State::Unsent) | None => Ok(Pushed::Spooled(entry)),
+            },
+        }
+    }
+
+    /// One of our own: from the spool, or from the broker where only that has it.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn own(&self, which: Which) -> Result<(String, Plain), Refused> {
+        if self.room.gate.order().is_isolated {
+            return Err(Refused::Isolated);
+        }
+        let spool = self.room.spool()?;
+        let entry = match which {
+            Which::Newest => spool.newest(),
+            Which::Digest(digest) => spool.find(digest),
+        };
+        if let Some(entry) = entry {
+            if let Some(plain) = self.room.cache.get(entry.digest) {
+                return Ok((entry.media_type, plain));
+            }
+            let seq = entry.seq;
+            match blocking(move || spool.read(seq)).await? {
+                Ok(plain) => return Ok((entry.media_type, plain)),
+                // It is damaged or made way; the broker may have it.
+                Err(SpoolFault::Damaged(_) | SpoolFault::Unknown) => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        self.fetch(self.room.settings.runtime_id.clone(), which).await
+    }
+
+    /// A peer's, verified.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn peer(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
+        if source == self.room.settings.runtime_id {
+            return self.own(which).await;
+        }
+        self.fetch(source, which).await
+    }
+
+    async fn fetch(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
+        let (answer, reply) = oneshot::channel();
+        self.order(Job::Fetch { source, which, answer }, reply).await
+    }
+
+    /// What is known of a source's snapshots, oldest first: at the broker, and for ourselves also
+    /// what waits in the spool or is revoked.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub async fn list(&self, source: Option<RuntimeId>) -> Result<Vec<Item>, Refused> {
+        let own = self.room.settings.runtime_id.clone();
+        let source = source.unwrap_or_else(|| own.clone());
+        let is_own = source == own;
+        let (answer, reply) = oneshot::channel();
+        let mut items = match self.order(Job::List { source, answer }, reply).await {
+            Ok(items) => items,
+            // Our own list does not need the broker.
+            Err(Refused::Fetch(_) | Refused::NotReady) if is_own => Vec::new(),
+            Err(refused) => return Err(refused),
+        };
+        if is_own {
+            for entry in self.room.spool()?.entries() {
+                if !items.iter().any(|item| item.digest == entry.digest) {
+                    items.push(Item::of_entry(&own, &entry));
+                }
+            }
+            items.sort_by_key(|item| item.seq);
+        }
+        Ok(items)
+    }
+
+    async fn order<T>(
+        &self,
+        job: Job,
+        reply: oneshot::Receiver<Result<T, FetchFault>>,
+    ) -> Result<T, Refused> {
+        if self.room.gate.order().is_isolated {
+            return Err(Refused::Isolated);
+        }
+        self.room.jobs.try_send(job).map_err(|_| Refused::NotReady)?;
+        match tokio::time::timeout(FETCH_TIMEOUT, reply).await {
+            Ok(Ok(Err(FetchFault::Isolated))) => Err(Refused::Isolated),
+            Ok(Ok(outcome)) => Ok(outcome?),
+            Ok(Err(_)) => Err(Refused::NotReady),
+            Err(_) => Err(FetchFault::TimedOut.into()),
+        }
+    }
+
+    /// Plain bytes that are at hand: a dictionary that a client says it has.
+    pub async fn at_hand(&self, digest: Digest) -> Option<Plain> {
+        if let Some(plain) = self.room.cache.get(digest) {
+            return Some(plain);
+        }
+        let spool = self.room.spool().ok()?;
+        let entry = spool.find(digest)?;
+        blocking(move || spool.read(entry.seq)).await.ok()?.ok()
+    }
+
+    /// The newest progress of an upload or a fetch: the hook of the telemetry stream.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.room.progress.subscribe()
+    }
+
+    /// Snapshots revoked by closings of this life.
+    #[must_use]
+    pub fn revoked(&self) -> u64 {
+        self.room.spool().map_or(0, |spool| spool.revoked())
+    }
+
+    /// What was found damaged, in words, for `/readyz`.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<String> {
+        self.room.spool().map_or_else(|_| Vec::new(), |spool| spool.damaged())
+    }
+
+    /// Takes over keys and authorisations from a changed configuration.
+    pub fn reload(&self, trust: Trust) {
+        self.trust.send_replace(trust);
+    }
+}
+
+impl Room {
+    fn spool(&self) -> Result<Arc<Spool>, Refused> {
+        self.spool.get().cloned().ok_or(Refused::NotReady)
+    }
+}
+
+/// Runs what blocks on a thread for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SpoolFault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| SpoolFault::Io(std::io::Error::other(error)))
+}

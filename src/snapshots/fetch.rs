@@ -1,0 +1,270 @@
+//! Snapshots that are at the broker: listed, verified, fetched side by side, restored.
+//!
+//! Nothing in a bucket is believed. A manifest counts only when its signature is right, when it was
+//! made by the source whose name it stands under, in band `open`, and with the key that is pinned
+//! for that source; objects count only when they decode, within limits and into a bounded buffer,
+//! to the digest that was signed. A newest manifest that is older than one seen before is
+//! `replayed`: somebody has taken the newer one away. What deliberately is not here: who asks, and
+//! the cache.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
+
+use super::bucket::{Bucket, BucketFault, Object};
+use super::spool::{Entry, State};
+use super::{Which, blocking};
+use crate::protocol::keyring::Keyring;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::snapshot::{
+    Digest, FrameKind, Limits, Manifest, Plain, VerifiedManifest, WINDOW_LOG_MAX, restore,
+};
+use crate::protocol::time::Timestamp;
+
+/// Objects of one source that are listed: sixteen trees of the chain, as a chain knows at most.
+pub const OBJECTS_MAX: usize = 65_536;
+
+/// Why there is no snapshot to hand over. Sorted as the routes answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchFault {
+    /// Nothing may be fetched from this source.
+    #[error("not authorised to import snapshots from {0}")]
+    Unauthorised(RuntimeId),
+    /// The gate is isolated.
+    #[error("isolated: nothing is fetched until the gate reopens")]
+    Isolated,
+    /// There is none, or none with this digest.
+    #[error("{0} has no such snapshot at the broker")]
+    Unknown(RuntimeId),
+    /// What is there is not what was signed.
+    #[error("the snapshot of {source_id} was refused: {detail}")]
+    Refused {
+        /// Whose.
+        source_id: RuntimeId,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The broker is away or refuses.
+    #[error("the broker does not give it: {0}")]
+    Broker(String),
+    /// It takes longer than the route waits.
+    #[error("not fetched in time; ask again")]
+    TimedOut,
+}
+
+impl From<BucketFault> for FetchFault {
+    fn from(fault: BucketFault) -> Self {
+        Self::Broker(fault.to_string())
+    }
+}
+
+/// One line of a list.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Item {
+    /// Whose.
+    pub runtime: String,
+    /// Its number.
+    pub seq: u64,
+    /// Digest of the plain bytes.
+    #[serde(serialize_with = "as_text")]
+    pub digest: Digest,
+    /// Plain bytes.
+    pub size: u64,
+    /// `full` or `delta`; `None` while it is not stored.
+    pub kind: Option<&'static str>,
+    /// Stored bytes; `None` while it is not stored.
+    pub stored_bytes: Option<u64>,
+    /// Digest of the base of a delta.
+    pub base: Option<String>,
+    /// Media type of the plain bytes.
+    pub media_type: String,
+    /// When it was accepted or stored, RFC 3339.
+    pub time: String,
+    /// `stored`, `unsent` or `revoked`.
+    pub state: &'static str,
+    /// Objects that restore it.
+    pub objects: usize,
+}
+
+fn as_text<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(digest)
+}
+
+impl Item {
+    /// What a manifest says.
+    #[must_use]
+    pub fn of_manifest(manifest: &Manifest) -> Self {
+        Self {
+            runtime: manifest.runtime.to_string(),
+            seq: manifest.seq,
+            digest: manifest.digest,
+            size: manifest.size,
+            kind: Some(manifest.kind().word()),
+            stored_bytes: Some(manifest.stored_bytes),
+            base: manifest.base_digest.map(|digest| digest.to_string()),
+            media_type: manifest.media_type.clone(),
+            time: manifest.time.to_string(),
+            state: "stored",
+            objects: manifest.objects.len(),
+        }
+    }
+
+    /// What the spool says.
+    #[must_use]
+    pub fn of_entry(runtime: &RuntimeId, entry: &Entry) -> Self {
+        let stored = match &entry.state {
+            State::Stored(stored) => Some(stored),
+            State::Revoked | State::Unsent => None,
+        };
+        Self {
+            runtime: runtime.to_string(),
+            seq: entry.seq,
+            digest: entry.digest,
+            size: entry.size,
+            kind: stored.map(|stored| stored.kind.word()),
+            stored_bytes: stored.map(|stored| stored.stored_bytes),
+            base: stored.and_then(|stored| stored.base).map(|digest| digest.to_string()),
+            media_type: entry.media_type.clone(),
+            time: entry.accepted.to_string(),
+            state: match &entry.state {
+                State::Revoked => "revoked",
+                State::Stored(_) => "stored",
+                State::Unsent => "unsent",
+            },
+            objects: 0,
+        }
+    }
+}
+
+/// One source as it may be read.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Who.
+    pub id: RuntimeId,
+    /// The only key that counts; any known one when absent.
+    pub key_id: Option<String>,
+    /// Highest number seen from it before.
+    pub floor: u64,
+}
+
+/// The verified manifests of one source, oldest first. What does not verify is left out and logged:
+/// one forged object must not hide the others.
+///
+/// # Errors
+/// [`FetchFault::Broker`].
+pub async fn manifests(
+    bucket: &Bucket,
+    source: &Source,
+    keyring: &Keyring,
+) -> Result<Vec<Manifest>, FetchFault> {
+    let objects = bucket.list(&format!("{}/", source.id), OBJECTS_MAX).await?;
+    let mut verified: BTreeMap<u64, Manifest> = BTreeMap::new();
+    for object in objects {
+        match verify(&object, source, keyring) {
+            Ok(manifest) => {
+                verified.insert(manifest.seq, manifest);
+            }
+            Err(detail) => {
+                tracing::warn!(object = object.name, detail, "a snapshot's manifest is refused");
+            }
+        }
+    }
+    Ok(verified.into_values().collect())
+}
+
+fn verify(object: &Object, source: &Source, keyring: &Keyring) -> Result<Manifest, String> {
+    let bytes = object.manifest.as_deref().ok_or("the object has no manifest")?;
+    let verified = VerifiedManifest::open(keyring, bytes).map_err(|refusal| refusal.detail)?;
+    if source.key_id.as_deref().is_some_and(|pinned| pinned != verified.key_id()) {
+        return Err("not signed with the key that is pinned for this source".to_owned());
+    }
+    let manifest = verified.manifest();
+    if manifest.runtime != source.id {
+        return Err("it names another runtime".to_owned());
+    }
+    if manifest.object_name().to_string() != object.name {
+        return Err("it stands under the name of another object".to_owned());
+    }
+    Ok(manifest.clone())
+}
+
+/// Chooses one.
+///
+/// # Errors
+/// [`FetchFault::Unknown`], or [`FetchFault::Refused`] for a list that was set back.
+pub fn choose<'a>(
+    manifests: &'a [Manifest],
+    source: &Source,
+    which: Which,
+) -> Result<&'a Manifest, FetchFault> {
+    let found = match which {
+        Which::Newest => manifests.last(),
+        Which::Digest(digest) => manifests.iter().rev().find(|known| known.digest == digest),
+    };
+    let found = found.ok_or_else(|| FetchFault::Unknown(source.id.clone()))?;
+    if which == Which::Newest && found.seq < source.floor {
+        return Err(FetchFault::Refused {
+            source_id: source.id.clone(),
+            detail: format!("replayed: snapshot {} was seen before", source.floor),
+        });
+    }
+    Ok(found)
+}
+
+/// Fetches the objects of one manifest side by side and restores it.
+///
+/// # Errors
+/// [`FetchFault::Broker`] or [`FetchFault::Refused`].
+pub async fn fetch(
+    bucket: &Bucket,
+    manifest: &Manifest,
+    bytes_max: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Plain, FetchFault> {
+    let refused =
+        |detail: String| FetchFault::Refused { source_id: manifest.runtime.clone(), detail };
+    if manifest.size > bytes_max {
+        return Err(refused(format!("{} bytes, more than {bytes_max}", manifest.size)));
+    }
+    // A frame is at most a little larger than what it holds, and no base may be larger than
+    // allowed.
+    let stored_max = bytes_max.saturating_add(bytes_max / 64).saturating_add(1024);
+    let fetched = manifest.objects.iter().map(|name| bucket.get(name, stored_max, progress));
+    let objects = try_join_all(fetched).await?;
+    let expected = manifest.expected();
+    let limits = Limits { plain_bytes_max: bytes_max, window_log_max: WINDOW_LOG_MAX };
+    let restored = blocking(move || {
+        let objects: Vec<&[u8]> = objects.iter().map(|object| &object[..]).collect();
+        restore(&objects, &expected, &limits)
+    })
+    .await;
+    match restored {
+        Ok(Ok(plain)) => Ok(plain),
+        Ok(Err(fault)) => Err(refused(fault.to_string())),
+        Err(fault) => Err(FetchFault::Broker(fault.to_string())),
+    }
+}
+
+/// Whether an authorisation still holds.
+pub(super) fn is_current(expires: Option<Timestamp>, now: Timestamp) -> bool {
+    expires.is_none_or(|expires| now < expires)
+}
+
+/// The chain's entry of a manifest; `None` when its base is not among `known`.
+pub(super) fn entry_of(
+    manifest: &Manifest,
+    known: &BTreeMap<Digest, u64>,
+) -> Option<crate::protocol::snapshot::Entry> {
+    let base = match manifest.base_digest {
+        None => None,
+        Some(digest) => Some(*known.get(&digest)?),
+    };
+    debug_assert!(base.is_some() == (manifest.kind() == FrameKind::Delta));
+    Some(crate::protocol::snapshot::Entry {
+        seq: manifest.seq,
+        digest: manifest.digest,
+        base,
+        size: manifest.size,
+        stored: manifest.stored_bytes,
+    })
+}

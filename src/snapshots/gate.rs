@@ -1,0 +1,118 @@
+//! The two ends between this room and the driver: what the room asks, what it is told.
+//!
+//! The driver owns the gate and the clock, so every permission, number and time comes from there.
+//! It never waits for this room: orders are the newest value of a watch channel, and whether they
+//! were carried out comes back as [`Ask::Quiet`]. What deliberately is not here: any decision.
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::protocol::time::Timestamp;
+
+/// Questions that may wait for the driver: one per open connection of the API and a few of the
+/// worker's. More means that the driver does not run, and the question fails.
+const ASKS_MAX: usize = 512;
+
+/// A permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Strictly rising, also across restarts; the snapshot's number where one is accepted.
+    pub seq: u64,
+    /// When it was given.
+    pub now: Timestamp,
+}
+
+/// What the room asks of the driver. An answer of `None` is the gate's refusal.
+#[derive(Debug)]
+pub enum Ask {
+    /// May a snapshot be accepted now? Only in band `open`.
+    Accept(oneshot::Sender<Option<Grant>>),
+    /// May one be uploaded now? Only in band `open`.
+    Upload(oneshot::Sender<Option<Grant>>),
+    /// May a peer's be fetched now? Not while isolated.
+    Fetch(oneshot::Sender<Option<Grant>>),
+    /// What an earlier life has left in the spool.
+    Recovered {
+        /// The highest number there: those given from now on are above it, whatever became of the
+        /// driver's memory and of the clock.
+        newest: u64,
+        /// Whether something waits for the gate.
+        is_waiting: bool,
+    },
+    /// The order with this number is carried out: nothing is sent, the connection is gone, what had
+    /// to be revoked is revoked on disk.
+    Quiet {
+        /// Which order.
+        number: u64,
+        /// Whether the broker has acknowledged or echoed all that was sent.
+        confirmed: bool,
+    },
+    /// This is the newest stored snapshot.
+    Stored {
+        /// `sha256:` and 64 hex digits.
+        digest: String,
+        /// The signed manifest to announce; empty after a restart, when it is no news.
+        manifest: Bytes,
+    },
+}
+
+/// What the room is told, as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Rises with each order to stop.
+    pub number: u64,
+    /// What was accepted up to this sequence number and is not yet sent, never will be.
+    pub revoke_to: u64,
+    /// The newest order whose time is over: its connection has to be dropped at once.
+    pub sever: u64,
+    /// Whether uploads would be granted now.
+    pub is_open: bool,
+    /// Whether the gate is isolated.
+    pub is_isolated: bool,
+}
+
+/// The driver's end.
+#[derive(Debug)]
+pub struct DriverEnd {
+    /// Questions, in order.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Orders.
+    pub orders: watch::Sender<Order>,
+}
+
+/// The room's end. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    asks: mpsc::Sender<Ask>,
+    pub(super) orders: watch::Receiver<Order>,
+}
+
+/// Both ends.
+pub(super) fn pair() -> (Gate, DriverEnd) {
+    let (ask_sender, asks) = mpsc::channel(ASKS_MAX);
+    let (order_sender, orders) = watch::channel(Order::default());
+    (Gate { asks: ask_sender, orders }, DriverEnd { asks, orders: order_sender })
+}
+
+impl Gate {
+    /// Asks; `None` when the gate refuses, or nobody answers because the driver is gone.
+    pub(super) async fn ask(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Option<Grant>>) -> Ask,
+    ) -> Option<Grant> {
+        let (answer, reply) = oneshot::channel();
+        self.asks.try_send(question(answer)).ok()?;
+        reply.await.ok().flatten()
+    }
+
+    /// Tells. Waits for room: what is told must not be lost.
+    pub(super) async fn tell(&self, message: Ask) {
+        // A driver that is gone has severed everything already.
+        let _ = self.asks.send(message).await;
+    }
+
+    /// What is ordered now.
+    pub(super) fn order(&self) -> Order {
+        *self.orders.borrow()
+    }
+}
