@@ -17,6 +17,7 @@ pub mod listener;
 mod paced;
 mod field_state;
 mod safety;
+mod snapshot;
 mod admin;
 mod door;
 mod document;
@@ -43,6 +44,7 @@ use crate::driver::{Handle, ReadFault, Readiness, ReportFault, Unavailable};
 use crate::protocol::canonical::Json;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+use crate::snapshots::Snapshots;
 
 use door::Door;
 use listener::Bound;
@@ -72,6 +74,10 @@ pub trait Ask: Clone + Send + Sync + 'static {
     fn is_alive(&self) -> impl Future<Output = bool> + Send;
     /// See [`Handle::readiness`].
     fn readiness(&self) -> Readiness;
+    /// See [`Handle::snapshots`].
+    fn snapshots(&self) -> Option<Snapshots> {
+        None
+    }
 }
 
 impl Ask for Handle {
@@ -101,6 +107,10 @@ impl Ask for Handle {
 
     fn readiness(&self) -> Readiness {
         Self::readiness(self)
+    }
+
+    fn snapshots(&self) -> Option<Snapshots> {
+        Self::snapshots(self).cloned()
     }
 }
 
@@ -148,10 +158,14 @@ struct Room<A> {
 /// POST /field/state   report a cycle
 /// GET  /field/state   own posture and peers; ?source=ID one peer
 /// GET  /aegida/safety thresholds, band, reasons
+/// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
 /// ```
 pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
     let room = Room { ask, body: settings.body };
-    let routes = Router::new().merge(field_state::routes()).merge(safety::routes());
+    let routes = Router::new()
+        .merge(field_state::routes())
+        .merge(safety::routes())
+        .merge(snapshot::routes());
     let routes = finish(routes).with_state(room);
     let door = Arc::new(Door::new(settings, bound));
     // The door stands before the router, not inside it: a path trick can at most choose between

@@ -78,7 +78,7 @@ impl BodyForm {
             }
             Ok(Err(Gap::Large)) => {
                 if !self.expects {
-                    let _ = timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
+                    discard_some(&mut body).await;
                 }
                 return Err(too_large(limits.bytes_max));
             }
@@ -157,6 +157,11 @@ async fn gather(body: &mut Body, bytes_max: usize) -> Result<Vec<u8>, Gap> {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes)
+}
+
+/// Reads and throws away what a client is still writing, within bounds, so that it sees the answer.
+pub(super) async fn discard_some(body: &mut Body) {
+    let _ = timeout(DISCARD_TIMEOUT, discard(body)).await;
 }
 
 async fn discard(body: &mut Body) {

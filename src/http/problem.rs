@@ -28,25 +28,33 @@ const STOPPING_RETRY_S: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     BadQuery,
+    DigestMismatch,
     Unreadable,
     Unauthorized,
     ForeignOrigin,
     ForeignUser,
     UnknownRoute,
     UnknownPeer,
+    UnknownSnapshot,
     WrongMethod,
     NotAcceptable,
     BodyTooSlow,
     BodyTooLarge,
     UnsupportedCoding,
     UnsupportedMedia,
+    BadMediaType,
     Misdirected,
     Malformed,
     Isolated,
+    NotOpen,
     Unencodable,
+    SnapshotRefused,
+    NoSnapshots,
     Overloaded,
     Stopping,
     TooManyConnections,
+    SnapshotLate,
+    SpoolFull,
 }
 
 impl Outcome {
@@ -55,27 +63,35 @@ impl Outcome {
     fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::BadQuery => (400, "bad-query", "Bad query parameter"),
+            Self::DigestMismatch => (400, "digest-mismatch", "The digest does not match"),
             Self::Unreadable => (400, "unreadable", "The body is not a document"),
             Self::Unauthorized => (401, "unauthorized", "Bearer token missing or wrong"),
             Self::ForeignOrigin => (403, "foreign-origin", "Origin not allowed"),
             Self::ForeignUser => (403, "foreign-user", "User not allowed"),
             Self::UnknownRoute => (404, "unknown-route", "No such route"),
             Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
+            Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
             Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
             Self::NotAcceptable => (406, "not-acceptable", "No acceptable media type"),
             Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedCoding => (415, "unsupported-coding", "Content coding not supported"),
             Self::UnsupportedMedia => (415, "unsupported-media", "Media type not supported"),
+            Self::BadMediaType => (415, "bad-media-type", "Media type not readable"),
             Self::Misdirected => (421, "misdirected", "Host not allowed"),
             Self::Malformed => (422, "malformed", "The report breaks its profile"),
             Self::Isolated => (423, "isolated", "The gate is isolated"),
+            Self::NotOpen => (423, "not-open", "The gate is not open"),
             Self::Unencodable => (500, "unencodable", "The answer could not be written"),
+            Self::SnapshotRefused => (502, "snapshot-refused", "The snapshot was refused"),
+            Self::NoSnapshots => (503, "no-snapshots", "Snapshots cannot be served now"),
             Self::Overloaded => (503, "overloaded", "Too many reports are waiting"),
             Self::Stopping => (503, "stopping", "The sidecar is stopping"),
             Self::TooManyConnections => {
                 (503, "too-many-connections", "Too many connections are open")
             }
+            Self::SnapshotLate => (504, "snapshot-late", "The broker is too slow"),
+            Self::SpoolFull => (507, "spool-full", "The spool is full"),
         }
     }
 
@@ -88,9 +104,17 @@ impl Outcome {
             Self::UnsupportedMedia => Some((ACCEPT, REPORT_MEDIA_TYPES)),
             Self::BodyTooSlow
             | Self::BodyTooLarge
+            | Self::SpoolFull
+            | Self::NotOpen
             | Self::ForeignUser
             | Self::TooManyConnections => Some((CONNECTION, "close")),
             Self::BadQuery
+            | Self::DigestMismatch
+            | Self::UnknownSnapshot
+            | Self::BadMediaType
+            | Self::SnapshotRefused
+            | Self::NoSnapshots
+            | Self::SnapshotLate
             | Self::Unreadable
             | Self::ForeignOrigin
             | Self::UnknownRoute

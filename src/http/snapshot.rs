@@ -1,0 +1,92 @@
+//! `/memory/snapshot`: push one, read our own and those of peers (DESIGN section 4).
+//!
+//! What deliberately is not here: the spool, the bucket and the gate, which are the room's
+//! (`snapshots.rs`); and ranges: a snapshot is read whole or not at all.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::get;
+use serde::Serialize;
+
+use super::problem::{Outcome, Problem};
+use super::{Ask, Room};
+use crate::snapshots::fetch::FetchFault;
+use crate::snapshots::spool::SpoolFault;
+use crate::snapshots::{Refused, Snapshots};
+
+mod coding;
+mod pull;
+mod push;
+
+/// Retry-After of what passes within seconds: a spool that is being read, a broker that is away.
+const RETRY_S: u32 = 2;
+
+pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+    Router::new().route("/memory/snapshot", get(pull::<A>).put(push::<A>))
+}
+
+async fn push<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
+    push::push(&snapshots(&room)?, room.body.timeout, request).await
+}
+
+async fn pull<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
+    pull::pull(&snapshots(&room)?, request.uri(), request.headers()).await
+}
+
+fn snapshots<A: Ask>(room: &Room<A>) -> Result<Snapshots, Problem> {
+    room.ask.snapshots().ok_or_else(|| {
+        Problem::new(Outcome::NoSnapshots, "the spool cannot be used; /readyz says why")
+    })
+}
+
+/// What a push became.
+#[derive(Serialize)]
+struct Receipt {
+    digest: String,
+    seq: u64,
+    kind: Option<&'static str>,
+    size: u64,
+    stored_bytes: Option<u64>,
+    base: Option<String>,
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            Refused::NotOpen | Refused::Spool(SpoolFault::Revoked) => Self::new(
+                Outcome::NotOpen,
+                format!("{detail}; GET /aegida/safety says what would reopen it"),
+            ),
+            Refused::Isolated | Refused::Fetch(FetchFault::Isolated) => {
+                Self::new(Outcome::Isolated, detail)
+            }
+            Refused::NotReady | Refused::Busy | Refused::Fetch(FetchFault::Broker(_)) => {
+                Self::new(Outcome::NoSnapshots, detail).retry_after(RETRY_S)
+            }
+            Refused::Spool(SpoolFault::Full { .. }) => Self::new(Outcome::SpoolFull, detail),
+            Refused::Spool(SpoolFault::TooLarge(_)) => Self::new(Outcome::BodyTooLarge, detail),
+            Refused::Spool(
+                SpoolFault::Damaged(_)
+                | SpoolFault::Held(_)
+                | SpoolFault::Io(_)
+                | SpoolFault::Unknown,
+            ) => {
+                // The path and the disk's words are the operator's to read, in the log.
+                tracing::error!(detail, "the snapshot spool failed");
+                Self::new(Outcome::NoSnapshots, "the spool's disk fails").retry_after(RETRY_S)
+            }
+            Refused::Fetch(FetchFault::Unauthorised(_)) => {
+                Self::new(Outcome::UnknownPeer, detail).of_field("source")
+            }
+            Refused::Fetch(FetchFault::Unknown(_)) => Self::new(Outcome::UnknownSnapshot, detail),
+            Refused::Fetch(FetchFault::Refused { .. }) => {
+                Self::new(Outcome::SnapshotRefused, detail)
+            }
+            Refused::Fetch(FetchFault::TimedOut) => {
+                Self::new(Outcome::SnapshotLate, detail).retry_after(RETRY_S)
+            }
+        }
+    }
+}
