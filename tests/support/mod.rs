@@ -17,6 +17,7 @@ pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod nats_server;
+pub(crate) mod object;
 pub(crate) mod observer;
 pub(crate) mod proxy;
 pub(crate) mod report;

@@ -138,8 +138,9 @@ impl Line {
         let owned = settings.clone();
         let work = move || async move { run(&owned, &inner, ready_sender).await };
         let last = move |reason: Option<String>| {
-            last_desk.close();
+            // The reason first: whoever is told below asks for it.
             over_sender.send_replace(Some(reason.unwrap_or_else(|| "severed".to_owned())));
+            last_desk.close();
         };
         let session =
             Session::start(work, last).map_err(|error| ConnectFault::Starved(error.to_string()))?;

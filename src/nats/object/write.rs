@@ -22,14 +22,27 @@ const PAGES_MAX: usize = 16;
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
+/// What is to be stored, with its SHA-256 if somebody knows it.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) bytes: Bytes,
+    pub(super) digest: Option<[u8; 32]>,
+}
+
+impl Content {
+    fn digest(&self) -> [u8; 32] {
+        self.digest.unwrap_or_else(|| Sha256::digest(&self.bytes).into())
+    }
+}
+
 /// The name holds an object already: a success when it is the same.
 pub(super) fn same(
     info: ObjectInfo,
-    bytes: &Bytes,
+    content: &Content,
     progress: Progress<'_>,
 ) -> Result<ObjectInfo, StoreFault> {
-    let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    if info.size != len || Sha256::digest(bytes).as_slice() != info.digest.as_slice() {
+    let len = u64::try_from(content.bytes.len()).unwrap_or(u64::MAX);
+    if info.size != len || content.digest() != info.digest {
         return Err(StoreFault::NameTaken(info.name));
     }
     progress(len);
@@ -62,11 +75,12 @@ impl<'a> Upload<'a> {
     pub(super) async fn run(
         mut self,
         label: &Label,
-        bytes: &Bytes,
+        content: &Content,
         expected_seq: u64,
         progress: Progress<'_>,
     ) -> Result<ObjectInfo, StoreFault> {
-        let sent = self.send_chunks(bytes, progress).await;
+        let bytes = &content.bytes;
+        let sent = self.send_chunks(content, progress).await;
         let described = match sent {
             Ok(digest) => {
                 let chunks = bytes.len().div_ceil(self.shared.chunk_bytes);
@@ -95,7 +109,7 @@ impl<'a> Upload<'a> {
                 // Somebody was faster. With the same bytes that is as good as our own.
                 match self.shared.look(&label.name).await? {
                     Some(found) => match found.meta.info(found.modified)? {
-                        Some(info) => same(info, bytes, progress),
+                        Some(info) => same(info, content, progress),
                         None => Err(changed(&label.name)),
                     },
                     None => Err(changed(&label.name)),
@@ -106,9 +120,10 @@ impl<'a> Upload<'a> {
 
     async fn send_chunks(
         &mut self,
-        bytes: &Bytes,
+        content: &Content,
         progress: Progress<'_>,
     ) -> Result<[u8; 32], StoreFault> {
+        let bytes = &content.bytes;
         let subject = self.shared.chunk_subject(&self.nuid);
         let mut digest = Sha256::new();
         let mut begin = 0;
@@ -127,14 +142,16 @@ impl<'a> Upload<'a> {
             let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             self.pending.push_back((answer, len));
             // After it was handed over, so that the connection's thread works meanwhile.
-            digest.update(&chunk);
+            if content.digest.is_none() {
+                digest.update(&chunk);
+            }
             begin = end;
         }
         while let Some((mut answer, len)) = self.pending.pop_front() {
             let message = self.shared.line.landed(&mut answer).await?;
             self.acked(&message, len, progress)?;
         }
-        Ok(digest.finalize().into())
+        Ok(content.digest.unwrap_or_else(|| digest.finalize().into()))
     }
 
     fn acked(

@@ -1,0 +1,148 @@
+//! Why the store did not do what it was asked, from what the broker and the connection say.
+
+use crate::nats::ack::{ApiError, PublishFault};
+use crate::nats::session::{ConnectFault, clipped};
+
+/// JetStream errors "insufficient resources", of account, memory and storage.
+const ERR_RESOURCES: [u32; 4] = [10_002, 10_023, 10_028, 10_047];
+/// JetStream error of a message that cannot be stored: with `discard = new`, a full stream.
+const ERR_STORE_FAILED: u32 = 10_077;
+/// JetStream errors "not enabled" and "not enabled for account".
+const ERR_NO_JETSTREAM: [u32; 2] = [10_076, 10_039];
+
+/// Why the store did not do what it was asked. Nothing is half done from outside: an object is
+/// there with all its bytes or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFault {
+    /// The bucket is not there, and we may not create it (`nats.provision`).
+    #[error("there is no bucket {0}")]
+    Absent(String),
+    /// Our caller's: a label that cannot be stored.
+    #[error("not an object that can be stored: {0}")]
+    BadLabel(&'static str),
+    /// The broker is overloaded: slow down and try again.
+    #[error("the bucket takes no more for the moment: {0}")]
+    Busy(String),
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectFault),
+    /// The bytes in the bucket are not those that were described.
+    #[error("the object {name:?} is damaged: {reason}")]
+    Corrupt {
+        /// The object.
+        name: String,
+        /// What does not match.
+        reason: String,
+    },
+    /// The bucket, or the broker's disk, has no room.
+    #[error("the bucket is full: {0}")]
+    Full(String),
+    /// Somebody else was at it, or the broker gave the reading up. Try again.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
+    /// The connection is over; the outcome of what was under way is unknown. Open another store.
+    #[error("the connection to the bucket is over: {0}")]
+    Lost(String),
+    /// Something in the bucket, or an answer, that cannot be read.
+    #[error("cannot be read: {0}")]
+    Malformed(String),
+    /// The name is taken by other bytes.
+    #[error("the object {0:?} exists with other bytes")]
+    NameTaken(String),
+    /// The server or the account has no JetStream.
+    #[error("the broker has no JetStream for us")]
+    NoJetStream,
+    /// No such object, or it was deleted.
+    #[error("there is no object {0:?}")]
+    NotFound(String),
+    /// The broker refuses, in its words.
+    #[error("the broker refused {call} ({err_code}): {description}")]
+    Refused {
+        /// The call.
+        call: String,
+        /// JetStream error number.
+        err_code: u32,
+        /// Description.
+        description: String,
+    },
+    /// The store was quiesced: it sends nothing more.
+    #[error("nothing more is sent: the gate has closed")]
+    Revoked,
+    /// Nothing moves, though the connection stands. The outcome of what was under way is unknown.
+    #[error("the broker stalls: {0}")]
+    Stalled(String),
+    /// More bytes than the caller wants.
+    #[error("the object {name:?} has {size} bytes, more than {bytes_max}")]
+    TooLarge {
+        /// The object.
+        name: String,
+        /// What it claims, in bytes.
+        size: u64,
+        /// What was allowed.
+        bytes_max: u64,
+    },
+}
+
+impl StoreFault {
+    /// Whether the same call may succeed later, on a new connection, with nothing changed by
+    /// anybody but the broker's state.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Busy(_)
+            | Self::Full(_)
+            | Self::Interrupted(_)
+            | Self::Lost(_)
+            | Self::NoJetStream
+            | Self::Stalled(_) => true,
+            Self::Connect(fault) => match fault {
+                ConnectFault::Starved(_)
+                | ConnectFault::TimedOut
+                | ConnectFault::Unreachable(_) => true,
+                ConnectFault::Denied(_) | ConnectFault::Secret(_) | ConnectFault::Tls(_) => false,
+            },
+            Self::Absent(_)
+            | Self::BadLabel(_)
+            | Self::Corrupt { .. }
+            | Self::Malformed(_)
+            | Self::NameTaken(_)
+            | Self::NotFound(_)
+            | Self::Refused { .. }
+            | Self::Revoked
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    pub(super) fn refused(call: &str, error: &ApiError) -> Self {
+        let description = clipped(&error.description);
+        match error.err_code {
+            code if ERR_NO_JETSTREAM.contains(&code) => Self::NoJetStream,
+            code if ERR_RESOURCES.contains(&code) => Self::Full(description),
+            err_code => Self::Refused { call: call.to_owned(), err_code, description },
+        }
+    }
+}
+
+impl From<PublishFault> for StoreFault {
+    fn from(fault: PublishFault) -> Self {
+        match fault {
+            PublishFault::Busy(words) => Self::Busy(clipped(&words)),
+            PublishFault::NoResponders => Self::NoJetStream,
+            PublishFault::Refused { err_code, description, .. }
+                if err_code == ERR_STORE_FAILED || ERR_RESOURCES.contains(&err_code) =>
+            {
+                Self::Full(clipped(&description))
+            }
+            PublishFault::Refused { err_code, description, .. } => Self::Refused {
+                call: "to store".to_owned(),
+                err_code,
+                description: clipped(&description),
+            },
+            PublishFault::Deaf
+            | PublishFault::Malformed
+            | PublishFault::TooLarge
+            | PublishFault::Unpublishable
+            | PublishFault::WrongStream(_) => Self::Malformed(fault.to_string()),
+        }
+    }
+}
