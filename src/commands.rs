@@ -9,4 +9,5 @@ pub mod replay;
 pub mod verify;
 pub mod check;
 pub mod keygen;
+pub mod audit;
 pub mod sysexits;

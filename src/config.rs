@@ -197,6 +197,13 @@ impl Config {
         }
     }
 
+    /// The file whose existence isolates.
+    #[must_use]
+    pub fn hold_file(&self) -> PathBuf {
+        let beside_spool = || self.snapshot.spool.join("hold");
+        self.containment.hold_file.clone().unwrap_or_else(beside_spool)
+    }
+
     /// What the operator says about evidence, for the translator of reports.
     #[must_use]
     pub fn evidence(&self) -> Options {

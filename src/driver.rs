@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::audit;
 use crate::nats;
 use crate::protocol::bridge::{Counters, Memory, Settings};
 use crate::protocol::canonical::Json;
@@ -18,7 +19,7 @@ use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::{Malformed, Translator};
 use crate::protocol::seal::{Fault, Keyring};
-use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
 use crate::telemetry::Histogram;
@@ -28,11 +29,13 @@ mod connection;
 mod inbound;
 mod memory;
 mod metrics;
+mod operator;
 mod run;
 mod uploads;
 
 pub use memory::{MemoryFault, load as load_memory};
 pub use metrics::number;
+pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
 /// newest state is worth more than a long queue of older ones.
@@ -54,6 +57,8 @@ pub struct Options {
     pub translator: Translator,
     /// What survived the last restart.
     pub memory: Memory,
+    /// Who holds the gate from the start on.
+    pub holds: Holds,
     /// Where it is kept; `None` keeps nothing.
     pub memory_file: Option<PathBuf>,
     /// The broker.
@@ -64,6 +69,8 @@ pub struct Options {
     pub snapshots: Option<Snapshots>,
     /// The driver's end of their room.
     pub uploads: Option<DriverEnd>,
+    /// The audit log, if there is one.
+    pub audit: Option<audit::Settings>,
     /// Weaknesses known from the start, for `/readyz`.
     pub degraded: Vec<String>,
 }
@@ -106,6 +113,14 @@ pub enum ReportFault {
 
 type Answer<T> = oneshot::Sender<T>;
 
+/// The receiving ends of a [`Handle`].
+#[derive(Debug)]
+struct Inputs {
+    commands: mpsc::Receiver<Command>,
+    orders: mpsc::Receiver<(Order, Answer<OperatorReply>)>,
+    stop: watch::Receiver<bool>,
+}
+
 #[derive(Debug)]
 enum Command {
     Report { document: Json, answer: Answer<Result<ReportReply, ReportFault>> },
@@ -122,6 +137,7 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
+    orders: mpsc::Sender<(Order, Answer<OperatorReply>)>,
     /// Bound on one report, above the bridge's own bounds: it is reached only by a driver that does
     /// not run.
     report_timeout: Duration,
@@ -132,18 +148,20 @@ pub struct Handle {
 /// Starts the driver's task. It ends when `stop` turns true or every [`Handle`] is gone.
 #[must_use]
 pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
-    let (commands, queue) = mpsc::channel(COMMANDS_MAX);
+    let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+    let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
     let settings = &options.settings;
     let report_timeout = settings.reply_timeout + settings.barrier_timeout + VIEW_TIMEOUT;
     let (readiness_sender, readiness) = watch::channel(Readiness {
         ready: true,
         broker: BrokerState::Connecting,
-        band: if options.memory.operator_hold { Band::Isolated } else { Band::Blocked },
+        band: if options.holds.any() { Band::Isolated } else { Band::Blocked },
         degraded: options.degraded.clone(),
     });
     let snapshots = options.snapshots.clone();
-    let task = tokio::spawn(run::run(options, queue, readiness_sender, stop));
-    (Handle { commands, report_timeout, readiness, snapshots }, task)
+    let inputs = Inputs { commands: command_queue, orders: order_queue, stop };
+    let task = tokio::spawn(run::run(options, inputs, readiness_sender));
+    (Handle { commands, orders, report_timeout, readiness, snapshots }, task)
 }
 
 impl Handle {
@@ -172,6 +190,24 @@ impl Handle {
         // other report would be.
         if self.try_send(Command::Unreadable { answer }).is_ok() {
             drop(tokio::time::timeout(self.report_timeout, reply).await);
+        }
+    }
+
+    /// Isolates, or takes a hold back. Takes effect before anything else that waits. The answer
+    /// comes when the silence that follows from it is confirmed (P2) and the hold is on disk, or
+    /// their named time limits have passed.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; then nothing was done.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not undo the order.
+    pub async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+        let (answer, reply) = oneshot::channel();
+        self.orders.try_send((order, answer)).map_err(unavailable)?;
+        match tokio::time::timeout(self.report_timeout + MEMORY_TIMEOUT, reply).await {
+            Ok(answer) => answer.map_err(|_| Unavailable::Stopping),
+            Err(_) => Err(Unavailable::Overloaded(1)),
         }
     }
 
@@ -234,10 +270,7 @@ impl Handle {
     }
 
     fn try_send(&self, command: Command) -> Result<(), Unavailable> {
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded(1),
-            mpsc::error::TrySendError::Closed(_) => Unavailable::Stopping,
-        })
+        self.commands.try_send(command).map_err(unavailable)
     }
 
     async fn view<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Unavailable> {
@@ -248,6 +281,14 @@ impl Handle {
             Ok(Err(_)) => Err(Unavailable::Stopping),
             Err(_) => Err(Unavailable::Overloaded(1)),
         }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn unavailable<T>(error: mpsc::error::TrySendError<T>) -> Unavailable {
+    match error {
+        mpsc::error::TrySendError::Full(_) => Unavailable::Overloaded(1),
+        mpsc::error::TrySendError::Closed(_) => Unavailable::Stopping,
     }
 }
 
@@ -307,4 +348,8 @@ pub struct Books {
     pub duplicate_alarms: u64,
     /// Deliveries to the runtime: done, superseded, given up.
     pub delivered: [(&'static str, u64); 3],
+    /// Sequence number of the newest audit line on disk.
+    pub audit_seq: u64,
+    /// Events that have no audit line, though a line says how many.
+    pub audit_lost: u64,
 }

@@ -18,6 +18,7 @@ mod paced;
 mod field_state;
 mod safety;
 mod snapshot;
+mod operator;
 mod admin;
 mod door;
 mod document;
@@ -40,10 +41,10 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use tower::{ServiceExt, service_fn};
 
-use crate::driver::{Handle, ReadFault, Readiness, ReportFault, Unavailable};
+use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, Unavailable};
 use crate::protocol::canonical::Json;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::view::{FieldState, PeerState, ReportReply, SafetyView};
+use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 
 use door::Door;
@@ -61,6 +62,11 @@ pub trait Ask: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
     fn unreadable(&self) -> impl Future<Output = ()> + Send;
+    /// See [`Handle::operate`].
+    fn operate(
+        &self,
+        order: Order,
+    ) -> impl Future<Output = Result<OperatorReply, Unavailable>> + Send;
     /// See [`Handle::field_state`].
     fn field_state(&self) -> impl Future<Output = Result<FieldState, ReadFault>> + Send;
     /// See [`Handle::peer_state`].
@@ -87,6 +93,10 @@ impl Ask for Handle {
 
     async fn unreadable(&self) {
         Self::unreadable(self).await;
+    }
+
+    async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+        Self::operate(self, order).await
     }
 
     async fn field_state(&self) -> Result<FieldState, ReadFault> {
@@ -159,13 +169,15 @@ struct Room<A> {
 /// GET  /field/state   own posture and peers; ?source=ID one peer
 /// GET  /aegida/safety thresholds, band, reasons
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
+/// POST /operator/isolate, /operator/release   an operator's hold
 /// ```
 pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
     let room = Room { ask, body: settings.body };
     let routes = Router::new()
         .merge(field_state::routes())
         .merge(safety::routes())
-        .merge(snapshot::routes());
+        .merge(snapshot::routes())
+        .merge(operator::routes());
     let routes = finish(routes).with_state(room);
     let door = Arc::new(Door::new(settings, bound));
     // The door stands before the router, not inside it: a path trick can at most choose between

@@ -11,6 +11,7 @@ pub mod deliver;
 pub mod snapshots;
 pub mod nats;
 pub mod ingest;
+pub mod audit;
 pub mod config;
 pub mod telemetry;
 pub mod profiles;

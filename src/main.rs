@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
-use driftgate::commands::{check, demo, keygen, replay, run, sysexits, verify};
+use driftgate::commands::{audit, check, demo, keygen, replay, run, sysexits, verify};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -31,6 +31,8 @@ enum Command {
     Check(check::Check),
     /// Makes a key file
     Keygen(keygen::Arguments),
+    /// Reads the audit log back
+    Audit(audit::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
         Command::Keygen(arguments) => keygen::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
     }
 }

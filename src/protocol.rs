@@ -9,6 +9,7 @@
 pub mod bridge;
 pub mod inbox;
 pub mod outbox;
+pub mod audit;
 pub mod view;
 pub mod judge;
 pub mod profile;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
-use crate::driver::{self, Handle};
+use crate::driver::{self, Handle, Holds};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, Metrics, Seen, server};
@@ -23,6 +23,7 @@ use crate::protocol::bridge::Memory;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::Family;
 
+mod hold;
 mod room;
 mod settings;
 
@@ -69,6 +70,7 @@ pub struct Sidecar {
     stop: watch::Sender<bool>,
     probes: watch::Sender<bool>,
     driver: JoinHandle<()>,
+    hold_watch: JoinHandle<()>,
     api_server: JoinHandle<server::Stopped>,
     admin_server: JoinHandle<server::Stopped>,
 }
@@ -84,9 +86,15 @@ impl Sidecar {
     pub async fn start(config: &Config) -> Result<Self, StartFault> {
         let mut remarks = Vec::new();
         let memory_file = memory_file(config);
-        let memory = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
+        let (memory, holds) = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
             remarks.push(format!("starting without what survived the last run: {fault}"));
-            Memory::default()
+            <(Memory, Holds)>::default()
+        });
+        let hold_file = config.hold_file();
+        hold::make_room(&hold_file);
+        let held = hold::exists(&hold_file).unwrap_or_else(|error| {
+            remarks.push(format!("containment.hold_file cannot be seen: {error}"));
+            holds.file
         });
         let (room_stop, room_ends) = watch::channel(false);
         let room = room::start(config, room_ends, &mut remarks)?;
@@ -96,7 +104,9 @@ impl Sidecar {
             keyring: config.integrity.keyring.clone(),
             translator: settings::translator(config),
             memory,
+            holds: holds.at_start(held),
             memory_file: Some(memory_file),
+            audit: settings::audit(config),
             nats: settings::nats(config)?,
             deliver: settings::deliver(config),
             snapshots,
@@ -114,6 +124,7 @@ impl Sidecar {
         let (stop, stop_ends) = watch::channel(false);
         let (probes, probes_end) = watch::channel(false);
         let (handle, driver) = driver::spawn(options, stop_ends);
+        let hold_watch = tokio::spawn(hold::watch(hold_file, held, handle.clone()));
         let requests = Requests::default();
         let seen = counting(&requests);
         let api_router = http::api_router(handle.clone(), &api_settings, &bound, seen.clone());
@@ -137,6 +148,7 @@ impl Sidecar {
             stop,
             probes,
             driver,
+            hold_watch,
             api_server,
             admin_server,
         })
@@ -153,6 +165,7 @@ impl Sidecar {
         }
         self.stop.send_replace(true);
         drop(self.driver.await);
+        self.hold_watch.abort();
         self.probes.send_replace(true);
         drop(self.admin_server.await);
     }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use super::fleet::{Fleet, FleetFault, Member, connected};
 use super::run::say;
-use super::signals::StopSignals;
+use super::signals::{OperatorSignals, StopSignals};
 use super::sysexits;
 use crate::http::listener::Bound;
 use crate::nats::child::{self, ChildServer};
@@ -32,7 +32,10 @@ enum DevFault {
 }
 
 /// Runs until told to stop. `environment` is only asked for the nats-server.
-pub(super) async fn run(environment: &BTreeMap<String, String>) -> ExitCode {
+pub(super) async fn run(
+    environment: &BTreeMap<String, String>,
+    operator: OperatorSignals,
+) -> ExitCode {
     let Ok(mut signals) = StopSignals::listen() else {
         return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
     };
@@ -54,7 +57,9 @@ pub(super) async fn run(environment: &BTreeMap<String, String>) -> ExitCode {
     // Whoever closes standard output does not want to read it; the sidecar runs all the same.
     let _ = stdout().write_all(banner(&server, &sidecar).as_bytes());
     let _ = stdout().flush();
+    let operator = tokio::spawn(operator.obey(sidecar.handle.clone()));
     signals.recv().await;
+    operator.abort();
     sidecar.stop().await;
     server.stop().await;
     ExitCode::SUCCESS

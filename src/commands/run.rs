@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::signals::OperatorSignals;
 use super::sysexits;
 use crate::config::{Config, Effect, Ingest, LogFormat, LogLevel, Mistakes, read_from_disk};
 use crate::driver::Handle;
@@ -28,7 +29,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  driftgate run --config /etc/driftgate/driftgate.toml\n  \
                         driftgate run --dev\n\nSIGHUP reads the configuration again; SIGTERM \
-                        drains and exits 0.")]
+                        drains and exits 0; SIGUSR1 isolates and SIGUSR2 releases.")]
 pub struct Run {
     /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
     /// all
@@ -42,8 +43,11 @@ pub struct Run {
 
 /// Runs until told to stop.
 pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode {
+    let Ok(operator) = OperatorSignals::listen() else {
+        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
+    };
     if run.dev {
-        return super::dev::run(environment).await;
+        return super::dev::run(environment, operator).await;
     }
     let load = || Config::load(&run.config, environment, &read_from_disk);
     let config = match load() {
@@ -80,6 +84,7 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         tracing::warn!(remark, "degraded");
     }
     let tail = tokio::spawn(pass_on(config.ingest.clone(), sidecar.handle.clone()));
+    let signals = tokio::spawn(operator.obey(sidecar.handle.clone()));
     let watched = run.config.clone();
     tokio::select! {
         _ = terminate.recv() => {}
@@ -88,6 +93,7 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
     }
     tracing::info!("stopping: no new reports, draining");
     tail.abort();
+    signals.abort();
     sidecar.stop().await;
     tracing::info!("stopped");
     ExitCode::SUCCESS

@@ -175,6 +175,9 @@ fn containment(comparison: &mut Comparison<'_>) {
     comparison.field("containment.caution", live, |config| config.containment.caution);
     comparison
         .field("containment.blocked_inbound", live, |config| config.containment.blocked_inbound);
+    comparison.field("containment.hold_file", Effect::Restart, |config| {
+        config.containment.hold_file.clone()
+    });
 }
 
 fn integrity(comparison: &mut Comparison<'_>) {

@@ -283,6 +283,7 @@ pub(super) fn containment(section: &mut Section<'_, '_>) -> Containment {
         blocked_inbound: section
             .read("blocked_inbound", parse::word)
             .unwrap_or(default.blocked_inbound),
+        hold_file: section.read("hold_file", parse::path),
         barrier_timeout: section
             .read("barrier_timeout", parse::duration(limit::BARRIER_TIMEOUT))
             .unwrap_or(default.barrier_timeout),

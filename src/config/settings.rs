@@ -337,6 +337,8 @@ pub struct Containment {
     pub assumed_scr: Option<Coherence>,
     /// What becomes of packets that arrive while blocked.
     pub blocked_inbound: BlockedInbound,
+    /// The file whose existence isolates; [`crate::config::Config::hold_file`] has its default.
+    pub hold_file: Option<PathBuf>,
     /// Wait for the broker's word that a cut is complete (P2).
     pub barrier_timeout: Duration,
     /// Oldest packet that is accepted.
@@ -356,6 +358,7 @@ impl Default for Containment {
             isolate_after: None,
             assumed_scr: None,
             blocked_inbound: BlockedInbound::Deliver,
+            hold_file: None,
             barrier_timeout: Duration::from_secs(2),
             packet_max_age: Duration::from_secs(300),
             clock_skew_max: Duration::from_secs(30),

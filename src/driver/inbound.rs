@@ -10,6 +10,7 @@ use crate::nats::headers;
 use crate::nats::inbound::InboundMessage;
 use crate::nats::link::{Link, Outgoing};
 use crate::nats::subject::{Address, Prefix};
+use crate::protocol::audit::Event;
 use crate::protocol::bridge::Bridge;
 use crate::protocol::inbox::Inbound;
 use crate::protocol::packet::RuntimeId;
@@ -29,14 +30,26 @@ pub(super) struct Receiver {
     me: RuntimeId,
     courier: Option<(Courier, mpsc::Receiver<Delivery>)>,
     deliver: Option<Settings>,
-    /// Token of a quarantine publication to the acknowledgement subject of the refused message.
-    quarantining: BTreeMap<u64, String>,
+    /// Refused messages under way to the quarantine stream, by the token of their publication.
+    quarantining: BTreeMap<u64, Refused>,
+    /// What is to be audited, since the driver last took it.
+    pub(super) events: Vec<Event>,
     next_token: u64,
     pub(super) refused: BTreeMap<Fault, u64>,
     pub(super) quarantined: u64,
     pub(super) delivered: u64,
     pub(super) superseded: u64,
     pub(super) declined: u64,
+}
+
+/// A refused message.
+#[derive(Debug)]
+struct Refused {
+    /// Its acknowledgement subject.
+    reply: String,
+    fault: Fault,
+    /// Who its subject says sent it.
+    source: Option<RuntimeId>,
 }
 
 impl Receiver {
@@ -47,6 +60,7 @@ impl Receiver {
             courier: deliver.clone().map(Courier::start),
             deliver,
             quarantining: BTreeMap::new(),
+            events: Vec::new(),
             next_token: QUARANTINE_TOKENS,
             refused: BTreeMap::new(),
             quarantined: 0,
@@ -67,7 +81,7 @@ impl Receiver {
         let Some(Address::State { source, target }) = self.prefix.parse(&message.subject) else {
             // Only a foreign consumer configuration brings other subjects here.
             let detail = "the subject is not {prefix}.state.{source}.{target}".to_owned();
-            self.refuse(link, message, &Refusal { fault: Fault::Misaddressed, detail });
+            self.refuse(link, message, &Refusal { fault: Fault::Misaddressed, detail }, None);
             return;
         };
         let ids = (source.as_str(), target.as_str());
@@ -81,7 +95,7 @@ impl Receiver {
             ) => {
                 self.hand_over(link, Parcel { source, seq, bytes: packet, reply: message.reply });
             }
-            Some(Inbound::Refused(refusal)) => self.refuse(link, message, &refusal),
+            Some(Inbound::Refused(refusal)) => self.refuse(link, message, &refusal, Some(source)),
         }
     }
 
@@ -96,7 +110,15 @@ impl Receiver {
         }
     }
 
-    fn refuse(&mut self, link: &Link, message: InboundMessage, refusal: &Refusal) {
+    fn refuse(
+        &mut self,
+        link: &Link,
+        message: InboundMessage,
+        refusal: &Refusal,
+        source: Option<RuntimeId>,
+    ) {
+        let fault = refusal.fault;
+        self.events.push(Event::InboundRefused { fault, source: source.clone() });
         *self.refused.entry(refusal.fault).or_default() += 1;
         // The detail may name a field, and a name is a peer's text too: it goes where the bytes go,
         // not into the log (P9).
@@ -117,16 +139,17 @@ impl Receiver {
         };
         if link.publish(token, outgoing).is_ok() {
             self.next_token += 1;
-            self.quarantining.insert(token, message.reply);
+            self.quarantining.insert(token, Refused { reply: message.reply, fault, source });
         }
     }
 
     /// The quarantine stream has spoken: acknowledged there means acknowledged here.
     pub(super) fn quarantine_answered(&mut self, link: &Link, token: u64, stored: bool) {
-        if let Some(reply) = self.quarantining.remove(&token)
+        if let Some(Refused { reply, fault, source }) = self.quarantining.remove(&token)
             && stored
         {
             self.quarantined += 1;
+            self.events.push(Event::Quarantined { fault, source });
             acknowledge(link, &reply);
         }
     }

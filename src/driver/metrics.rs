@@ -135,6 +135,8 @@ impl Books {
                 flag(self.broker == BrokerState::Connected),
             ),
             counter("broker_connections", "Connections made", self.connections),
+            gauge("audit_seq", "Newest line of the audit log", number(self.audit_seq)),
+            counter("audit_lost", "Events without an audit line", self.audit_lost),
             gauge("books_balanced", "1 while the books add up", flag(self.is_balanced())),
         ]
     }

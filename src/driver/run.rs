@@ -3,30 +3,34 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::{QUARANTINE_TOKENS, Receiver};
-use super::memory::Keeper;
+use super::memory::{Keeper, Kept};
 use super::uploads::Uploads;
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Options, ReadFault, Readiness, ReportFault,
+    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, ReadFault, Readiness,
+    ReportFault,
 };
+use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
-use crate::protocol::bridge::{Bridge, Effect};
+use crate::protocol::audit::Event;
+use crate::protocol::bridge::{Bridge, Effect, Memory};
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Outcome;
 use crate::protocol::seal::Sealed;
-use crate::protocol::view::{Decision, ReportReply, Transition};
+use crate::protocol::view::{Barrier, Decision, ReportReply};
 use crate::telemetry::Histogram;
 
 mod books;
 mod drain;
+mod operate;
 
 /// IRI of the packet's JSON-LD context (DESIGN section 3 "Headers"). A name, not an address that
 /// anybody has to fetch.
@@ -55,53 +59,57 @@ pub(super) struct Driver {
     /// Attempts without an answer that have had their look at the streams.
     unanswered: u64,
     pub(super) keeper: Keeper,
+    holds: Holds,
+    recorder: Recorder,
     broker_faults: Vec<String>,
 }
 
 enum Deferred {
     Malformed(Answer<Result<ReportReply, ReportFault>>, ReportFault),
     Unreadable(Answer<()>),
+    /// An operator's order, whose answer says how the closing ended.
+    Order(Answer<Barrier>),
 }
 
 impl Deferred {
-    fn send(self) {
+    /// `barrier` is how the closing ended that was waited for, if there was one.
+    fn send(self, barrier: Option<Barrier>) {
         match self {
             Self::Malformed(answer, fault) => drop(answer.send(Err(fault))),
             Self::Unreadable(answer) => drop(answer.send(())),
+            Self::Order(answer) => {
+                if let Some(barrier) = barrier {
+                    let _ = answer.send(barrier);
+                }
+            }
         }
     }
 }
 
 /// Runs until told to stop, then drains.
-pub(super) async fn run(
-    options: Options,
-    mut commands: mpsc::Receiver<Command>,
-    readiness: watch::Sender<Readiness>,
-    mut stop: watch::Receiver<bool>,
-) {
+pub(super) async fn run(options: Options, mut inputs: Inputs, readiness: watch::Sender<Readiness>) {
     let mut driver = Driver::new(options, readiness);
-    driver.keeper.reserve(driver.clock.now().mono, driver.bridge.memory()).await;
+    driver.begin();
+    driver.keeper.reserve(driver.clock.now().mono, driver.kept()).await;
     driver.perform().await;
-    while driver.turn(&mut commands, &mut stop).await {}
-    driver.drain(commands).await;
+    while driver.turn(&mut inputs).await {}
+    driver.drain(inputs).await;
 }
 
 impl Driver {
     fn new(options: Options, readiness: watch::Sender<Readiness>) -> Self {
         let clock = Clock::start();
         let me = options.settings.runtime_id.clone();
-        let bridge = Bridge::new(
-            options.settings,
-            options.keyring,
-            options.translator,
-            options.memory.clone(),
-            clock.now(),
-        );
+        let holds = options.holds;
+        let loaded = Kept { memory: options.memory.clone(), holds };
+        let memory = Memory { operator_hold: holds.any(), ..options.memory };
+        let bridge =
+            Bridge::new(options.settings, options.keyring, options.translator, memory, clock.now());
         let prefix = options.nats.prefix.clone();
         Self {
             clock,
             bridge,
-            receiver: Receiver::new(prefix, me, options.deliver),
+            receiver: Receiver::new(prefix, me.clone(), options.deliver),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             waiting: BTreeMap::new(),
@@ -111,24 +119,24 @@ impl Driver {
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered: 0,
-            keeper: Keeper::new(options.memory_file, options.memory),
+            keeper: Keeper::new(options.memory_file, loaded),
+            holds,
+            recorder: Recorder::start(options.audit, me),
             broker_faults: Vec::new(),
         }
     }
 
     /// Waits for one input, handles what else is there already, performs the effects. `false` ends
     /// the loop.
-    async fn turn(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> bool {
+    async fn turn(&mut self, inputs: &mut Inputs) -> bool {
+        let Inputs { commands, orders, stop } = inputs;
         let provision = self.bridge.band() != Band::Isolated;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
             () = stopped(stop) => return false,
+            Some((order, answer)) = orders.recv() => self.operate(order, answer),
             command = commands.recv() => match command {
                 None => return false,
                 Some(command) => self.command(command),
@@ -141,10 +149,13 @@ impl Driver {
             // comes.
             () = self.keeper.written() => {}
             ask = self.uploads.ask() => self.upload(ask),
+            () = self.recorder.changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
         }
         for _ in 0..BATCH_MAX {
             let Ok(command) = commands.try_recv() else { break };
+            // The end of an earlier closing must not release what this command makes wait.
+            self.perform().await;
             self.command(command);
         }
         for _ in 0..BATCH_MAX {
@@ -158,9 +169,10 @@ impl Driver {
         self.bridge.tick(self.clock.now());
         self.look_for_answers();
         self.perform().await;
+        self.recorder.flush(self.clock.now());
+        self.remember();
         self.publish_readiness();
         self.show_uploads();
-        self.keeper.look(self.clock.now().mono, || self.bridge.memory());
         true
     }
 
@@ -178,13 +190,14 @@ impl Driver {
         let now = self.clock.now();
         self.keeper.stir();
         match command {
-            Command::Report { document, answer } => match self.bridge.report(now, &document) {
+            Command::Report { document, answer } => match self.report(now, &document) {
                 Ok(seq) => {
                     self.waiting.insert(seq, answer);
                 }
                 Err(malformed) => self.defer(Deferred::Malformed(answer, malformed.into())),
             },
             Command::Unreadable { answer } => {
+                self.recorder.record(now, Event::ReportRefused { unreadable: true });
                 self.bridge.malformed(now);
                 self.defer(Deferred::Unreadable(answer));
             }
@@ -207,6 +220,7 @@ impl Driver {
             Command::Ping { answer } => drop(answer.send(())),
             Command::Reload { settings, keyring } => {
                 self.bridge.reload(now, *settings, keyring);
+                self.recorder.record(now, Event::Reloaded);
                 tracing::info!("configuration reloaded");
             }
         }
@@ -218,7 +232,7 @@ impl Driver {
         if self.bridge.is_closing() {
             self.after_closing.push(deferred);
         } else {
-            deferred.send();
+            deferred.send(None);
         }
     }
 
@@ -265,6 +279,7 @@ impl Driver {
                 if let Some(link) = self.connector.link() {
                     self.receiver.quarantine_answered(link, token, stored);
                 }
+                self.audit_inbound(now);
             }
             LinkEvent::Ack { token, outcome } => {
                 let outcome = match outcome {
@@ -289,6 +304,7 @@ impl Driver {
                 if let Some(link) = self.connector.link() {
                     self.receiver.receive(now, &mut self.bridge, link, message);
                 }
+                self.audit_inbound(now);
             }
             LinkEvent::PullFault(fault) => {
                 tracing::warn!(%fault, "pulling inbound packets failed");
@@ -374,14 +390,17 @@ impl Driver {
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
             Effect::StopUploads { revoke_to } => self.stop_uploads(revoke_to),
             Effect::SeverUploads => self.sever_uploads(),
-            Effect::Closed(_) => self.after_closing.drain(..).for_each(Deferred::send),
+            Effect::Closed(barrier) => {
+                self.recorder.record(self.clock.now(), Event::Barrier(barrier));
+                self.after_closing.drain(..).for_each(|deferred| deferred.send(Some(barrier)));
+            }
             Effect::Answer { seq, reply } => {
                 self.count(reply.verdict);
                 if let Some(answer) = self.waiting.remove(&seq) {
                     drop(answer.send(Ok(*reply)));
                 }
             }
-            Effect::Record(transition) => record(&transition),
+            Effect::Record(transition) => self.record(transition),
         }
     }
 
@@ -437,6 +456,8 @@ impl Driver {
     fn publish_readiness(&self) {
         let mut degraded = self.configured_degraded.clone();
         degraded.extend(self.broker_faults.iter().cloned());
+        degraded.extend(self.keeper.fault().map(str::to_owned));
+        degraded.extend(self.recorder.fault());
         let next = Readiness {
             ready: true,
             broker: self.connector.state(),
@@ -475,16 +496,4 @@ fn publish_outcome(fault: &PublishFault) -> Outcome {
         | PublishFault::Unpublishable
         | PublishFault::WrongStream(_) => Outcome::Refused,
     }
-}
-
-fn record(transition: &Transition) {
-    let reasons: Vec<&str> = transition.reasons.iter().map(|reason| reason.word()).collect();
-    tracing::info!(
-        from = transition.from.word(),
-        to = transition.to.word(),
-        reasons = reasons.join(","),
-        cycle = transition.cycle,
-        di = transition.di,
-        "gate"
-    );
 }

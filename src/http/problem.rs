@@ -44,6 +44,7 @@ pub(super) enum Outcome {
     UnsupportedMedia,
     BadMediaType,
     Misdirected,
+    BadOrder,
     Malformed,
     Isolated,
     NotOpen,
@@ -79,6 +80,7 @@ impl Outcome {
             Self::UnsupportedMedia => (415, "unsupported-media", "Media type not supported"),
             Self::BadMediaType => (415, "bad-media-type", "Media type not readable"),
             Self::Misdirected => (421, "misdirected", "Host not allowed"),
+            Self::BadOrder => (422, "bad-order", "The order cannot be read"),
             Self::Malformed => (422, "malformed", "The report breaks its profile"),
             Self::Isolated => (423, "isolated", "The gate is isolated"),
             Self::NotOpen => (423, "not-open", "The gate is not open"),
@@ -122,6 +124,7 @@ impl Outcome {
             | Self::WrongMethod
             | Self::NotAcceptable
             | Self::Misdirected
+            | Self::BadOrder
             | Self::Malformed
             | Self::Isolated
             | Self::Unencodable

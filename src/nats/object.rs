@@ -1,4 +1,5 @@
-//! NATS Object Store (ADR-20) over one connection of its own, readable by `nats object ls|get|info`.
+//! NATS Object Store (ADR-20) over one connection of its own, readable by `nats object
+//! ls|get|info`.
 //!
 //! async-nats has an object store too. This one differs where that one costs or loses: chunks are
 //! of one size and [`WINDOW`] of them are under way (it waits for each), what an upload leaves

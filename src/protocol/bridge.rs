@@ -14,7 +14,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::canonical::Json;
-use super::drift::DriftIndex;
+use super::drift::{DriftIndex, Provenance};
 use super::gate::{Band, Reason, Verdict};
 use super::inbox::{Inbound, InboundLimits, Inbox};
 use super::judge::{Judge, Judgement};
@@ -62,6 +62,15 @@ struct OpenReply {
     deadline: Duration,
     /// Waits for the closing, whatever its packets do.
     closing: bool,
+}
+
+/// What brought a verdict about.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cause {
+    cycle: Option<u64>,
+    di: Option<DriftIndex>,
+    /// The report's sequence number and the provenance of its metrics.
+    report: Option<(u64, Provenance)>,
 }
 
 /// A closing under way.
@@ -198,13 +207,18 @@ impl Bridge {
         if report.untrusted.is_none() {
             self.last_valid = now.mono;
         }
-        let mut closes = self.enter(now, &judgement.verdict, judgement.cycle, judgement.di, seq);
+        let cause = Cause {
+            cycle: judgement.cycle,
+            di: judgement.di,
+            report: Some((seq, report.drift.provenance)),
+        };
+        let mut closes = self.enter(now, &judgement.verdict, cause);
         let mut reply = self.compose(now, seq, &report, &judgement);
         if reply.reasons.contains(&Reason::InspectionFailed) {
             // A packet that the gate let through and the inspection did not: something is wrong
             // with one of the two, so nothing more goes out (P6).
             let verdict = self.judge.tighten(Band::Blocked, Reason::InspectionFailed);
-            closes |= self.enter(now, &verdict, judgement.cycle, judgement.di, seq);
+            closes |= self.enter(now, &verdict, cause);
             reply.band = verdict.band;
             reply.verdict = Decision::Block;
         }
@@ -217,16 +231,14 @@ impl Bridge {
     pub fn malformed(&mut self, now: Now) {
         self.counters.malformed += 1;
         let judgement = self.judge.malformed();
-        let seq = self.seq;
-        self.enter(now, &judgement.verdict, None, None, seq);
+        self.enter(now, &judgement.verdict, Cause::default());
         self.settle(now);
     }
 
     /// An operator isolates (`true`) or releases (`false`). Release never opens.
     pub fn hold(&mut self, now: Now, hold: bool) {
         let verdict = self.judge.hold(hold);
-        let seq = self.seq;
-        self.enter(now, &verdict, None, None, seq);
+        self.enter(now, &verdict, Cause::default());
         self.settle(now);
     }
 
@@ -317,8 +329,7 @@ impl Bridge {
             };
         if let Some((band, reason)) = tightened {
             let verdict = self.judge.tighten(band, reason);
-            let seq = self.seq;
-            self.enter(now, &verdict, None, None, seq);
+            self.enter(now, &verdict, Cause::default());
         }
         self.outbox.expire(now.mono);
         self.settle(now);
@@ -369,14 +380,7 @@ impl Bridge {
 
     /// Books a verdict: history, notice, and the start of a closing. Returns whether this verdict
     /// closed or cut something, so that its reply has to wait.
-    fn enter(
-        &mut self,
-        now: Now,
-        verdict: &Verdict,
-        cycle: Option<u64>,
-        di: Option<DriftIndex>,
-        seq: u64,
-    ) -> bool {
+    fn enter(&mut self, now: Now, verdict: &Verdict, cause: Cause) -> bool {
         self.reasons.clone_from(&verdict.reasons);
         self.hold_uploads(now, verdict);
         if verdict.band == verdict.from {
@@ -389,8 +393,10 @@ impl Bridge {
             to: verdict.band,
             at: now.wall,
             reasons: verdict.reasons.clone(),
-            cycle,
-            di: di.map(DriftIndex::value),
+            cycle: cause.cycle,
+            di: cause.di.map(DriftIndex::value),
+            seq: cause.report.map(|(seq, _)| seq),
+            drift_source: cause.report.map_or(Provenance::None, |(_, source)| source).word(),
         };
         self.transitions.push_back(transition.clone());
         if self.transitions.len() > TRANSITIONS_MAX {
@@ -399,7 +405,7 @@ impl Bridge {
         self.effects.push(Effect::Record(transition));
         let closes = verdict.band.is_closed() && verdict.band > verdict.from;
         if closes {
-            self.outbox.revoke(seq);
+            self.outbox.revoke(cause.report.map_or(self.seq, |(seq, _)| seq));
         }
         let cut = verdict.band == Band::Isolated;
         match &self.closing {

@@ -97,6 +97,17 @@ pub enum Barrier {
     Unconfirmed,
 }
 
+impl Barrier {
+    /// The word in replies and in the audit log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Unconfirmed => "unconfirmed",
+        }
+    }
+}
+
 /// Answer to `POST /field/state`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReportReply {
@@ -119,6 +130,21 @@ pub struct ReportReply {
     pub barrier: Option<Barrier>,
 }
 
+/// Answer to `POST /operator/isolate` and `POST /operator/release`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OperatorReply {
+    /// Present band. A release opens nothing: the next good report does.
+    pub band: Band,
+    /// Whether a hold is in force.
+    pub operator_hold: bool,
+    /// Who holds: `command` (a route or a signal), `file`.
+    pub held_by: Vec<&'static str>,
+    /// How the closing ended that this order began or found under way; null where there was none.
+    pub barrier: Option<Barrier>,
+    /// Whether the order is on disk. An isolate that is not is in force all the same.
+    pub survives_restart: bool,
+}
+
 /// One change of band.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Transition {
@@ -134,6 +160,11 @@ pub struct Transition {
     pub cycle: Option<u64>,
     /// Gate value of that report.
     pub di: Option<f64>,
+    /// Sequence number of that report; null where none caused it: silence, an operator, bytes that
+    /// are no report.
+    pub seq: Option<u64>,
+    /// Provenance of its drift metrics.
+    pub drift_source: &'static str,
 }
 
 /// Answer to `GET /aegida/safety`.

@@ -1,5 +1,6 @@
 //! From the configuration's sections to what each room is started with.
 
+use crate::audit;
 use crate::config::{self, Config};
 use crate::nats::settings::{Credentials, NotAServerUrl, ServerUrl, Settings, Tls};
 use crate::nats::subject::{AssetName, Prefix};
@@ -26,6 +27,12 @@ pub(super) fn translator(config: &Config) -> Translator {
 pub(super) fn deliver(config: &Config) -> Option<crate::deliver::Settings> {
     let url = config.deliver.url.clone()?;
     Some(crate::deliver::Settings { url, timeout: config.deliver.timeout })
+}
+
+pub(super) fn audit(config: &Config) -> Option<audit::Settings> {
+    let file = config.audit.file.clone()?;
+    let (bytes_max, files_max) = (config.audit.bytes_max, config.audit.files_max);
+    Some(audit::Settings { file, bytes_max, files_max })
 }
 
 pub(super) fn nats(config: &Config) -> Result<Settings, SettingsFault> {

@@ -6,19 +6,20 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use driftgate::driver::{BrokerState, ReadFault, Readiness, ReportFault, Unavailable};
+use driftgate::driver::{BrokerState, Order, ReadFault, Readiness, ReportFault, Unavailable};
 use driftgate::http::listener::{Bound, Listener};
 use driftgate::http::server::{Stopped, serve};
 use driftgate::http::settings::{ApiAddress, ApiSettings};
 use driftgate::http::{Ask, Seen, api_router};
+use driftgate::protocol::audit::Act;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
 use driftgate::protocol::view::{
-    Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
-    SafetyView, ThresholdsView,
+    Barrier, Decision, EnvelopeView, FieldState, OperatorReply, PacketLine, PacketStatus,
+    PeerState, ReportReply, SafetyView, ThresholdsView,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -52,6 +53,8 @@ pub(crate) struct Script {
     pub(crate) reports: Vec<Json>,
     /// Calls of `unreadable`.
     pub(crate) unreadable: usize,
+    /// Orders of an operator.
+    pub(crate) orders: Vec<Order>,
     /// Bytes of text in each peer's packet.
     pub(crate) packet_bytes: usize,
 }
@@ -68,6 +71,7 @@ impl Actor {
             ready: true,
             reports: Vec::new(),
             unreadable: 0,
+            orders: Vec::new(),
             packet_bytes: 1,
         })))
     }
@@ -122,6 +126,19 @@ impl Ask for Actor {
 
     async fn unreadable(&self) {
         self.with(|script| script.unreadable += 1);
+    }
+
+    async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+        self.unavailable().await?;
+        let operator_hold = order.act == Act::Isolate;
+        self.with(|script| script.orders.push(order));
+        Ok(OperatorReply {
+            band: Band::Isolated,
+            operator_hold,
+            held_by: if operator_hold { vec!["command"] } else { Vec::new() },
+            barrier: operator_hold.then_some(Barrier::Confirmed),
+            survives_restart: true,
+        })
     }
 
     async fn field_state(&self) -> Result<FieldState, ReadFault> {

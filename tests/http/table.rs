@@ -401,3 +401,52 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
     }
     assert_eq!((actor.reports(), actor.unreadable_count()), (0, 0));
 }
+
+#[tokio::test]
+async fn an_operator_isolates_and_releases_behind_the_same_door_as_everybody() {
+    let actor = Actor::new(Mood::Calm);
+    let json = "content-type: application/json";
+    let order = br#"{"reason": "odd replies", "by": "eve"}"#;
+    let reply = ask(&actor, &ApiSettings::default(), ("POST /operator/isolate", json, order)).await;
+    assert_eq!(reply.status, 200);
+    let expected = serde_json::json!({
+        "band": "isolated", "operator_hold": true, "held_by": ["command"],
+        "barrier": "confirmed", "survives_restart": true,
+    });
+    assert_eq!(reply.json(), expected);
+    let reply = ask(&actor, &ApiSettings::default(), ("POST /operator/release", json, b"{}")).await;
+    assert_eq!((reply.status, &reply.json()["barrier"]), (200, &serde_json::Value::Null));
+    let orders = actor.with(|script| script.orders.clone());
+    let words: Vec<&str> = orders.iter().map(|order| order.act.word()).collect();
+    assert_eq!(words, ["isolate", "release"]);
+    assert!(orders[0].reason.is_some() && orders[0].by.is_some() && orders[1].by.is_none());
+    let token = Token::new(TOKEN).unwrap();
+    let settings = ApiSettings { token: Some(token), ..ApiSettings::default() };
+    let request: (&str, &str, &[u8]) = ("POST /operator/release", json, b"{}");
+    check_with(&settings, Mood::Calm, request, 401, "authorization").await;
+}
+
+#[tokio::test]
+async fn an_order_that_cannot_be_read_is_refused_and_is_no_report() {
+    let json = "content-type: application/json";
+    let long = format!(r#"{{"reason": "{}"}}"#, "x".repeat(257));
+    let huge = format!(r#"{{"reason": "{}"}}"#, "x".repeat(5000));
+    let rows: [(&[u8], u16, &str); 8] = [
+        (b"[]", 422, "/"),
+        (br#"{"why": "x"}"#, 422, "/"),
+        (br#"{"reason": 7}"#, 422, "/reason"),
+        (br#"{"reason": ""}"#, 422, "/reason"),
+        (br#"{"by": "two\nlines"}"#, 422, "/by"),
+        (long.as_bytes(), 422, "/reason"),
+        (huge.as_bytes(), 413, "/"),
+        (b"{", 400, "/"),
+    ];
+    for (body, status, field) in rows {
+        check(Mood::Calm, ("POST /operator/isolate", json, body), status, field).await;
+    }
+    check(Mood::Calm, ("POST /operator/isolate", "", b""), 415, "content-type").await;
+    check(Mood::Stopping, ("POST /operator/isolate", json, b"{}"), 503, "").await;
+    check(Mood::Calm, ("GET /operator/isolate", "", b""), 405, "").await;
+    let page = "content-type: application/json\norigin: https://evil.example";
+    check(Mood::Calm, ("POST /operator/release", page, b"{}"), 403, "origin").await;
+}

@@ -120,6 +120,16 @@ impl NatsServer {
     /// Stops it where it is (SIGSTOP): connections stand, nothing is read.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
+        // The signal is on its way when `kill` returns; each thread stops for itself.
+        let tasks = format!("/proc/{}/task", self.child.id());
+        while let Ok(entries) = std::fs::read_dir(&tasks)
+            && !entries.flatten().all(|task| {
+                let status = std::fs::read_to_string(task.path().join("status"));
+                status.is_ok_and(|text| text.contains("State:\tT"))
+            })
+        {
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on (SIGCONT).

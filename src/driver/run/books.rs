@@ -35,6 +35,8 @@ impl Driver {
                 ("superseded", self.receiver.superseded),
                 ("declined", self.receiver.declined),
             ],
+            audit_seq: self.recorder.seq(),
+            audit_lost: self.recorder.lost(),
         }
     }
 }

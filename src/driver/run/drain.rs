@@ -1,17 +1,25 @@
 //! How the driver ends: in order, and in time.
 
 use super::super::DRAIN_TIMEOUT;
-use super::{Command, Driver, mpsc};
+use super::{Driver, Event, Inputs};
+use crate::audit::FINISH_TIMEOUT;
 
 impl Driver {
     /// Stops in order: no new reports, what may still go goes or is revoked, the broker confirms,
     /// the connection ends, the memory is kept.
-    pub(super) async fn drain(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) async fn drain(mut self, inputs: Inputs) {
+        let Inputs { mut commands, mut orders, .. } = inputs;
         self.readiness.send_modify(|readiness| readiness.ready = false);
         commands.close();
+        orders.close();
         let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
         let until = self.clock.instant(deadline);
+        while let Ok((order, answer)) = orders.try_recv() {
+            self.perform().await;
+            self.operate(order, answer);
+        }
         while let Ok(command) = commands.try_recv() {
+            self.perform().await;
             self.command(command);
         }
         self.perform().await;
@@ -19,11 +27,13 @@ impl Driver {
             let wake = self.clock.instant(self.bridge.deadline(self.clock.now())).min(until);
             tokio::select! {
                 change = self.connector.changed(false) => self.change(change).await,
+                () = self.keeper.written() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
             let now = self.clock.now();
             self.bridge.tick(now);
             self.perform().await;
+            self.remember();
             if now.mono >= deadline {
                 break;
             }
@@ -31,6 +41,8 @@ impl Driver {
         self.connector.sever().await;
         self.bridge.disconnected(self.clock.now());
         self.perform().await;
-        self.keeper.keep(self.bridge.memory()).await;
+        let kept = self.kept();
+        self.recorder.record(self.clock.now(), Event::Stopped);
+        tokio::join!(self.keeper.keep(kept), self.recorder.finish(FINISH_TIMEOUT));
     }
 }

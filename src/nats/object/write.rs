@@ -17,7 +17,8 @@ use crate::nats::ack;
 
 /// JetStream errors "wrong last sequence": the name is not as it was when we looked.
 const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
-/// Pages of subjects that are read: as many chunked objects as [`SCAN_MAX`] allows, some pages more.
+/// Pages of subjects that are read: as many chunked objects as [`SCAN_MAX`] allows, some pages
+/// more.
 const PAGES_MAX: usize = 16;
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);

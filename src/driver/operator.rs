@@ -1,0 +1,77 @@
+//! What an operator can order, and who holds the gate.
+//!
+//! A route or a signal gives a command; a file holds for as long as it exists. The gate is held
+//! while either of them holds it, so that taking one back does not undo the other. What
+//! deliberately is not here: what a hold does, which is the gate's.
+
+use std::time::Duration;
+
+use crate::protocol::audit::{Act, Remark, Way};
+
+/// Orders that may wait for the driver, in a queue of their own: an isolate never waits behind
+/// reports.
+pub const ORDERS_MAX: usize = 16;
+/// How long an answer waits for the disk. After it the hold is in force and does not count as kept.
+pub const MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One act of an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What is to be done.
+    pub act: Act,
+    /// How it came in.
+    pub way: Way,
+    /// Who says to do it; for the audit log.
+    pub by: Option<Remark>,
+    /// Why; for the audit log.
+    pub reason: Option<Remark>,
+}
+
+impl Order {
+    /// An order without remarks.
+    #[must_use]
+    pub fn new(act: Act, way: Way) -> Self {
+        Self { act, way, by: None, reason: None }
+    }
+}
+
+/// Who holds the gate isolated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holds {
+    /// A command of a route or a signal; a release takes it back.
+    pub command: bool,
+    /// The hold file; its removal takes it back.
+    pub file: bool,
+}
+
+impl Holds {
+    /// Whether anybody holds.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.command || self.file
+    }
+
+    /// The holders' words in answers.
+    #[must_use]
+    pub fn words(self) -> Vec<&'static str> {
+        let holders = [(self.command, "command"), (self.file, "file")];
+        holders.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect()
+    }
+
+    /// At a start, with what survived and whether the file is there now. A file that vanished
+    /// meanwhile may have gone with the container and not by an operator's hand, so its hold stays
+    /// until a release.
+    #[must_use]
+    pub fn at_start(self, file_exists: bool) -> Self {
+        Self { command: self.command || (self.file && !file_exists), file: file_exists }
+    }
+
+    pub(super) fn obey(&mut self, order: &Order) {
+        let hold = order.act == Act::Isolate;
+        match order.way {
+            Way::File => self.file = hold,
+            Way::Http | Way::Signal => self.command = hold,
+        }
+    }
+}

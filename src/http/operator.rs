@@ -1,0 +1,78 @@
+//! `/operator/isolate` and `/operator/release`: an operator's hold.
+//!
+//! They stand on the API listener, behind its door (Host, Origin, token or uid), and not on the
+//! admin listener, which in a pod is reachable by everybody and has no write route. When HTTP is
+//! down, a file and two signals do the same.
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::post;
+
+use super::answer::Answer;
+use super::document::BodyForm;
+use super::problem::{Outcome, Problem};
+use super::query::parameters;
+use super::settings::BodyLimits;
+use super::{Ask, Room};
+use crate::driver::Order;
+use crate::protocol::audit::{Act, BY_BYTES_MAX, REASON_BYTES_MAX, Remark, Way};
+use crate::protocol::canonical::Json;
+
+/// Largest body: two short remarks, every byte of them escaped.
+const BYTES_MAX: usize = 4 * 1024;
+
+pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+    Router::new()
+        .route("/operator/isolate", post(isolate::<A>))
+        .route("/operator/release", post(release::<A>))
+}
+
+async fn isolate<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Response, Problem> {
+    operate(room, request, Act::Isolate).await
+}
+
+async fn release<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Response, Problem> {
+    operate(room, request, Act::Release).await
+}
+
+async fn operate<A: Ask>(
+    State(room): State<Room<A>>,
+    request: Request,
+    act: Act,
+) -> Result<Response, Problem> {
+    let (parts, body) = request.into_parts();
+    parameters(&parts.uri, &[])?;
+    let answer = Answer::of(&parts.headers)?;
+    let form = BodyForm::of(&parts.headers)?;
+    let limits = BodyLimits { bytes_max: room.body.bytes_max.min(BYTES_MAX), ..room.body };
+    let order = order(act, &form.read(body, limits).await?)?;
+    answer.write(&room.ask.operate(order).await?)
+}
+
+/// Reads `{"reason": "...", "by": "..."}`; both may be left out.
+fn order(act: Act, document: &Json) -> Result<Order, Problem> {
+    let refuse = |field: &str, detail: String| {
+        Problem::new(Outcome::BadOrder, detail).of_field(field.to_owned())
+    };
+    let Json::Object(members) = document else {
+        return Err(refuse("/", "must be an object, at least {}".to_owned()));
+    };
+    if members.keys().any(|key| key != "reason" && key != "by") {
+        return Err(refuse("/", "may hold reason and by, and nothing else".to_owned()));
+    }
+    let remark = |name: &str, bytes_max: usize| match members.get(name) {
+        None | Some(Json::Null) => Ok(None),
+        Some(json) => {
+            let remark = json.as_str().and_then(|text| Remark::new(text, bytes_max));
+            let detail = || format!("must be text of 1 to {bytes_max} bytes in one line");
+            remark.map(Some).ok_or_else(|| refuse(&format!("/{name}"), detail()))
+        }
+    };
+    Ok(Order {
+        act,
+        way: Way::Http,
+        by: remark("by", BY_BYTES_MAX)?,
+        reason: remark("reason", REASON_BYTES_MAX)?,
+    })
+}

@@ -1,0 +1,10 @@
+//! The audit log: what a line holds, what `verify` finds, and what becomes of the file when the
+//! process, the disk or somebody's editor does its worst.
+
+#[cfg(test)]
+#[path = "audit/chain.rs"]
+mod chain;
+
+#[cfg(test)]
+#[path = "audit/file.rs"]
+mod file;
