@@ -35,3 +35,7 @@ mod peers;
 #[cfg(test)]
 #[path = "snapshots/spool.rs"]
 mod spool;
+
+#[cfg(test)]
+#[path = "snapshots/horizon.rs"]
+mod horizon;
