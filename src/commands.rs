@@ -10,4 +10,5 @@ pub mod verify;
 pub mod check;
 pub mod keygen;
 pub mod audit;
+pub mod snapshot;
 pub mod sysexits;

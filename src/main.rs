@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
-use driftgate::commands::{audit, check, demo, keygen, replay, run, sysexits, verify};
+use driftgate::commands::{audit, check, demo, keygen, replay, run, snapshot, sysexits, verify};
 use driftgate::protocol::time::Timestamp;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -29,6 +29,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Checks a configuration and shows all its mistakes at once
     Check(check::Check),
+    /// Lists and restores memory snapshots
+    Snapshot(snapshot::Arguments),
     /// Makes a key file
     Keygen(keygen::Arguments),
     /// Reads the audit log back
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
+        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment())),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),

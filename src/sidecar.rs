@@ -27,7 +27,7 @@ mod hold;
 mod room;
 mod settings;
 
-pub use settings::SettingsFault;
+pub use settings::{SettingsFault, nats as nats_settings};
 
 /// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2
 /// s, and the driver needs its part of that.

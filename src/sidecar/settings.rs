@@ -35,7 +35,11 @@ pub(super) fn audit(config: &Config) -> Option<audit::Settings> {
     Some(audit::Settings { file, bytes_max, files_max })
 }
 
-pub(super) fn nats(config: &Config) -> Result<Settings, SettingsFault> {
+/// The broker's settings.
+///
+/// # Errors
+/// [`SettingsFault`], naming the key.
+pub fn nats(config: &Config) -> Result<Settings, SettingsFault> {
     let nats = &config.nats;
     let id = config.runtime.id.clone();
     let mut urls = Vec::new();

@@ -79,3 +79,25 @@ async fn what_was_altered_deleted_or_put_in_its_place_is_refused() {
     assert!([404, 502].contains(&reply.status), "{}", reply.head);
     store.sever().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_restores_straight_from_the_bucket() {
+    let server = NatsServer::start();
+    let planner = Sidecar::connected(plan("planner", "critic", &server.url())).await;
+    planner.report(0.2).await;
+    let first = noise(9, 50_000);
+    let mut second = first.clone();
+    second.extend_from_slice(b"more");
+    push(&planner, &first).await;
+    push(&planner, &second).await;
+    let out = planner.folder().join("out");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .args(["snapshot", "restore", "--config"])
+        .arg(planner.folder().join("base.toml"))
+        .arg("planner")
+        .arg(&out)
+        .status()
+        .expect("the binary under test");
+    assert!(status.success());
+    assert_eq!(std::fs::read(out).unwrap(), second);
+}
