@@ -13,7 +13,8 @@ async fn a_restarted_sidecar_is_blocked_and_counts_on() {
     let observer = Observer::start(&server.url()).await;
     let mut sidecar = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
     let mut newest = 0;
-    for round in 0..3 {
+    // Later lives are shorter than the time between two writes of what has to survive them.
+    for round in 0..5 {
         let safety = sidecar.get("/aegida/safety").await.json();
         assert_eq!(
             (safety["band"].as_str(), &safety["reasons"][0]),
@@ -27,6 +28,10 @@ async fn a_restarted_sidecar_is_blocked_and_counts_on() {
         let seq = reply["seq"].as_u64().unwrap();
         assert!(seq > newest, "{seq} after {newest}");
         newest = seq;
+        if round == 0 {
+            let memory = sidecar.folder().join("spool/memory.json");
+            until("the memory to be kept", async || memory.exists().then_some(())).await;
+        }
         if round == 1 {
             sidecar.signal("TERM");
             assert!(sidecar.ended().await.success());
