@@ -35,3 +35,7 @@ mod outage;
 #[cfg(test)]
 #[path = "live/life.rs"]
 mod life;
+
+#[cfg(test)]
+#[path = "live/tail.rs"]
+mod tail;

@@ -15,9 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::signals::OperatorSignals;
 use super::sysexits;
 use crate::config::{Config, Effect, Ingest, LogFormat, LogLevel, Mistakes, read_from_disk};
-use crate::driver::Handle;
+use crate::driver::{Handle, ReportFault};
 use crate::http::listener::Bound;
-use crate::ingest::tail::{Line, follow};
+use crate::ingest::tail::{Line, LineFault, follow};
+use crate::protocol::canonical::SyntaxFault;
+use crate::protocol::profile::Malformed;
 use crate::sidecar::Sidecar;
 use crate::telemetry;
 
@@ -101,6 +103,9 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
 
 /// Hands the followed file's lines to the driver, one after the other. A line that cannot be read
 /// closes the gate like a body that cannot (P6).
+///
+/// The log says what is wrong with a line and not where in it: a pointer may quote a key of the
+/// runtime's own, which is raw text (P9). `driftgate replay` on the file names the field.
 async fn pass_on(ingest: Ingest, handle: Handle) {
     let Some(tail) = ingest.tail else { return };
     let (mut lines, _reader) = follow(tail);
@@ -108,10 +113,19 @@ async fn pass_on(ingest: Ingest, handle: Handle) {
         match line {
             Line::Report(document) => match handle.report(document).await {
                 Ok(reply) => tracing::debug!(verdict = reply.verdict.word(), "tailed report"),
-                Err(fault) => tracing::warn!(%fault, "tailed report refused"),
+                Err(ReportFault::Malformed(Malformed { problem, .. })) => {
+                    tracing::warn!(problem, "tailed report refused");
+                }
+                Err(ReportFault::Unavailable(fault)) => {
+                    tracing::warn!(%fault, "tailed report not taken");
+                }
             },
             Line::Unreadable { line_number, fault } => {
-                tracing::warn!(line_number, %fault, "tailed line cannot be read");
+                let problem = match fault {
+                    LineFault::Syntax(SyntaxFault { problem, .. }) => problem,
+                    LineFault::NotUtf8 { .. } | LineFault::TooLong { .. } => fault.to_string(),
+                };
+                tracing::warn!(line_number, problem, "tailed line cannot be read");
                 handle.unreadable().await;
             }
             Line::Fault(fault) => tracing::warn!(fault, "the followed file cannot be read"),
