@@ -8,8 +8,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -61,6 +59,17 @@ pub struct Recorder {
     throttled: u64,
     overflowed: u64,
     lost: u64,
+    /// Events that the writer has taken.
+    sent: u64,
+}
+
+/// How far the writer has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// Sequence number of the newest line on disk.
+    seq: u64,
+    /// Events that are on disk, of those it has taken.
+    events: u64,
 }
 
 /// The recorder's end of the writing task.
@@ -68,7 +77,7 @@ pub struct Recorder {
 struct Writer {
     queue: mpsc::Sender<Entry>,
     fault: watch::Receiver<Option<String>>,
-    seq: Arc<AtomicU64>,
+    progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
 
@@ -80,12 +89,12 @@ impl Recorder {
         let writer = settings.map(|settings| {
             let (queue, entries) = mpsc::channel(QUEUE_MAX);
             let (fault_sender, fault) = watch::channel(None);
-            let seq = Arc::new(AtomicU64::new(0));
-            let task = tokio::spawn(write(settings, entries, fault_sender, Arc::clone(&seq)));
-            Writer { queue, fault, seq, task }
+            let (progress_sender, progress) = watch::channel(Progress::default());
+            let task = tokio::spawn(write(settings, entries, fault_sender, progress_sender));
+            Writer { queue, fault, progress, task }
         });
         let refusals = Allowance::default();
-        Self { runtime_id, writer, refusals, throttled: 0, overflowed: 0, lost: 0 }
+        Self { runtime_id, writer, refusals, throttled: 0, overflowed: 0, lost: 0, sent: 0 }
     }
 
     /// Records an event. Never waits: what there is no room for is counted as lost.
@@ -121,9 +130,22 @@ impl Recorder {
         }
     }
 
-    fn send(&self, time: Timestamp, event: Event) -> bool {
+    fn send(&mut self, time: Timestamp, event: Event) -> bool {
         let entry = Entry { time, runtime_id: self.runtime_id.clone(), event };
-        self.writer.as_ref().is_some_and(|writer| writer.queue.try_send(entry).is_ok())
+        let taken = self.writer.as_ref().is_some_and(|writer| writer.queue.try_send(entry).is_ok());
+        self.sent += u64::from(taken);
+        taken
+    }
+
+    /// Waits until everything that was recorded up to now is on disk, and tells whether it is;
+    /// `false` at once where there is no room or no log. The caller bounds the wait.
+    pub fn written(&self) -> impl Future<Output = bool> + Send + use<> {
+        let progress = self.writer.as_ref().map(|writer| writer.progress.clone());
+        let (sent, is_whole) = (self.sent, self.overflowed == 0);
+        async move {
+            let Some(mut progress) = progress.filter(|_| is_whole) else { return false };
+            progress.wait_for(|progress| progress.events >= sent).await.is_ok()
+        }
     }
 
     /// What weakens the log at present, for `/readyz`.
@@ -165,7 +187,7 @@ impl Recorder {
     /// Sequence number of the newest line on disk; 0 before the first.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.seq.load(Ordering::Relaxed))
+        self.writer.as_ref().map_or(0, |writer| writer.progress.borrow().seq)
     }
 
     /// Writes what waits and ends. What is not on disk after `timeout` is no longer waited for.
@@ -223,13 +245,17 @@ async fn write(
     settings: Settings,
     mut entries: mpsc::Receiver<Entry>,
     fault: watch::Sender<Option<String>>,
-    seq: Arc<AtomicU64>,
+    progress: watch::Sender<Progress>,
 ) {
     let name = settings.file.display().to_string();
     let mut work = Work { settings, file: None, batch: Vec::new(), doubtful: None };
+    let mut taken = 0;
     loop {
-        if work.batch.is_empty() && entries.recv_many(&mut work.batch, BATCH_MAX).await == 0 {
-            break;
+        if work.batch.is_empty() {
+            taken = entries.recv_many(&mut work.batch, BATCH_MAX).await;
+            if taken == 0 {
+                break;
+            }
         }
         let Ok((returned, outcome)) = tokio::task::spawn_blocking(move || work.run()).await else {
             let text = format!("audit: the writer of {name} has ended");
@@ -251,7 +277,10 @@ async fn write(
             changed
         });
         if let Some(file) = &work.file {
-            seq.store(file.chain().seq(), Ordering::Relaxed);
+            progress.send_modify(|progress| {
+                progress.seq = file.chain().seq();
+                progress.events += u64::try_from(taken).unwrap_or(0);
+            });
         }
         if faulty {
             if entries.is_closed() {

@@ -143,6 +143,8 @@ pub struct OperatorReply {
     pub barrier: Option<Barrier>,
     /// Whether the order is on disk. An isolate that is not is in force all the same.
     pub survives_restart: bool,
+    /// Whether the order has its line in the audit log; false where there is none.
+    pub audited: bool,
 }
 
 /// One change of band.

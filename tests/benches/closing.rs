@@ -10,6 +10,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
     clippy::as_conversions,
     reason = "a bench prints, takes times, and ends where something is wrong"
 )]

@@ -36,7 +36,7 @@ async fn revoked_permissions_hurt_no_one_and_are_said() {
     std::fs::write(&seed, user.seed().unwrap()).unwrap();
     let admin = async_nats::ConnectOptions::with_user_and_password("admin".into(), "admin".into());
     let observer = Observer::of(admin.connect(server.url()).await.unwrap()).await;
-    let nkey = format!("nkey_file = {:?}", seed);
+    let nkey = format!("nkey_file = {seed:?}");
     let plan = Plan::new("planner", &["critic"], &server.url()).short().with(&nkey);
     let sidecar = Sidecar::connected(plan).await;
     sidecar.stores().await;

@@ -138,6 +138,7 @@ impl Ask for Actor {
             held_by: if operator_hold { vec!["command"] } else { Vec::new() },
             barrier: operator_hold.then_some(Barrier::Confirmed),
             survives_restart: true,
+            audited: true,
         })
     }
 

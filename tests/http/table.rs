@@ -411,7 +411,7 @@ async fn an_operator_isolates_and_releases_behind_the_same_door_as_everybody() {
     assert_eq!(reply.status, 200);
     let expected = serde_json::json!({
         "band": "isolated", "operator_hold": true, "held_by": ["command"],
-        "barrier": "confirmed", "survives_restart": true,
+        "barrier": "confirmed", "survives_restart": true, "audited": true,
     });
     assert_eq!(reply.json(), expected);
     let reply = ask(&actor, &ApiSettings::default(), ("POST /operator/release", json, b"{}")).await;

@@ -108,11 +108,15 @@ impl Driver {
             held_by: self.holds.words(),
             barrier: None,
             survives_restart: false,
+            audited: false,
         };
+        let written = self.recorder.written();
         tokio::spawn(async move {
             let stored = tokio::time::timeout(MEMORY_TIMEOUT, stored);
+            let written = tokio::time::timeout(MEMORY_TIMEOUT, written);
             // Without a closing the sender is gone, and so is the wait.
-            let (barrier, stored) = tokio::join!(closing, stored);
+            let (barrier, stored, written) = tokio::join!(closing, stored, written);
+            reply.audited = written.unwrap_or(false);
             reply.barrier = barrier.ok();
             reply.survives_restart = matches!(stored, Ok(Ok(true)));
             drop(answer.send(reply));

@@ -72,7 +72,7 @@ impl fmt::Debug for Digest {
 
 /// Plain snapshot bytes together with their digest. Clones share the bytes.
 ///
-/// What [`decode`](super::decode) returns was checked against the digest that was expected; what
+/// What [`decode`](super::decode()) returns was checked against the digest that was expected; what
 /// comes from [`Plain::new`] was hashed here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Plain {
