@@ -13,7 +13,7 @@ use super::support::sidecar::{BOUND, Plan, Sidecar, seq};
 use super::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_broker_keeps_what_it_said_it_had_stored() {
+async fn p8_a_killed_broker_keeps_what_it_said_it_had_stored() {
     let mut server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let plan = Plan::new("planner", &["critic"], &server.url()).short();
@@ -103,7 +103,7 @@ async fn heals(name: &str, fault: impl AsyncFnOnce(&Observer)) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_deleted_under_us_is_made_again() {
+async fn p8_a_stream_deleted_under_us_is_made_again() {
     heals("stream deleted", async |observer| {
         let answer = observer.api("STREAM.DELETE.DRIFTGATE_STATE", &Value::Null).await;
         assert_eq!(answer["success"], true, "{answer}");

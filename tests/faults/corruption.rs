@@ -89,11 +89,11 @@ async fn refused_what_was_changed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_changed_on_the_way_to_the_broker_reach_no_runtime() {
+async fn p7_bytes_changed_on_the_way_to_the_broker_reach_no_runtime() {
     corrupted(Proxy::up, "bits flipped towards the broker").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_changed_on_the_way_from_the_broker_confirm_nothing() {
+async fn p2_bytes_changed_on_the_way_from_the_broker_confirm_nothing() {
     corrupted(Proxy::down, "bits flipped from the broker").await;
 }

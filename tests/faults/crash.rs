@@ -13,7 +13,7 @@ use super::support::sidecar::{BOUND, Plan, Sidecar};
 const ROUNDS: u32 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_sidecar_breaks_no_promise_and_returns_closed() {
+async fn p6_p8_a_killed_sidecar_breaks_no_promise_and_returns_closed() {
     let server = NatsServer::start();
     let sentry = Sentry::start(&server.url(), "planner").await;
     let plan = Plan::new("planner", &["critic", "monitor"], &server.url()).short();

@@ -18,7 +18,7 @@ fn length() -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_packet_follows_a_closing_reply() {
+async fn p2_no_packet_follows_a_closing_reply() {
     let server = NatsServer::start();
     let sentry = Sentry::start(&server.url(), "planner").await;
     let plan = Plan::new("planner", &["critic", "monitor"], &server.url());

@@ -82,7 +82,7 @@ async fn a_slow_way_delays_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_way_ends_the_connection_and_the_reply_says_so() {
+async fn p2_a_stalled_way_ends_the_connection_and_the_reply_says_so() {
     let rig = Rig::start().await;
     let mut replies = Replies::default();
     rig.report(&mut replies, &[0.30]).await;
@@ -120,7 +120,7 @@ async fn a_stalled_way_ends_the_connection_and_the_reply_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_way_loses_nothing_that_is_still_wanted() {
+async fn p8_a_cut_way_loses_nothing_that_is_still_wanted() {
     let rig = Rig::start().await;
     let mut replies = Replies::default();
     rig.report(&mut replies, &[0.30]).await;
@@ -152,7 +152,7 @@ async fn a_cut_way_loses_nothing_that_is_still_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resets_under_load_leak_nothing() {
+async fn p1_resets_under_load_leak_nothing() {
     let rig = Rig::start().await;
     let mut begin = Instant::now();
     let summary = rig
@@ -170,7 +170,7 @@ async fn resets_under_load_leak_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_ends_inside_a_packet_stores_no_part_of_it() {
+async fn p8_a_connection_that_ends_inside_a_packet_stores_no_part_of_it() {
     let rig = Rig::start().await;
     let mut begin = Instant::now();
     let summary = rig
@@ -200,7 +200,7 @@ async fn a_connection_that_ends_inside_a_packet_stores_no_part_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_half_open_connection_is_noticed_by_its_pings() {
+async fn p10_a_half_open_connection_is_noticed_by_its_pings() {
     let rig = Rig::start().await;
     let mut replies = Replies::default();
     rig.report(&mut replies, &[0.30]).await;

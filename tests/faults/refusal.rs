@@ -26,7 +26,7 @@ fn permissions(user: &nkeys::KeyPair, allowed: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revoked_permissions_hurt_no_one_and_are_said() {
+async fn p10_revoked_permissions_hurt_no_one_and_are_said() {
     const ALL: &str = r#""driftgate.v1.*.planner.>", "driftgate.v1.*.planner", "$JS.API.>",
         "$JS.ACK.>", "_INBOX.planner.>""#;
     let user = nkeys::KeyPair::new_user();
@@ -91,13 +91,13 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storage_over_its_limit_delays_and_loses_nothing_that_is_wanted() {
+async fn p8_storage_over_its_limit_delays_and_loses_nothing_that_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     full(folder.path(), "1M", "storage limit reached at the broker").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_hurts_no_one_and_loses_nothing_that_is_wanted() {
+async fn p8_p10_a_full_disk_hurts_no_one_and_loses_nothing_that_is_wanted() {
     let Some(disk) = SmallDisk::mount() else {
         // The limit is what is left to test with, and the test above does.
         println!("FAULT | disk full | - | mounting a small disk is not permitted here | -");
@@ -182,7 +182,7 @@ async fn full(store: &Path, limit: &str, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_says_429_or_503_is_asked_again_with_pauses() {
+async fn p8_a_broker_that_says_429_or_503_is_asked_again_with_pauses() {
     let server = NatsServer::start();
     let observer = Observer::of(async_nats::connect(server.url()).await.unwrap()).await;
     // The stream takes everybody's packets but the planner's, so that the test can answer these.

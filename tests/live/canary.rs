@@ -129,7 +129,7 @@ async fn sing(observer: &Observer, seq: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_word_of_the_runtime_is_found_in_nothing_that_leaves() {
+async fn p9_a_word_of_the_runtime_is_found_in_nothing_that_leaves() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let more = "[log]\nlevel = \"trace\"";
@@ -167,7 +167,7 @@ async fn a_word_of_the_runtime_is_found_in_nothing_that_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_word_of_a_peer_is_found_in_no_log_line_and_no_metric() {
+async fn p9_a_word_of_a_peer_is_found_in_no_log_line_and_no_metric() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let runtime = Runtime::start(Mood::Answers(500)).await;

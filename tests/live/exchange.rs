@@ -41,7 +41,7 @@ async fn two_sidecars_show_each_other_what_they_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_isolated_sidecar_receives_nothing_and_then_the_newest() {
+async fn p4_an_isolated_sidecar_receives_nothing_and_then_the_newest() {
     let server = NatsServer::start();
     let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
     let critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
@@ -61,7 +61,7 @@ async fn an_isolated_sidecar_receives_nothing_and_then_the_newest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_is_acknowledged_after_the_runtime_took_it() {
+async fn p8_a_delivery_is_acknowledged_after_the_runtime_took_it() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let runtime = Runtime::start(Mood::Silent).await;

@@ -77,7 +77,7 @@ fn attacks(seq: u64) -> Vec<Attack> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_a_good_packet_is_quarantined_and_reaches_no_runtime() {
+async fn p7_what_is_not_a_good_packet_is_quarantined_and_reaches_no_runtime() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let runtime = Runtime::start(Mood::Answers(204)).await;
@@ -121,7 +121,7 @@ async fn what_is_not_a_good_packet_is_quarantined_and_reaches_no_runtime() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_signature_covers_is_neither_shown_nor_delivered() {
+async fn p7_what_no_signature_covers_is_neither_shown_nor_delivered() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let runtime = Runtime::start(Mood::Answers(204)).await;

@@ -8,7 +8,7 @@ use super::support::sidecar::{Plan, Sidecar};
 use super::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_sidecar_is_blocked_and_counts_on() {
+async fn p6_a_restarted_sidecar_is_blocked_and_counts_on() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let mut sidecar = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;

@@ -17,7 +17,7 @@ async fn holds(server: &NatsServer, numbers: &[u64]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_absent_at_the_start_gets_the_newest_later() {
+async fn p10_a_broker_that_is_absent_at_the_start_gets_the_newest_later() {
     let mut server = NatsServer::start();
     server.kill();
     let plan = Plan::new("planner", &["critic"], &server.url()).short();
@@ -34,7 +34,7 @@ async fn a_broker_that_is_absent_at_the_start_gets_the_newest_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_dies_gets_the_newest_when_it_is_back() {
+async fn p8_p10_a_broker_that_dies_gets_the_newest_when_it_is_back() {
     let mut server = NatsServer::start();
     let plan = Plan::new("planner", &["critic"], &server.url()).short();
     let sidecar = Sidecar::connected(plan).await;
@@ -53,7 +53,7 @@ async fn a_broker_that_dies_gets_the_newest_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_gate_revoked_during_an_outage_never_leaves() {
+async fn p5_what_the_gate_revoked_during_an_outage_never_leaves() {
     let mut server = NatsServer::start();
     let plan = Plan::new("planner", &["critic"], &server.url()).short();
     let sidecar = Sidecar::connected(plan).await;
@@ -76,7 +76,7 @@ async fn what_the_gate_revoked_during_an_outage_never_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_hangs_hurts_no_one_and_goes_on() {
+async fn p10_a_broker_that_hangs_hurts_no_one_and_goes_on() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let plan = Plan::new("planner", &["critic"], &server.url()).short();

@@ -18,7 +18,7 @@ const WALK: [(f64, &str, &str); 9] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_walk_reaches_the_broker_only_while_it_is_stable() {
+async fn p1_p4_the_walk_reaches_the_broker_only_while_it_is_stable() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let sidecar = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
