@@ -84,6 +84,14 @@ impl Sidecar {
     /// # Errors
     /// [`StartFault`]; nothing is left running.
     pub async fn start(config: &Config) -> Result<Self, StartFault> {
+        // The listeners come first: a port that is taken must leave nothing behind, no lock either.
+        let api_settings = api_settings(config)?;
+        let api = Listener::bind(&api_settings.address).await.map_err(StartFault::Api)?;
+        let bound = api.bound().map_err(StartFault::Api)?;
+        let admin = Listener::tcp(config.listen.admin).await.map_err(StartFault::Admin)?;
+        let Bound::Tcp(admin_address) = admin.bound().map_err(StartFault::Admin)? else {
+            return Err(StartFault::Admin(io::ErrorKind::Unsupported.into()));
+        };
         let mut remarks = Vec::new();
         let memory_file = memory_file(config);
         let (memory, holds) = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
@@ -112,13 +120,6 @@ impl Sidecar {
             snapshots,
             uploads,
             degraded: remarks.clone(),
-        };
-        let api_settings = api_settings(config)?;
-        let api = Listener::bind(&api_settings.address).await.map_err(StartFault::Api)?;
-        let bound = api.bound().map_err(StartFault::Api)?;
-        let admin = Listener::tcp(config.listen.admin).await.map_err(StartFault::Admin)?;
-        let Bound::Tcp(admin_address) = admin.bound().map_err(StartFault::Admin)? else {
-            return Err(StartFault::Admin(io::ErrorKind::Unsupported.into()));
         };
         let (intake, intake_ends) = watch::channel(false);
         let (stop, stop_ends) = watch::channel(false);
