@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::row;
 use super::support::load::Load;
-use super::support::nats_server::NatsServer;
+use super::support::nats_server::{NatsServer, eventually};
 use super::support::report::Dice;
 use super::support::sentry::Sentry;
 use super::support::sidecar::{BOUND, Plan, Sidecar};
@@ -28,7 +28,11 @@ async fn p6_p8_a_killed_sidecar_breaks_no_promise_and_returns_closed() {
         moment.tick().await;
         moment.tick().await;
         sidecar.kill();
-        // Whatever the broker had received is routed before this marker.
+        // What the dead process had handed to its kernel the broker still reads; when it has let the
+        // connection go it has read all, and the marker comes after that.
+        eventually("the broker to let the dead connection go", || {
+            server.subscriptions_of("planner").is_none()
+        });
         sentry.closed(0).await;
         let newest = newest(&sentry);
         let begin = Instant::now();
