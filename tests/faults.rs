@@ -29,9 +29,6 @@ fn row(injected: &str, promised: &str, observed: impl Display, recovery: Option<
 mod network;
 
 #[cfg(test)]
-#[path = "faults/corruption.rs"]
-mod corruption;
-
 #[cfg(test)]
 #[path = "faults/broker.rs"]
 mod broker;
