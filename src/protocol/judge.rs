@@ -116,7 +116,10 @@ impl Judge {
         if report.drift.disagrees() {
             extra.push(Reason::DiMismatch);
         }
-        self.count_unstable(report);
+        // The same cycle again is no further cycle, however often it is reported.
+        if sample.untrusted != Some(Reason::DuplicateCycle) {
+            self.count_unstable(report);
+        }
         sample.collapse = self.is_collapse(report);
         let mut judgement = self.step(&sample);
         judgement.cycle = report.cycle;
@@ -170,11 +173,10 @@ impl Judge {
         }
     }
 
+    /// A cycle that does not say how stable it was neither adds to a collapse nor ends one.
     fn count_unstable(&mut self, report: &StateReport) {
-        let unstable = report
-            .attractor
-            .stability
-            .is_some_and(|stability| stability.value() < COLLAPSE_STABILITY);
+        let Some(stability) = report.attractor.stability else { return };
+        let unstable = stability.value() < COLLAPSE_STABILITY;
         self.unstable_cycles = if unstable { self.unstable_cycles.saturating_add(1) } else { 0 };
     }
 

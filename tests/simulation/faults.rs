@@ -57,6 +57,7 @@ impl World<'_> {
         let until_us = self.now_us + self.random.below(span_us);
         match self.random.weighted(&FAULTS) {
             Fault::Lost => {
+                let place = self.frozen().unwrap_or(place);
                 if self.nodes[place].life.link.is_some() {
                     self.turn(place, vec![Input::Gone]);
                 }
@@ -65,6 +66,10 @@ impl World<'_> {
                 let link = self.nodes[place].life.link;
                 if let Some(link) = link.and_then(|link| self.broker.connections.get_mut(&link)) {
                     link.frozen_until_us = until_us;
+                }
+                if self.random.in_thousand(300) {
+                    self.broker.mood = Mood::Busy;
+                    self.broker.mood_until_us = until_us;
                 }
                 self.trace.event(self.now_us, place, "freezes until", until_us);
             }
@@ -110,6 +115,14 @@ impl World<'_> {
                 self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());
             }
         }
+    }
+
+    /// A sidecar whose connection stands still: the one that is lost next, more often than not.
+    fn frozen(&mut self) -> Option<usize> {
+        let now_us = self.now_us;
+        let mut connections = self.broker.connections.values();
+        let frozen = connections.find(|link| link.is_held && link.frozen_until_us > now_us)?.node;
+        self.random.in_thousand(600).then_some(frozen)
     }
 
     /// The process dies; a new one starts with what is on disk, or with nothing.
@@ -231,8 +244,8 @@ impl World<'_> {
         self.archive.get(place).cloned()
     }
 
-    /// A packet of somebody's own making: with a key that is not ours, or (`has_key`) by a peer that
-    /// has the key and says what no gate would have let it say.
+    /// A packet of somebody's own making: with a key that is not ours, or (`has_key`) by a peer
+    /// that has the key and says what no gate would have let it say.
     fn signed(&mut self, place: usize, old: &Rc<Packet>, has_key: bool) -> Message {
         let mut document = Json::parse(&old.bytes).expect("a packet");
         let wall = self.nodes[place].clock(self.now_us).wall;

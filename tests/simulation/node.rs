@@ -308,7 +308,11 @@ fn settings(random: &mut Random, index: usize, nodes: usize) -> Settings {
         // Not above the reply's, as the configuration demands.
         barrier_timeout: ms(100, 2500, random).min(reply_timeout),
         reply_timeout,
-        ack_timeout: ms(200, 5_000, random),
+        ack_timeout: if random.in_thousand(500) {
+            ms(100, 400, random)
+        } else {
+            ms(400, 5_000, random)
+        },
         window: random.pick(&[1, 1, 2, 4, 64]),
         packet_max_age: Duration::from_secs(300),
         clock_skew_max: Duration::from_secs(30),

@@ -52,13 +52,14 @@ impl GateOracle {
             return self.judge(now_us, self.band, Band::Blocked, false, settings);
         };
         let before = self.band;
-        if raw.cycle.is_none() || raw.cycle != self.last_cycle {
+        let is_repeated = raw.cycle.is_some() && raw.cycle == self.last_cycle;
+        if !is_repeated {
             self.last_valid_us = now_us;
         }
         let accepts_bare = settings.policy.accept <= Provenance::Reported;
         let mut is_evidence = raw.parts.is_some() || accepts_bare;
         match (self.last_cycle, raw.cycle) {
-            (Some(last), Some(cycle)) if cycle == last => is_evidence = false,
+            (Some(_), Some(_)) if is_repeated => is_evidence = false,
             (Some(last), Some(cycle)) if cycle < last => {
                 self.weak_in_a_row = 0;
                 self.good_in_a_row = 0;
@@ -67,7 +68,9 @@ impl GateOracle {
             _ => {}
         }
         self.last_cycle = raw.cycle.or(self.last_cycle);
-        self.weak_in_a_row = if raw.stability < 0.5 { self.weak_in_a_row + 1 } else { 0 };
+        if !is_repeated {
+            self.weak_in_a_row = if raw.stability < 0.5 { self.weak_in_a_row + 1 } else { 0 };
+        }
         let collapses = self.weak_in_a_row > 3 && raw.is_weak();
         let called = called(raw, is_evidence, collapses, settings);
         self.judge(now_us, before, called, is_evidence, settings)

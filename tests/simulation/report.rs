@@ -182,6 +182,12 @@ impl RawReport {
         report
     }
 
+    /// Leaves nothing but the index.
+    pub(crate) fn make_bare(&mut self) {
+        self.di = self.index();
+        self.parts = None;
+    }
+
     fn make_critical(&mut self, random: &mut Random) {
         let calm = Parts { sdi: 0.1, sv: 0.1, pd: 0.1, scr: 0.9 };
         self.di = None;

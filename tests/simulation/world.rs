@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Band;
 
 use crate::broker::{Broker, Command, Mood, Packet};
@@ -259,12 +260,18 @@ impl<'a> World<'a> {
         if random.in_thousand(5) {
             return Input::Unreadable;
         }
-        Input::Report(if node.weak_reports > 0 {
+        if node.weak_reports > 0 {
             node.weak_reports -= 1;
-            RawReport::weak(random, cycle)
-        } else {
-            RawReport::random(random, cycle, self.trouble)
-        })
+            return Input::Report(RawReport::weak(random, cycle));
+        }
+        let mut report = RawReport::random(random, cycle, self.trouble);
+        // Where a bare index is evidence it comes often: it opens the gate and offers no packet, so
+        // what lies in a lane is not superseded by the report that reopens.
+        let counts = node.settings.policy.accept == Provenance::Reported && report.flaw.is_none();
+        if counts && random.in_thousand(400) {
+            report.make_bare();
+        }
+        Input::Report(report)
     }
 
     fn pick_connection(
