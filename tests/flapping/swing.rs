@@ -55,7 +55,15 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
             match effect {
                 Effect::Publish { token, .. } => rig.bridge.answered(rig.now, token, STORED),
                 Effect::Confirm(id) => rig.bridge.confirmed(rig.now, id),
-                _ => {}
+                Effect::Notify(_)
+                | Effect::Cut
+                | Effect::Subscribe { .. }
+                | Effect::Sever
+                | Effect::StopUploads { .. }
+                | Effect::SeverUploads
+                | Effect::Closed(_)
+                | Effect::Answer { .. }
+                | Effect::Record(_) => {}
             }
         }
     }
