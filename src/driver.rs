@@ -19,6 +19,7 @@ use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::{Malformed, Translator};
 use crate::protocol::seal::{Fault, Keyring};
+use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
@@ -92,8 +93,8 @@ pub enum ReadFault {
     /// The gate is isolated: nothing inbound reaches the runtime (P4).
     #[error("isolated: nothing inbound is shown until the gate reopens")]
     Isolated,
-    /// No such peer, or nothing accepted from it yet.
-    #[error("nothing accepted from {0}")]
+    /// No such peer, or nothing accepted from it that is still fresh.
+    #[error("nothing fresh accepted from {0}")]
     Unknown(String),
     /// See [`Unavailable`].
     #[error(transparent)]
@@ -123,14 +124,34 @@ struct Inputs {
 
 #[derive(Debug)]
 enum Command {
-    Report { document: Json, answer: Answer<Result<ReportReply, ReportFault>> },
-    Unreadable { answer: Answer<()> },
-    FieldState { answer: Answer<Result<FieldState, ReadFault>> },
-    PeerState { source: RuntimeId, answer: Answer<Result<PeerState, ReadFault>> },
-    Safety { answer: Answer<SafetyView> },
-    Books { answer: Answer<Books> },
-    Ping { answer: Answer<()> },
-    Reload { settings: Box<Settings>, keyring: Keyring },
+    Report {
+        document: Json,
+        trace: Option<TraceParent>,
+        answer: Answer<Result<ReportReply, ReportFault>>,
+    },
+    Unreadable {
+        answer: Answer<()>,
+    },
+    FieldState {
+        answer: Answer<Result<FieldState, ReadFault>>,
+    },
+    PeerState {
+        source: RuntimeId,
+        answer: Answer<Result<PeerState, ReadFault>>,
+    },
+    Safety {
+        answer: Answer<SafetyView>,
+    },
+    Books {
+        answer: Answer<Books>,
+    },
+    Ping {
+        answer: Answer<()>,
+    },
+    Reload {
+        settings: Box<Settings>,
+        keyring: Keyring,
+    },
 }
 
 /// Asks the driver. Cheap to clone; every call has a bounded answer time (P10).
@@ -165,17 +186,22 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
 }
 
 impl Handle {
-    /// Reports one cycle, parsed but not yet translated. The answer comes when its packets are
-    /// settled, or the silence after a closing is confirmed, or a named time limit passes.
+    /// Reports one cycle, parsed but not yet translated, with the trace it belongs to. The answer
+    /// comes when its packets are settled, or the silence after a closing is confirmed, or a named
+    /// time limit passes.
     ///
     /// # Errors
     /// [`ReportFault`].
     ///
     /// # Cancel safety
     /// A dropped call does not undo the report.
-    pub async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
+    pub async fn report(
+        &self,
+        document: Json,
+        trace: Option<TraceParent>,
+    ) -> Result<ReportReply, ReportFault> {
         let (answer, reply) = oneshot::channel();
-        self.try_send(Command::Report { document, answer })?;
+        self.try_send(Command::Report { document, trace, answer })?;
         match tokio::time::timeout(self.report_timeout, reply).await {
             Ok(answer) => answer.map_err(|_| Unavailable::Stopping)?,
             Err(_) => Err(Unavailable::Overloaded(1).into()),

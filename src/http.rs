@@ -44,6 +44,7 @@ use tower::{ServiceExt, service_fn};
 use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, Unavailable};
 use crate::protocol::canonical::Json;
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 
@@ -59,6 +60,7 @@ pub trait Ask: Clone + Send + Sync + 'static {
     fn report(
         &self,
         document: Json,
+        trace: Option<TraceParent>,
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
     fn unreadable(&self) -> impl Future<Output = ()> + Send;
@@ -87,8 +89,12 @@ pub trait Ask: Clone + Send + Sync + 'static {
 }
 
 impl Ask for Handle {
-    async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
-        Self::report(self, document).await
+    async fn report(
+        &self,
+        document: Json,
+        trace: Option<TraceParent>,
+    ) -> Result<ReportReply, ReportFault> {
+        Self::report(self, document, trace).await
     }
 
     async fn unreadable(&self) {

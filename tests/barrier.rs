@@ -5,7 +5,7 @@ mod rig;
 
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Effect, LINGER_MAX};
+use driftgate::protocol::bridge::{Effect, LINGER_MAX, OPEN_REPLIES_MAX};
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::time::Timestamp;
@@ -118,4 +118,26 @@ fn p10_a_closing_ends_in_time_however_often_the_band_changes_meanwhile() {
     assert_eq!(reply.barrier, Some(Barrier::Confirmed));
     let bound = Duration::from_secs(4);
     assert!(rig.now.mono - begun <= bound, "took {:?}", rig.now.mono - begun);
+}
+
+#[test]
+fn p10_more_replies_than_may_wait_are_answered_at_once_and_say_so() {
+    let mut rig = Rig::connected();
+    let mut answered = 0;
+    let flips = OPEN_REPLIES_MAX + 10;
+    for _ in 0..flips {
+        rig.report(0.3);
+        let closing = rig.report(0.55);
+        // The first closing has not ended, so every reply that closes waits for it.
+        if let Some(reply) = rig.answers().remove(&closing) {
+            assert_eq!(reply.barrier, Some(Barrier::Unconfirmed));
+            assert_eq!(reply.band, Band::Blocked);
+            answered += 1;
+        }
+    }
+    assert!(answered >= 10, "{answered} of {flips} were answered at once");
+    let before = rig.published().len();
+    echo_all(&mut rig);
+    rig.wait(Duration::from_secs(4));
+    assert_eq!(rig.published().len(), 0, "{before} were sent before the first closing");
 }

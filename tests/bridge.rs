@@ -505,6 +505,24 @@ fn a_revoked_peer_is_cut_at_once_and_its_state_vanishes() {
 }
 
 #[test]
+fn p7_what_a_peer_said_vanishes_when_its_packet_expires() {
+    let mut sender = Rig::new(settings("critic", &["planner"]));
+    sender.bridge.connected(sender.now);
+    sender.report(0.3);
+    let (_, packet) = sender.published().remove(0);
+    let mut rig = Rig::connected();
+    // It lay on the stream for a minute.
+    rig.wait(Duration::from_secs(60));
+    rig.bridge.receive(rig.now, ("critic", "planner"), packet.bytes());
+    rig.wait(Duration::from_secs(240));
+    rig.bridge.forget_ended(rig.now);
+    assert!(rig.bridge.peer_state(&id("critic")).is_some(), "five minutes old and no more");
+    rig.wait(Duration::from_millis(1));
+    rig.bridge.forget_ended(rig.now);
+    assert!(rig.bridge.peer_state(&id("critic")).is_none());
+}
+
+#[test]
 fn an_operators_hold_isolates_and_its_release_waits_for_a_good_report() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);

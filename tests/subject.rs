@@ -7,6 +7,7 @@ use driftgate::nats::settings::{NotAServerUrl, ServerUrl};
 use driftgate::nats::subject::{Address, AssetName, Prefix};
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::packet::RuntimeId;
+use driftgate::protocol::trace::TraceParent;
 
 fn id(text: &str) -> RuntimeId {
     RuntimeId::new(text).unwrap()
@@ -86,11 +87,12 @@ fn an_address_names_a_server_and_holds_no_secret() {
 #[test]
 fn a_packet_carries_its_five_headers() {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let parsed = TraceParent::parse(trace).unwrap();
     let mut packet = PacketHeaders {
         checksum: "sha256:ab",
         seq: 7,
         context: "https://example.org/context",
-        traceparent: Some(trace),
+        traceparent: Some(&parsed),
         drift_source: Provenance::Native,
     };
     let headers = packet.to_headers();
@@ -106,9 +108,24 @@ fn a_packet_carries_its_five_headers() {
     assert_eq!(headers.len(), 5);
     let read = InboundHeaders::of(Some(&headers));
     assert_eq!(read.message_id.as_deref(), Some("sha256:ab:7"));
-    assert_eq!(read.traceparent.as_deref(), Some(trace));
-    for broken in ["", "00-short", "00-x\r\nEvil: yes", &trace.to_uppercase()] {
-        packet.traceparent = Some(broken);
-        assert_eq!(packet.to_headers().len(), 4, "{broken:?}");
+    assert_eq!(read.traceparent.as_ref(), Some(&parsed));
+    packet.traceparent = None;
+    assert_eq!(packet.to_headers().len(), 4);
+}
+
+#[test]
+fn what_is_no_trace_context_counts_as_absent() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for broken in [
+        "",
+        "00-short",
+        "00-x\r\nEvil: yes",
+        &trace.to_uppercase(),
+        &format!("{trace}-1"),
+        &trace.replacen("00", "01", 1),
+        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+    ] {
+        assert_eq!(TraceParent::parse(broken), None, "{broken:?}");
     }
 }

@@ -111,7 +111,7 @@ async fn pass_on(ingest: Ingest, handle: Handle) {
     let (mut lines, _reader) = follow(tail);
     while let Some(line) = lines.recv().await {
         match line {
-            Line::Report(document) => match handle.report(document).await {
+            Line::Report(document) => match handle.report(document, None).await {
                 Ok(reply) => tracing::debug!(verdict = reply.verdict.word(), "tailed report"),
                 Err(ReportFault::Malformed(Malformed { problem, .. })) => {
                     tracing::warn!(problem, "tailed report refused");

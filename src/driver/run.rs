@@ -21,9 +21,8 @@ use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Bridge, Effect, Memory};
-use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
-use crate::protocol::outbox::Outcome;
+use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Barrier, Decision, ReportReply};
 use crate::telemetry::Histogram;
@@ -190,7 +189,8 @@ impl Driver {
         let now = self.clock.now();
         self.keeper.stir();
         match command {
-            Command::Report { document, answer } => match self.report(now, &document) {
+            Command::Report { document, trace, answer } => match self.report(now, &document, trace)
+            {
                 Ok(seq) => {
                     self.waiting.insert(seq, answer);
                 }
@@ -358,8 +358,8 @@ impl Driver {
 
     async fn effect(&mut self, effect: Effect) {
         match effect {
-            Effect::Publish { token, packet, provenance } => {
-                self.publish(token, &packet, provenance);
+            Effect::Publish { token, packet, origin } => {
+                self.publish(token, &packet, &origin);
             }
             Effect::Notify(notice) => {
                 if let (Some(link), Ok(bytes)) =
@@ -404,7 +404,7 @@ impl Driver {
         }
     }
 
-    fn publish(&mut self, token: u64, packet: &Sealed, provenance: Provenance) {
+    fn publish(&mut self, token: u64, packet: &Sealed, origin: &Origin) {
         let Some(link) = self.connector.link() else {
             self.bridge.not_sent(self.clock.now(), token);
             return;
@@ -416,8 +416,8 @@ impl Driver {
                 checksum: packet.checksum(),
                 seq: packet.seq(),
                 context: CONTEXT,
-                traceparent: None,
-                drift_source: provenance,
+                traceparent: origin.trace.as_ref(),
+                drift_source: origin.provenance,
             }
             .to_headers(),
             payload: packet.bytes().clone(),

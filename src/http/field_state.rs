@@ -11,6 +11,7 @@ use super::problem::{Outcome, Problem};
 use super::query::parameters;
 use super::{Ask, Room};
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
+use crate::protocol::trace::TraceParent;
 
 pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
     Router::new().route("/field/state", get(read::<A>).post(report::<A>))
@@ -33,7 +34,9 @@ async fn report<A: Ask>(
             return Err(problem);
         }
     };
-    answer.write(&room.ask.report(document).await?)
+    let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
+    let trace = trace.and_then(TraceParent::parse);
+    answer.write(&room.ask.report(document, trace).await?)
 }
 
 async fn read<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {

@@ -3,6 +3,7 @@
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::protocol::drift::Provenance;
+use crate::protocol::trace::TraceParent;
 
 /// JetStream deduplication id: checksum, colon, seq.
 const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
@@ -26,14 +27,13 @@ pub struct PacketHeaders<'a> {
     /// IRI of the JSON-LD context.
     pub context: &'a str,
     /// W3C trace context of the report, when the runtime sent one.
-    pub traceparent: Option<&'a str>,
+    pub traceparent: Option<&'a TraceParent>,
     /// Where the drift metrics came from.
     pub drift_source: Provenance,
 }
 
 impl PacketHeaders<'_> {
-    /// The headers to publish with. A value that cannot be a header (a line break in a
-    /// `traceparent`) is left out rather than sent broken.
+    /// The headers to publish with.
     #[must_use]
     pub fn to_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -41,8 +41,8 @@ impl PacketHeaders<'_> {
         headers.insert(CONTENT_TYPE, "application/ld+json");
         let link = format!("<{}>; rel=\"http://www.w3.org/ns/json-ld#context\"", self.context);
         add(&mut headers, LINK, &link);
-        if let Some(traceparent) = self.traceparent.filter(|text| is_traceparent(text)) {
-            add(&mut headers, TRACEPARENT, traceparent);
+        if let Some(traceparent) = self.traceparent {
+            add(&mut headers, TRACEPARENT, traceparent.as_str());
         }
         add(&mut headers, DRIFT_SOURCE, self.drift_source.word());
         headers
@@ -63,24 +63,13 @@ fn add(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// Whether `text` is a W3C `traceparent` of version 00.
-fn is_traceparent(text: &str) -> bool {
-    let is_hex = |part: &str| {
-        part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    let mut parts = text.split('-');
-    let mut next_is =
-        |len: usize| parts.next().is_some_and(|part| part.len() == len && is_hex(part));
-    next_is(2) && next_is(32) && next_is(16) && next_is(2) && parts.next().is_none()
-}
-
 /// The headers of an inbound packet that anyone reads. Unproven: whoever published wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InboundHeaders {
     /// `Nats-Msg-Id`.
     pub message_id: Option<String>,
     /// `traceparent`, if well formed.
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceParent>,
     /// `Driftgate-Drift-Source`.
     pub drift_source: Option<String>,
 }
@@ -95,7 +84,7 @@ impl InboundHeaders {
         };
         Self {
             message_id: text(MESSAGE_ID),
-            traceparent: text(TRACEPARENT).filter(|text| is_traceparent(text)),
+            traceparent: text(TRACEPARENT).and_then(|text| TraceParent::parse(&text)),
             drift_source: text(DRIFT_SOURCE),
         }
     }

@@ -18,7 +18,7 @@ use super::drift::{DriftIndex, Provenance};
 use super::gate::{Band, Reason, Verdict};
 use super::inbox::{Inbound, InboundLimits, Inbox};
 use super::judge::{Judge, Judgement};
-use super::outbox::{Ledger, Outbox, Outcome};
+use super::outbox::{Ledger, Origin, Outbox, Outcome};
 use super::packet::{
     AttractorState, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId,
     SafetyFlags,
@@ -26,6 +26,7 @@ use super::packet::{
 use super::profile::{Malformed, StateReport, Translator};
 use super::seal::{EncodedPayload, Keyring};
 use super::time::{Now, Timestamp};
+use super::trace::TraceParent;
 use super::view::{
     Barrier, Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
     SafetyView, ThresholdsView, Transition,
@@ -188,6 +189,19 @@ impl Bridge {
     /// # Errors
     /// [`Malformed`], the runtime's fault. The gate is closed by it, the error is the answer.
     pub fn report(&mut self, now: Now, document: &Json) -> Result<u64, Malformed> {
+        self.report_traced(now, document, None)
+    }
+
+    /// [`Self::report`] within the trace that the report came with.
+    ///
+    /// # Errors
+    /// As [`Self::report`].
+    pub fn report_traced(
+        &mut self,
+        now: Now,
+        document: &Json,
+        trace: Option<TraceParent>,
+    ) -> Result<u64, Malformed> {
         let report = match self.translator.translate(document) {
             Ok(report) => report,
             Err(malformed) => {
@@ -213,7 +227,7 @@ impl Bridge {
             report: Some((seq, report.drift.provenance)),
         };
         let mut closes = self.enter(now, &judgement.verdict, cause);
-        let mut reply = self.compose(now, seq, &report, &judgement);
+        let mut reply = self.compose(now, seq, &report, &judgement, trace);
         if reply.reasons.contains(&Reason::InspectionFailed) {
             // A packet that the gate let through and the inspection did not: something is wrong
             // with one of the two, so nothing more goes out (P6).
@@ -367,7 +381,7 @@ impl Bridge {
         self.judge.set_policy(settings.policy.clone());
         self.settings = settings;
         self.keyring = keyring;
-        self.inbox.retain(now.wall, &self.settings.peers);
+        self.forget_ended(now);
         self.settle(now);
     }
 
@@ -427,20 +441,6 @@ impl Bridge {
         closes
     }
 
-    fn notify(&mut self, now: Now) {
-        let band = self.judge.gate().band();
-        self.notified = band;
-        if self.connected {
-            self.effects.push(Effect::Notify(Notice {
-                runtime_id: self.settings.runtime_id.clone(),
-                band,
-                reasons: self.reasons.clone(),
-                since: now.wall,
-                epoch: self.judge.epoch(),
-            }));
-        }
-    }
-
     fn may_send(&self) -> bool {
         self.connected
             && self.subscribed
@@ -466,10 +466,10 @@ impl Bridge {
             let may_reach = |target: &RuntimeId| {
                 peers.get(target).is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
             };
-            let Some((token, packet, provenance)) = self.outbox.next(now.mono, may_reach) else {
+            let Some((token, packet, origin)) = self.outbox.next(now.mono, may_reach) else {
                 break;
             };
-            self.effects.push(Effect::Publish { token, packet, provenance });
+            self.effects.push(Effect::Publish { token, packet, origin });
         }
         self.collect(now);
     }

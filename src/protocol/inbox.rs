@@ -81,7 +81,8 @@ pub struct Inbox {
     me: RuntimeId,
     /// Highest accepted sequence number of each source. Bounded by the configured peers.
     floors: BTreeMap<RuntimeId, u64>,
-    newest: BTreeMap<RuntimeId, PeerState>,
+    /// With the time at which it was made.
+    newest: BTreeMap<RuntimeId, (Timestamp, PeerState)>,
 }
 
 impl Inbox {
@@ -99,20 +100,26 @@ impl Inbox {
 
     /// The newest accepted packet of each peer.
     pub fn peers(&self) -> impl Iterator<Item = &PeerState> {
-        self.newest.values()
+        self.newest.values().map(|(_, state)| state)
     }
 
     /// The newest accepted packet of one peer.
     #[must_use]
     pub fn peer(&self, source: &RuntimeId) -> Option<&PeerState> {
-        self.newest.get(source)
+        self.newest.get(source).map(|(_, state)| state)
     }
 
     /// Forgets what peers said that are no longer authorised or whose packets have aged out
     /// (SPEC R71). Their sequence floors stay, so that nothing old comes back.
-    pub fn retain(&mut self, now: Timestamp, peers: &BTreeMap<RuntimeId, Peer>) {
-        self.newest.retain(|source, _| {
-            peers.get(source).is_some_and(|peer| peer.import_state && peer.is_current(now))
+    pub fn retain(
+        &mut self,
+        now: Timestamp,
+        peers: &BTreeMap<RuntimeId, Peer>,
+        packet_max_age: Duration,
+    ) {
+        self.newest.retain(|source, (sent, _)| {
+            now.since(*sent) <= packet_max_age
+                && peers.get(source).is_some_and(|peer| peer.import_state && peer.is_current(now))
         });
     }
 
@@ -211,10 +218,8 @@ impl Inbox {
             });
         };
         self.floors.insert(source.clone(), verified.seq());
-        self.newest.insert(
-            source.clone(),
-            PeerState { source: source.clone(), external: true, received: now, packet },
-        );
+        let state = PeerState { source: source.clone(), external: true, received: now, packet };
+        self.newest.insert(source.clone(), (verified.packet().header.timestamp, state));
         Inbound::Accepted { source, seq: verified.seq(), packet: verified.bytes().clone() }
     }
 }

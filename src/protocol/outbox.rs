@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::Sealed;
+use super::trace::TraceParent;
 use super::view::PacketStatus;
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
@@ -95,10 +96,19 @@ pub struct Settled {
     pub stream_seq: Option<u64>,
 }
 
+/// What a packet's headers say beside the packet: where it came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Where its drift metrics came from.
+    pub provenance: Provenance,
+    /// The trace that its report belongs to.
+    pub trace: Option<TraceParent>,
+}
+
 #[derive(Debug)]
 struct Entry {
     packet: Sealed,
-    provenance: Provenance,
+    origin: Origin,
     lane: usize,
     line: usize,
     attempts: u32,
@@ -203,12 +213,12 @@ impl Outbox {
     }
 
     /// Takes a sealed packet. The unsent packet that stood in this lane is superseded.
-    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed, provenance: Provenance) {
+    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed, origin: Origin) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         slot.ledger.reports += 1;
         slot.ledger.pending += 1;
         slot.since_offer = Some(0);
-        let entry = Entry { packet, provenance, lane, line, attempts: 0, deadline: Duration::ZERO };
+        let entry = Entry { packet, origin, lane, line, attempts: 0, deadline: Duration::ZERO };
         if let Some(older) = slot.unsent.replace(entry) {
             self.settle(&older, PacketStatus::Superseded, None);
         }
@@ -224,7 +234,7 @@ impl Outbox {
         &mut self,
         now: Duration,
         may_reach: impl Fn(&RuntimeId) -> bool,
-    ) -> Option<(u64, Sealed, Provenance)> {
+    ) -> Option<(u64, Sealed, Origin)> {
         if self.in_flight.len() >= self.window || now < self.cooldown_until {
             return None;
         }
@@ -242,9 +252,9 @@ impl Outbox {
             entry.deadline = now + self.ack_timeout;
             let token = self.next_token;
             self.next_token += 1;
-            let (packet, provenance) = (entry.packet.clone(), entry.provenance);
+            let (packet, origin) = (entry.packet.clone(), entry.origin.clone());
             self.in_flight.insert(token, entry);
-            return Some((token, packet, provenance));
+            return Some((token, packet, origin));
         }
     }
 

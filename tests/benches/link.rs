@@ -26,12 +26,14 @@ use driftgate::nats::headers::PacketHeaders;
 use driftgate::nats::link::{Link, LinkEvent, Outgoing};
 use driftgate::nats::{HeaderMap, Subject, assets};
 use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::trace::TraceParent;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use support::nats_server::NatsServer;
 use tokio::sync::mpsc::Receiver;
 
 const ROUNDS: usize = 9;
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const CHECKSUM: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn headers(seq: u64) -> HeaderMap {
@@ -39,7 +41,7 @@ fn headers(seq: u64) -> HeaderMap {
         checksum: CHECKSUM,
         seq,
         context: "https://example.org/context",
-        traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        traceparent: TraceParent::parse(TRACE).as_ref(),
         drift_source: Provenance::Native,
     }
     .to_headers()

@@ -17,6 +17,7 @@ use driftgate::protocol::gate::Band;
 use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
+use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{
     Barrier, Decision, EnvelopeView, FieldState, OperatorReply, PacketLine, PacketStatus,
     PeerState, ReportReply, SafetyView, ThresholdsView,
@@ -113,7 +114,11 @@ pub(crate) fn runtime(id: &str) -> RuntimeId {
 }
 
 impl Ask for Actor {
-    async fn report(&self, document: Json) -> Result<ReportReply, ReportFault> {
+    async fn report(
+        &self,
+        document: Json,
+        _trace: Option<TraceParent>,
+    ) -> Result<ReportReply, ReportFault> {
         self.with(|script| script.reports.push(document));
         self.unavailable().await?;
         let mood = self.with(|script| script.mood);

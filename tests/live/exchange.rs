@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use super::support::http::Caller;
 use super::support::nats_server::NatsServer;
 use super::support::observer::Observer;
+use super::support::report::report;
 use super::support::runtime::{Mood, Runtime};
 use super::support::sidecar::{Plan, Sidecar};
 use super::support::wait::until;
@@ -38,6 +40,32 @@ async fn two_sidecars_show_each_other_what_they_sent() {
         assert_eq!(one.json()["packet"], shown["packet"]);
     }
     assert_eq!(planner.get("/field/state?source=monitor").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_belongs_to_a_trace_puts_its_packets_into_the_trace() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let body = report(0.30);
+    let mut caller = Caller::new(planner.api);
+    for trace in [Some(TRACE), Some("00-not-a-trace"), None] {
+        let trace_line = trace.map(|trace| format!("traceparent: {trace}\r\n"));
+        let headers = format!(
+            "Content-Type: application/json\r\n{}",
+            trace_line.as_deref().unwrap_or_default()
+        );
+        let answer = caller.call("POST", "/field/state", &headers, &body).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let seq = answer.json()["seq"].as_u64().unwrap();
+        let found = until("the packet to be seen", async || {
+            observer.packets(0).into_iter().find(|packet| packet.seq == seq)
+        })
+        .await;
+        let header = found.headers.get("traceparent").map(|value| value.as_str().to_owned());
+        assert_eq!(header.as_deref(), trace.filter(|trace| *trace == TRACE));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

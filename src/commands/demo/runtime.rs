@@ -94,7 +94,7 @@ impl Runtime {
             return event;
         }
         let asked = Instant::now();
-        let outcome = self.handle.report(document).await;
+        let outcome = self.handle.report(document, None).await;
         event.took = asked.elapsed();
         event.outcome = match outcome {
             Err(fault) => Err(fault.to_string()),

@@ -8,6 +8,7 @@ use crate::protocol::audit::Act;
 use crate::protocol::canonical::Json;
 use crate::protocol::profile::Malformed;
 use crate::protocol::time::Now;
+use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{OperatorReply, Transition};
 
 impl Driver {
@@ -32,9 +33,14 @@ impl Driver {
     }
 
     /// One report, and the audit lines that only it causes.
-    pub(super) fn report(&mut self, now: Now, document: &Json) -> Result<u64, Malformed> {
+    pub(super) fn report(
+        &mut self,
+        now: Now,
+        document: &Json,
+        trace: Option<TraceParent>,
+    ) -> Result<u64, Malformed> {
         let before = self.bridge.counters().inspection_failed;
-        let outcome = self.bridge.report(now, document);
+        let outcome = self.bridge.report_traced(now, document, trace);
         match &outcome {
             Ok(seq) => {
                 let packets = self.bridge.counters().inspection_failed.saturating_sub(before);

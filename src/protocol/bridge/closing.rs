@@ -1,6 +1,6 @@
 //! The barrier and the cut (P2, P4): from the closing verdict to the broker's echo.
 
-use super::{Band, Barrier, Bridge, Closing, Duration, Effect, LINGER_MAX, Now, Reason};
+use super::{Band, Barrier, Bridge, Closing, Duration, Effect, LINGER_MAX, Notice, Now, Reason};
 
 impl Bridge {
     /// Starts a closing, or follows one that began at `started` with another echo: its wait begins
@@ -67,6 +67,21 @@ impl Bridge {
                 self.effects.push(Effect::Sever);
             }
             self.end_closing(now);
+        }
+    }
+
+    /// Tells everybody who listens of the present band.
+    pub(super) fn notify(&mut self, now: Now) {
+        let band = self.judge.gate().band();
+        self.notified = band;
+        if self.connected {
+            self.effects.push(Effect::Notify(Notice {
+                runtime_id: self.settings.runtime_id.clone(),
+                band,
+                reasons: self.reasons.clone(),
+                since: now.wall,
+                epoch: self.judge.epoch(),
+            }));
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::{
     AttractorState, Barrier, Bridge, Decision, DriftIndex, Duration, Effect, EncodedPayload,
-    Header, Judgement, MemorySnapshot, Now, OPEN_REPLIES_MAX, OpenReply, PROTOCOL_VERSION,
+    Header, Judgement, MemorySnapshot, Now, OPEN_REPLIES_MAX, OpenReply, Origin, PROTOCOL_VERSION,
     PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason, ReportReply, RuntimeId,
-    SafetyFlags, StateReport,
+    SafetyFlags, StateReport, TraceParent,
 };
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
@@ -17,6 +17,7 @@ impl Bridge {
         seq: u64,
         report: &StateReport,
         judgement: &Judgement,
+        trace: Option<TraceParent>,
     ) -> ReportReply {
         let band = judgement.verdict.band;
         let mut reply = ReportReply {
@@ -49,7 +50,8 @@ impl Bridge {
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
             .map(|peer| (peer.id.clone(), peer.export_snapshot))
             .collect();
-        self.fan_out(now, payload.as_ref(), &targets, report, judgement, &mut reply);
+        let origin = Origin { provenance: report.drift.provenance, trace };
+        self.fan_out(now, payload.as_ref(), &targets, &origin, judgement, &mut reply);
         self.sum_up(payload.is_some(), &mut reply);
         reply
     }
@@ -59,7 +61,7 @@ impl Bridge {
         now: Now,
         payload: Option<&Payload>,
         targets: &[(RuntimeId, bool)],
-        report: &StateReport,
+        origin: &Origin,
         judgement: &Judgement,
         reply: &mut ReportReply,
     ) {
@@ -84,7 +86,7 @@ impl Bridge {
                         };
                         match self.keyring.seal(clearance, &header, encoded, reply.seq) {
                             Ok(packet) => {
-                                self.outbox.offer(lane, line, packet, report.drift.provenance);
+                                self.outbox.offer(lane, line, packet, origin.clone());
                                 PacketStatus::Pending
                             }
                             Err(reason) => {
@@ -161,8 +163,15 @@ impl Bridge {
         let open =
             reply.packets.iter().filter(|packet| packet.status == PacketStatus::Pending).count();
         // With no broker to wait for, or too many waiting already, the answer is `pending` at once.
-        let waits = self.connected && self.open_replies.len() < OPEN_REPLIES_MAX;
-        let open = if waits { open } else { 0 };
+        let has_room = self.open_replies.len() < OPEN_REPLIES_MAX;
+        let open = if self.connected && has_room { open } else { 0 };
+        let mut reply = reply;
+        if closes && !has_room {
+            // The gate closes all the same; only this answer does not wait to hear of the silence.
+            reply.barrier = Some(Barrier::Unconfirmed);
+            reply.reasons.push(Reason::Unconfirmed);
+        }
+        let closes = closes && has_room;
         let timeout = if closes {
             self.settings.barrier_timeout + self.settings.reply_timeout
         } else {

@@ -1,7 +1,7 @@
 //! What the bridge asks the driver to do.
 
-use crate::protocol::drift::Provenance;
 use crate::protocol::gate::{Band, Reason};
+use crate::protocol::outbox::Origin;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::Sealed;
 use crate::protocol::time::Timestamp;
@@ -31,8 +31,8 @@ pub enum Effect {
         token: u64,
         /// What to publish.
         packet: Sealed,
-        /// Where its drift metrics came from, for the header.
-        provenance: Provenance,
+        /// Where it came from, for the headers.
+        origin: Origin,
     },
     /// Publish a transition notice, if connected.
     Notify(Notice),

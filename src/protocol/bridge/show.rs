@@ -113,10 +113,12 @@ impl Bridge {
         ))
     }
 
-    /// Forgets what peers said whose authorisation has ended. To be called before either view
-    /// below, which are the only readers.
+    /// Forgets what peers said whose authorisation has ended or whose packet is older than
+    /// `packet_max_age`: an expired packet never reaches the runtime (P7). To be called before
+    /// either view below, which are the only readers.
     pub fn forget_ended(&mut self, now: Now) {
-        self.inbox.retain(now.wall, &self.settings.peers);
+        let super::Settings { peers, packet_max_age, .. } = &self.settings;
+        self.inbox.retain(now.wall, peers, *packet_max_age);
     }
 
     /// Own posture and the newest accepted packet of each peer: `GET /field/state`. `None` while
