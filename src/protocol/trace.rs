@@ -1,7 +1,8 @@
 //! The trace context that a report may come with (W3C Trace Context, section 3.2 `traceparent`).
 //!
 //! It names a trace and says nothing about the runtime: 55 characters of lower-case hex and
-//! hyphens, so no text of anybody's can leave in it (P9). What deliberately is not here: making one.
+//! hyphens, so no text of anybody's can leave in it (P9). What deliberately is not here: making
+//! one.
 
 use std::sync::Arc;
 
