@@ -52,6 +52,32 @@ fn check_says_what_would_run_and_warns_of_what_is_probably_not_meant() {
 }
 
 #[test]
+fn check_warns_where_one_peer_could_speak_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
+    fs::write(&key, KEY).unwrap();
+    let key = key.to_str().unwrap();
+    let design = DESIGN.replace("/etc/driftgate/keys/k1", key);
+    let two_keys = design.replace(
+        "keys = [{ id = \"k1\"",
+        &format!("keys = [{{ id = \"k2\", file = \"{key}\" }}, {{ id = \"k1\""),
+    );
+    let monitor = "[[peers]]\nid = \"monitor\"\nimport = [\"state\"]\nkey_id = \"k2\"\n";
+    let pinned = two_keys.replace("id = \"critic\"", "id = \"critic\"\nkey_id = \"k1\"");
+    for (text, is_warned) in [
+        (design, false),
+        (two_keys.clone(), false),
+        (format!("{two_keys}{monitor}"), true),
+        (format!("{pinned}{monitor}"), false),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let (_, shown) = check(&file, "2026-01-01T00:00:00Z");
+        let warning = "warning: peers: critic has no key_id";
+        assert_eq!(shown.contains(warning), is_warned, "{text}\n{shown}");
+    }
+}
+
+#[test]
 fn check_exits_78_with_all_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("driftgate.toml");

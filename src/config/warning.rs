@@ -3,8 +3,9 @@
 use core::fmt;
 
 use super::Config;
-use super::settings::Listener;
+use super::settings::{Listener, Peer};
 use crate::protocol::drift::Provenance;
+use crate::protocol::keyring::Alg;
 use crate::protocol::time::Timestamp;
 
 /// Something that a configuration may say and that its author should look at again.
@@ -48,6 +49,7 @@ impl Config {
                 warn("peers", format!("{id} is listed with neither export nor import"));
             }
         }
+        self.warn_of_keys(&mut warn);
         self.warn_of_networks(&mut warn);
         match (self.containment.policy.accept, self.containment.assumed_scr) {
             (Provenance::Derived, None) => warn(
@@ -63,6 +65,19 @@ impl Config {
             (Provenance::Derived, Some(_)) | (Provenance::None, _) | (_, None) => {}
         }
         warnings
+    }
+
+    /// Where keys are each somebody's own, one that may be anybody's proves little.
+    fn warn_of_keys(&self, warn: &mut impl FnMut(&str, String)) {
+        let are_own = self.integrity.keys.len() > 1
+            && (self.integrity.keyring.alg() == Some(Alg::Ed25519)
+                || self.peers.values().any(|peer| peer.key_id.is_some()));
+        let is_open = |peer: &Peer| !peer.import.is_empty() && peer.key_id.is_none();
+        if let Some((id, _)) = self.peers.iter().find(|(_, peer)| are_own && is_open(peer)) {
+            let remark =
+                format!("{id} has no key_id: every key of integrity.keys may speak for it");
+            warn("peers", remark);
+        }
     }
 
     /// What travels in the clear, and what nobody could reach.
