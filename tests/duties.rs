@@ -186,13 +186,19 @@ fn one_closing_asks_for_one_echo_however_often_the_gate_opens_and_blocks_meanwhi
     let echoes = rig.confirms();
     assert_eq!(echoes.len(), 1);
     rig.report(0.65);
-    assert_eq!(rig.confirms().len(), 1, "the cut needs one of its own");
+    let cut = rig.confirms();
+    assert_eq!(cut.len(), 1, "the cut needs one of its own");
+    rig.effects.clear();
     rig.report(0.3);
     rig.report(0.65);
     rig.report(0.3);
     assert!(rig.confirms().is_empty(), "nothing has been subscribed to since");
-    assert!(!rig.effects.iter().any(|effect| matches!(effect, Effect::Closed(_))));
     rig.bridge.confirmed(rig.now, echoes[0]);
     rig.look();
     assert!(rig.bridge.is_closing(), "the echo of before the cut proves nothing of it");
+    let subscribes = |effect: &Effect| matches!(effect, Effect::Subscribe { .. });
+    assert!(!rig.effects.iter().any(subscribes), "not before the silence is confirmed");
+    rig.bridge.confirmed(rig.now, cut[0]);
+    rig.look();
+    assert!(rig.effects.iter().any(subscribes));
 }

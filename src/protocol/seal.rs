@@ -48,12 +48,6 @@ impl EncodedPayload {
         let worst = sendable_index(payload).filter(|_| reads_back(&bytes, payload, full));
         Self { bytes, worst }
     }
-
-    /// The canonical bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// Every invariant of a sendable payload that does not depend on the gate; the index to be held
