@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint bench clean
+.PHONY: help build demo test totals lint bench mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -47,6 +47,11 @@ lint: ## formatting, clippy and documentation, warnings are errors
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
+
+mutants: ## breaks the gate, index, seal and bridge on purpose, one way at a time: hours
+	@cargo mutants --version >/dev/null 2>&1 || { \
+		echo "make mutants needs cargo-mutants: cargo install cargo-mutants" >&2; exit 1; }
+	cargo mutants $(ARGS)
 
 clean: ## removes what was built and fetched
 	cargo clean
