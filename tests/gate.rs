@@ -241,6 +241,68 @@ fn every_closing_reason_is_named() {
 }
 
 #[test]
+fn every_band_and_reason_has_one_spelling() {
+    let spelled = |value: serde_json::Value| value.as_str().unwrap().to_owned();
+    for band in [Band::Open, Band::Caution, Band::Blocked, Band::Isolated] {
+        let spelled = spelled(serde_json::to_value(band).unwrap());
+        assert_eq!((band.word(), band.to_string()), (&*spelled, spelled.clone()));
+        assert_eq!(spelled, format!("{band:?}").to_lowercase());
+    }
+    for reason in [
+        Reason::Starting,
+        Reason::DiCaution,
+        Reason::DiBlock,
+        Reason::DiIsolate,
+        Reason::DiMismatch,
+        Reason::Latched,
+        Reason::PostureReflective,
+        Reason::PostureRecenter,
+        Reason::PostureUnknown,
+        Reason::SafetyStatus,
+        Reason::NoEvidence,
+        Reason::DuplicateCycle,
+        Reason::Incomplete,
+        Reason::Invalid,
+        Reason::ProvenanceRefused,
+        Reason::Stale,
+        Reason::Silent,
+        Reason::SdiCritical,
+        Reason::SvCritical,
+        Reason::PdCritical,
+        Reason::ScrCritical,
+        Reason::Collapse,
+        Reason::BlockedTooLong,
+        Reason::Operator,
+        Reason::NewEpoch,
+        Reason::Dwell,
+        Reason::GenerationChange,
+        Reason::Throttled,
+        Reason::InspectionFailed,
+        Reason::Unfillable,
+        Reason::Unconfirmed,
+    ] {
+        assert_eq!(reason.word(), spelled(serde_json::to_value(reason).unwrap()));
+        assert_eq!(reason.word().replace('_', ""), format!("{reason:?}").to_lowercase());
+    }
+}
+
+#[test]
+fn an_unknown_posture_is_named_whatever_else_is_wrong_and_silence_names_none() {
+    let names_posture = |sample: &Sample| {
+        let (_, verdict) = Gate::new(false).step(sample, &Thresholds::default(), 1);
+        verdict.reasons.contains(&Reason::PostureUnknown)
+    };
+    let mut unknown = sample(Some(0.3), Posture::Unknown);
+    assert!(names_posture(&unknown));
+    unknown.untrusted = Some(Reason::NoEvidence);
+    assert!(names_posture(&unknown));
+    unknown.untrusted = None;
+    unknown.di = None;
+    assert!(names_posture(&unknown));
+    assert!(!names_posture(&Sample::absent(Reason::Invalid)));
+}
+
+#[test]
 fn thresholds_tighten_and_never_loosen() {
     assert!(Thresholds::new(0.45, 0.5, 0.6).is_ok());
     assert!(Thresholds::new(0.3, 0.3, 0.3).is_ok());

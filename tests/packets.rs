@@ -13,7 +13,8 @@ use driftgate::protocol::packet::{
     SafetyFlags, StatePacket,
 };
 use driftgate::protocol::seal::{
-    EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, unstable,
+    EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, Unproven,
+    checksum, unstable,
 };
 use driftgate::protocol::time::Timestamp;
 use proptest::prelude::*;
@@ -172,6 +173,36 @@ fn a_packet_cut_short_or_too_long_is_malformed() {
     }
     let refusal = ring.open(&vec![b' '; 16 * 1024 + 1]).unwrap_err();
     assert_eq!(refusal.to_string(), "malformed: /: 16385 bytes, and a packet has at most 16384");
+}
+
+#[test]
+fn a_packet_may_be_as_long_as_the_limit_and_not_longer() {
+    let ring = hmac_ring();
+    let sealed = seal(&ring, &golden(), true).unwrap();
+    let text = str::from_utf8(sealed.bytes()).unwrap().replace(r#""1.0""#, r#""1.1""#);
+    let (content, _) = text.split_once(r#","signature""#).unwrap();
+    let checksum = checksum(&[content.as_bytes(), b"}"]);
+    let token = ring.sign_checksum(sealed.seq(), &checksum).unwrap();
+    let signature = format!(r#"{{"checksum":"{checksum}","integrity_token":"{token}"}}"#);
+    let bytes = format!(r#"{content},"signature":{signature}}}"#).into_bytes();
+    // A field that a later 1.x may add, and that sorts after the three we know.
+    let of_length = |length: usize| {
+        let mut longer = bytes[..bytes.len() - 1].to_vec();
+        longer.extend(br#","unknown":""#);
+        longer.resize(length - 2, b'a');
+        longer.extend(br#""}"#);
+        longer
+    };
+    ring.open(&of_length(16 * 1024)).unwrap();
+    assert_eq!(ring.open(&of_length(16 * 1024 + 1)).unwrap_err().fault, Fault::Malformed);
+}
+
+#[test]
+fn a_packet_whose_tag_nobody_has_checked_still_tells_what_it_claims() {
+    let sealed = seal(&hmac_ring(), &golden(), true).unwrap();
+    let unproven = Unproven::read(sealed.bytes()).unwrap();
+    assert_eq!((unproven.key_id(), unproven.seq()), ("k1", sealed.seq()));
+    assert_eq!(unproven.packet(), &golden());
 }
 
 #[test]
