@@ -287,6 +287,19 @@ fn every_band_and_reason_has_one_spelling() {
 }
 
 #[test]
+fn p3_the_latch_is_named_where_it_alone_keeps_the_gate_closed() {
+    let thresholds = Thresholds::default();
+    for (closing, then, is_latched) in
+        [(0.55, 0.46, true), (0.55, 0.55, false), (0.65, 0.55, true), (0.65, 0.65, false)]
+    {
+        let (gate, _) =
+            Gate::new(false).step(&sample(Some(closing), Posture::Stable), &thresholds, 1);
+        let (_, verdict) = gate.step(&sample(Some(then), Posture::Stable), &thresholds, 1);
+        assert_eq!(verdict.reasons.contains(&Reason::Latched), is_latched, "{closing} {then}");
+    }
+}
+
+#[test]
 fn an_unknown_posture_is_named_whatever_else_is_wrong_and_silence_names_none() {
     let names_posture = |sample: &Sample| {
         let (_, verdict) = Gate::new(false).step(sample, &Thresholds::default(), 1);
