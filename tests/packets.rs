@@ -61,7 +61,7 @@ fn payload(drift: DriftParts) -> Payload {
             phase: "stable".into(),
         },
         drift,
-        di: drift.index().unwrap(),
+        di: drift.index(),
         memory_snapshot: Some(MemorySnapshot {
             summary_hash: format!("sha256:{}", "0a".repeat(32)),
             retention_index: fraction(0.82),

@@ -88,8 +88,8 @@ pub struct DriftParts {
 }
 
 impl DriftParts {
-    /// SRIP-03 section 4, with equal weights. `None` when coherence is so small that the quotient
-    /// overflows.
+    /// SRIP-03 section 4, with equal weights. Where coherence is so small that the quotient is no
+    /// finite number, the largest one stands for it: too much drift is never no drift.
     ///
     /// ```
     /// use driftgate::protocol::drift::{Coherence, DriftParts, Fraction};
@@ -97,12 +97,13 @@ impl DriftParts {
     /// let parts = DriftParts {
     ///     sdi: part(0.2), sv: part(0.1), pd: part(0.1), scr: Coherence::new(0.8).unwrap(),
     /// };
-    /// assert!((parts.index().unwrap().value() - 0.166_666).abs() < 1e-5);
+    /// assert!((parts.index().value() - 0.166_666).abs() < 1e-5);
     /// ```
     #[must_use]
-    pub fn index(&self) -> Option<DriftIndex> {
+    pub fn index(&self) -> DriftIndex {
         let sum = self.sdi.value() + self.sv.value() + self.pd.value();
-        DriftIndex::new(sum / (3.0 * self.scr.value()))
+        // The sum is finite and coherence above zero, so this is no NaN.
+        DriftIndex((sum / (3.0 * self.scr.value())).min(f64::MAX))
     }
 
     /// Which parts lie past their critical mark (SRIP-03 section 5, last column). Only meaningful
@@ -195,12 +196,12 @@ pub struct Drift {
 
 impl Drift {
     /// Gate value: the larger of formula and report (DESIGN section 2). `None` when there is
-    /// neither, or when the parts are there and their index overflows.
+    /// neither.
     #[must_use]
     pub fn gate_value(&self) -> Option<DriftIndex> {
         match (self.parts, self.reported) {
-            (Some(parts), Some(reported)) => Some(parts.index()?.max(reported)),
-            (Some(parts), None) => parts.index(),
+            (Some(parts), Some(reported)) => Some(parts.index().max(reported)),
+            (Some(parts), None) => Some(parts.index()),
             (None, reported) => reported,
         }
     }
@@ -212,7 +213,7 @@ impl Drift {
         if self.provenance != Provenance::Native {
             return false;
         }
-        match (self.parts.and_then(|parts| parts.index()), self.reported) {
+        match (self.parts.map(|parts| parts.index()), self.reported) {
             (Some(formula), Some(reported)) => {
                 (formula.value() - reported.value()).abs() > INDEX_TOLERANCE
             }

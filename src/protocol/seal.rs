@@ -54,7 +54,7 @@ impl EncodedPayload {
 /// against it when all are met.
 fn sendable_index(payload: &Payload) -> Option<DriftIndex> {
     let Payload { attractor_state, drift, di, memory_snapshot, safety_flags } = payload;
-    let formula = drift.index()?;
+    let formula = drift.index();
     let is_wire_phase = Phase::of_word(&attractor_state.phase)
         .is_some_and(|phase| phase.word() == attractor_state.phase);
     let holds = (di.value() - formula.value()).abs() <= INDEX_ERROR_MAX
@@ -276,7 +276,7 @@ fn close_packet(bytes: &mut Vec<u8>, checksum: &str, integrity_token: &str) {
 #[must_use]
 pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
     let Payload { attractor_state, drift, di, safety_flags, .. } = &packet.payload;
-    let formula_is_under = drift.index().is_some_and(|formula| formula.value() < block);
+    let formula_is_under = drift.index().value() < block;
     let rows = [
         (di.value() >= block, "/payload/drift_metrics/di: not under the block mark"),
         (!formula_is_under, "/payload/drift_metrics: their index is not under the block mark"),

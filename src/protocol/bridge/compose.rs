@@ -148,7 +148,7 @@ impl Bridge {
                 phase: phase.word().to_owned(),
             },
             drift,
-            di: drift.index()?,
+            di: drift.index(),
             memory_snapshot,
             safety_flags: SafetyFlags {
                 aegida_status: "nominal".to_owned(),
