@@ -1,5 +1,7 @@
 //! The numbers that everything stands on: finite, in range, and never smaller than they are.
 
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "exact numbers, or a test that fails")]
+
 use driftgate::protocol::drift::{
     Coherence, Criticals, Drift, DriftIndex, DriftParts, Fraction, INDEX_TOLERANCE, Provenance,
 };
