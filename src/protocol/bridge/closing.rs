@@ -52,7 +52,7 @@ impl Bridge {
         }
         let late = now.mono >= closing.deadline;
         let uploads_quiet = !self.uploads.is_stopping();
-        if closing.echoed && uploads_quiet && (quiet || late || !self.connected) {
+        if closing.echoed && uploads_quiet && quiet {
             self.end_closing(now);
         } else if late {
             let echoed = closing.echoed;
