@@ -1,6 +1,8 @@
 //! What the bridge counts, when it wants to be woken, and what it does not do twice: the small
 //! print that mutations of it have shown to need a test.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for one kind of effect")]
+
 #[path = "support/rig.rs"]
 mod rig;
 
@@ -9,9 +11,10 @@ use std::time::Duration;
 use driftgate::protocol::bridge::{Counters, Effect, TRANSITIONS_MAX};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::{Band, Reason};
+use driftgate::protocol::keyring::Keyring;
 use driftgate::protocol::outbox::{FULL_PAUSE, Outcome};
-use driftgate::protocol::view::Barrier;
-use rig::{Rig, settings};
+use driftgate::protocol::view::{Barrier, Decision};
+use rig::{Rig, keyring, settings};
 
 const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
@@ -201,4 +204,100 @@ fn one_closing_asks_for_one_echo_however_often_the_gate_opens_and_blocks_meanwhi
     rig.bridge.confirmed(rig.now, cut[0]);
     rig.look();
     assert!(rig.effects.iter().any(subscribes));
+}
+
+/// Blocks, opens, isolates, opens and blocks again, all before the first echo: the last notice was
+/// of the isolation. Gives the first closing report's number.
+fn isolated_and_blocked_again(rig: &mut Rig) -> u64 {
+    settled(rig, 0.3);
+    let closing = rig.report(0.55);
+    for di in [0.3, 0.65, 0.3, 0.55] {
+        rig.report(di);
+    }
+    rig.answers();
+    closing
+}
+
+fn notices(rig: &mut Rig) -> Vec<Band> {
+    rig.look();
+    let mut bands = Vec::new();
+    rig.effects.retain(|effect| match effect {
+        Effect::Notify(notice) => {
+            bands.push(notice.band);
+            false
+        }
+        _ => true,
+    });
+    bands
+}
+
+#[test]
+fn a_notice_that_was_kept_back_goes_out_and_is_echoed_while_there_is_time() {
+    let mut rig = Rig::connected();
+    let closing = isolated_and_blocked_again(&mut rig);
+    assert_eq!(notices(&mut rig).last(), Some(&Band::Isolated));
+    rig.wait(Duration::from_millis(1999));
+    echo_all(&mut rig);
+    assert_eq!(notices(&mut rig), [Band::Blocked]);
+    assert!(rig.answers().is_empty(), "its echo is still to come");
+    echo_all(&mut rig);
+    let reply = rig.answers().remove(&closing).expect("the silence is confirmed");
+    assert_eq!(reply.barrier, Some(Barrier::Confirmed));
+}
+
+#[test]
+fn a_notice_for_which_there_is_no_time_follows_the_replies() {
+    let mut rig = Rig::connected();
+    settled(&mut rig, 0.3);
+    let closing = rig.report(0.55);
+    rig.wait(Duration::from_millis(1500));
+    for di in [0.3, 0.65, 0.3, 0.55] {
+        rig.report(di);
+    }
+    rig.answers();
+    assert_eq!(notices(&mut rig).last(), Some(&Band::Isolated));
+    rig.wait(Duration::from_millis(500));
+    echo_all(&mut rig);
+    let reply = rig.answers().remove(&closing).expect("the bound of the first report is over");
+    assert_eq!(reply.barrier, Some(Barrier::Confirmed));
+    assert_eq!(notices(&mut rig), [Band::Blocked]);
+    assert!(rig.confirms().is_empty());
+}
+
+#[test]
+fn a_report_that_is_sent_in_caution_names_no_throttling() {
+    let mut rig = Rig::connected();
+    let reasons = |rig: &mut Rig, di: f64| {
+        let seq = rig.report(di);
+        store_all(rig);
+        let reply = rig.answers().remove(&seq).expect("settled");
+        (reply.verdict, reply.reasons)
+    };
+    assert_eq!(reasons(&mut rig, 0.3), (Decision::Export, vec![]));
+    let throttled = (Decision::Throttle, vec![Reason::DiCaution, Reason::Throttled]);
+    assert_eq!(reasons(&mut rig, 0.46), throttled);
+    assert_eq!(reasons(&mut rig, 0.46), throttled);
+    assert_eq!(reasons(&mut rig, 0.46), (Decision::Export, vec![Reason::DiCaution]));
+}
+
+#[test]
+fn p6_packets_that_fail_their_inspection_are_counted_and_close_the_gate() {
+    let mut rig = Rig::connected();
+    settled(&mut rig, 0.3);
+    let deaf = Keyring::new([], None).expect("a ring that cannot sign");
+    let settings = settings("planner", &["critic", "monitor", "scribe"]);
+    for round in 1..=2 {
+        rig.bridge.reload(rig.now, settings.clone(), deaf.clone());
+        let seq = rig.report(0.3);
+        assert!(rig.published().is_empty());
+        echo_all(&mut rig);
+        let reply = rig.answers().remove(&seq).expect("settled");
+        assert_eq!((reply.band, reply.verdict), (Band::Blocked, Decision::Block));
+        assert!(reply.reasons.contains(&Reason::InspectionFailed), "{:?}", reply.reasons);
+        assert_eq!(rig.bridge.counters().inspection_failed, 3 * round);
+        assert_eq!(reply.barrier, Some(Barrier::Confirmed));
+        rig.bridge.reload(rig.now, settings.clone(), keyring());
+        settled(&mut rig, 0.3);
+        assert_eq!(rig.bridge.band(), Band::Open);
+    }
 }

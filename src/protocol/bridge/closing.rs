@@ -95,6 +95,7 @@ impl Bridge {
             // like this is answered all the same, with the notice after the reply.
             self.notify(now);
             self.start_closing(now, band == Band::Isolated, started);
+            self.advance_closing(now);
             return;
         }
         // Whatever is still unanswered will never be sent again and is not waited for any longer.
