@@ -23,7 +23,7 @@ use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
-use crate::telemetry::Histogram;
+use crate::telemetry::{Feed, Histogram};
 
 mod clock;
 mod connection;
@@ -35,7 +35,6 @@ mod run;
 mod uploads;
 
 pub use memory::{MemoryFault, load as load_memory};
-pub use metrics::number;
 pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
@@ -74,6 +73,8 @@ pub struct Options {
     pub audit: Option<audit::Settings>,
     /// Weaknesses known from the start, for `/readyz`.
     pub degraded: Vec<String>,
+    /// Where the gate's transitions are told live.
+    pub feed: Feed,
 }
 
 /// The driver's queue is full, it is draining, or it did not answer in time.
@@ -164,6 +165,7 @@ pub struct Handle {
     report_timeout: Duration,
     readiness: watch::Receiver<Readiness>,
     snapshots: Option<Snapshots>,
+    feed: Feed,
 }
 
 /// Starts the driver's task. It ends when `stop` turns true or every [`Handle`] is gone.
@@ -179,10 +181,10 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
         band: if options.holds.any() { Band::Isolated } else { Band::Blocked },
         degraded: options.degraded.clone(),
     });
-    let snapshots = options.snapshots.clone();
+    let (snapshots, feed) = (options.snapshots.clone(), options.feed.clone());
     let inputs = Inputs { commands: command_queue, orders: order_queue, stop };
     let task = tokio::spawn(run::run(options, inputs, readiness_sender));
-    (Handle { commands, orders, report_timeout, readiness, snapshots }, task)
+    (Handle { commands, orders, report_timeout, readiness, snapshots, feed }, task)
 }
 
 impl Handle {
@@ -281,10 +283,19 @@ impl Handle {
         self.snapshots.as_ref()
     }
 
-    /// What `/readyz` says.
+    /// Live events: `GET /phase/telemetry`.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// What `/readyz` says. Damage on the spool's disk is looked up here, for it may be found while
+    /// the driver has nothing to do.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        self.readiness.borrow().clone()
+        let mut readiness = self.readiness.borrow().clone();
+        readiness.degraded.extend(self.snapshots.as_ref().and_then(Snapshots::damage));
+        readiness
     }
 
     /// Replaces gate settings, peers and keys.

@@ -16,6 +16,7 @@ pub mod server;
 pub mod listener;
 mod paced;
 mod field_state;
+mod phase_telemetry;
 mod safety;
 mod snapshot;
 mod operator;
@@ -47,9 +48,11 @@ use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
+use crate::telemetry::Feed;
 
 use door::Door;
 use listener::Bound;
+use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
 use settings::{ApiSettings, BodyLimits};
 
@@ -86,6 +89,8 @@ pub trait Ask: Clone + Send + Sync + 'static {
     fn snapshots(&self) -> Option<Snapshots> {
         None
     }
+    /// See [`Handle::feed`].
+    fn feed(&self) -> Feed;
 }
 
 impl Ask for Handle {
@@ -128,6 +133,10 @@ impl Ask for Handle {
     fn snapshots(&self) -> Option<Snapshots> {
         Self::snapshots(self).cloned()
     }
+
+    fn feed(&self) -> Feed {
+        Self::feed(self).clone()
+    }
 }
 
 /// Told about every answer: the route's pattern, never the path as sent, and the status.
@@ -165,6 +174,7 @@ pub type Metrics =
 struct Room<A> {
     ask: A,
     body: BodyLimits,
+    streams: Streams,
 }
 
 /// The API router for a listener that is bound to `bound` (the port is part of the `Host` that is
@@ -173,14 +183,17 @@ struct Room<A> {
 /// ```text
 /// POST /field/state   report a cycle
 /// GET  /field/state   own posture and peers; ?source=ID one peer
+/// GET  /phase/telemetry live events, as server-sent events
 /// GET  /aegida/safety thresholds, band, reasons
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
 /// POST /operator/isolate, /operator/release   an operator's hold
 /// ```
 pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
-    let room = Room { ask, body: settings.body };
+    let streams = Streams::new(&settings.limits);
+    let room = Room { ask, body: settings.body, streams };
     let routes = Router::new()
         .merge(field_state::routes())
+        .merge(phase_telemetry::routes())
         .merge(safety::routes())
         .merge(snapshot::routes())
         .merge(operator::routes());

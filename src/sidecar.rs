@@ -21,7 +21,7 @@ use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, 
 use crate::http::{self, Metrics, Seen, server};
 use crate::protocol::bridge::Memory;
 use crate::snapshots::spool::SpoolFault;
-use crate::telemetry::Family;
+use crate::telemetry::{Family, Feed, number};
 
 mod hold;
 mod room;
@@ -105,7 +105,8 @@ impl Sidecar {
             holds.file
         });
         let (room_stop, room_ends) = watch::channel(false);
-        let room = room::start(config, room_ends, &mut remarks)?;
+        let feed = Feed::new();
+        let room = room::start(config, room_ends, &mut remarks, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             settings: config.bridge(),
@@ -120,6 +121,7 @@ impl Sidecar {
             snapshots,
             uploads,
             degraded: remarks.clone(),
+            feed,
         };
         let (intake, intake_ends) = watch::channel(false);
         let (stop, stop_ends) = watch::channel(false);
@@ -136,12 +138,10 @@ impl Sidecar {
             tokio::spawn(server::serve(api, api_router, limits, seen.clone(), ended(intake_ends)));
         let admin_server =
             tokio::spawn(server::serve(admin, admin_router, limits, seen, ended(probes_end)));
-        let api = bound;
-        let admin = admin_address;
         Ok(Self {
             handle,
-            api,
-            admin,
+            api: bound,
+            admin: admin_address,
             remarks,
             intake,
             room_stop,
@@ -235,6 +235,11 @@ fn metrics(handle: &Handle, requests: Requests) -> Metrics {
         Box::pin(async move {
             let mut exposition = handle.books().await.ok()?.exposition();
             exposition.families.push(requests_family(&requests));
+            if let Some(snapshots) = handle.snapshots() {
+                let more = snapshots.exposition();
+                exposition.families.extend(more.families);
+                exposition.distributions.extend(more.distributions);
+            }
             Some(exposition.render())
         })
     })
@@ -245,7 +250,7 @@ fn requests_family(requests: &Requests) -> Family {
         |_| Vec::new(),
         |requests| {
             let row = |((route, status), count): (&(String, u16), &u64)| {
-                (vec![route.clone(), status.to_string()], driver::number(*count))
+                (vec![route.clone(), status.to_string()], number(*count))
             };
             requests.iter().map(row).collect()
         },

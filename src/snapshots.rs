@@ -17,8 +17,7 @@
 //! gate has opened again. See [`spool`].
 //!
 //! What deliberately is not here: the codec and the chain (`protocol/snapshot.rs`), what the gate
-//! allows (`protocol/gate.rs`), the bucket's protocol (`nats/object.rs`), progress for the
-//! telemetry stream ([`Progress`] is where it hooks in).
+//! allows (`protocol/gate.rs`), the bucket's protocol (`nats/object.rs`).
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -32,7 +31,9 @@ use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::{Digest, Level, Plain};
 use crate::protocol::time::Timestamp;
+use crate::telemetry::Feed;
 
+mod books;
 pub mod bucket;
 mod cache;
 pub mod fetch;
@@ -47,6 +48,7 @@ pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
 pub use progress::Progress;
 
+use books::Books;
 use cache::Cache;
 use gate::{Ask, DriverEnd, Gate};
 use spool::{Entry, Spool, SpoolFault, State, Stored};
@@ -89,6 +91,8 @@ pub struct Settings {
     pub level: Level,
     /// How long a push waits for the broker before it is answered 202.
     pub reply_timeout: Duration,
+    /// Where transfers tell how far they are.
+    pub feed: Feed,
 }
 
 #[derive(Debug)]
@@ -103,7 +107,7 @@ struct Room {
     incoming: Arc<Semaphore>,
     /// Numbers are given and used in order.
     accepting: Mutex<()>,
-    progress: watch::Sender<Option<Progress>>,
+    books: Books,
 }
 
 /// The room's handle. Cheap to clone.
@@ -158,6 +162,17 @@ pub enum Refused {
     Fetch(#[from] FetchFault),
 }
 
+impl Refused {
+    /// Why a fetch gave nothing, in one word for the metrics.
+    fn fetch_word(&self) -> &'static str {
+        match self {
+            Self::Fetch(fault) => fault.word(),
+            Self::Isolated => "isolated",
+            Self::Busy | Self::NotOpen | Self::NotReady | Self::Spool(_) => "not_ready",
+        }
+    }
+}
+
 /// Which snapshot of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -191,7 +206,7 @@ pub fn start(
         jobs,
         incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
         accepting: Mutex::new(()),
-        progress: watch::channel(None).0,
+        books: Books::new(),
     });
     let worker = tokio::spawn(worker::run(Arc::clone(&room), spool, job_queue, stop));
     let snapshots = Snapshots { room, trust: Arc::new(trust_sender) };
@@ -231,6 +246,12 @@ impl Snapshots {
         sealed: spool::Sealed,
         media_type: String,
     ) -> Result<Pushed, Refused> {
+        let pushed = self.take(sealed, media_type).await?;
+        self.room.books.pushed(&pushed);
+        Ok(pushed)
+    }
+
+    async fn take(&self, sealed: spool::Sealed, media_type: String) -> Result<Pushed, Refused> {
         let spool = self.room.spool()?;
         let accepting = self.room.accepting.lock().await;
         let newest = spool.newest().filter(|newest| newest.digest == sealed.digest());
@@ -305,7 +326,12 @@ impl Snapshots {
 
     async fn fetch(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
         let (answer, reply) = oneshot::channel();
-        self.order(Job::Fetch { source, which, answer }, reply).await
+        let fetched = self.order(Job::Fetch { source, which, answer }, reply).await;
+        match &fetched {
+            Ok((_, plain)) => self.room.books.fetched(plain.size()),
+            Err(refused) => self.room.books.fetch_failed(refused.fetch_word()),
+        }
+        fetched
     }
 
     /// What is known of a source's snapshots, oldest first: at the broker, and for ourselves also
@@ -362,22 +388,13 @@ impl Snapshots {
         blocking(move || spool.read(entry.seq)).await.ok()?.ok()
     }
 
-    /// The newest progress of an upload or a fetch: the hook of the telemetry stream.
+    /// What `/readyz` says of spooled snapshots that were found damaged since the start, if any
+    /// were: the word `snapshot_damaged`, then how many and which was the last.
     #[must_use]
-    pub fn progress(&self) -> watch::Receiver<Option<Progress>> {
-        self.room.progress.subscribe()
-    }
-
-    /// Snapshots revoked by closings of this life.
-    #[must_use]
-    pub fn revoked(&self) -> u64 {
-        self.room.spool().map_or(0, |spool| spool.revoked())
-    }
-
-    /// What was found damaged, in words, for `/readyz`.
-    #[must_use]
-    pub fn damaged(&self) -> Vec<String> {
-        self.room.spool().map_or_else(|_| Vec::new(), |spool| spool.damaged())
+    pub fn damage(&self) -> Option<String> {
+        let damaged = self.room.spool().ok()?.damaged();
+        let newest = damaged.last()?;
+        Some(format!("snapshot_damaged: {} in the spool's damaged/; {newest}", damaged.len()))
     }
 
     /// Takes over keys and authorisations from a changed configuration.

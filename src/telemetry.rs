@@ -1,4 +1,4 @@
-//! Log lines and metric names. Neither ever carries what a runtime said (P9).
+//! Log lines, metric names and live events. None ever carries what a runtime said (P9).
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -9,7 +9,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+pub use feed::Feed;
 pub use prometheus_client::metrics::histogram::Histogram;
+
+pub mod feed;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +122,50 @@ impl Collector for Families {
     }
 }
 
+/// A count as a metric value. Counts fit an f64 exactly up to 2^53; no counter here gets there.
+#[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "exact up to 2^53")]
+#[must_use]
+pub fn number(count: u64) -> f64 {
+    count as f64
+}
+
 impl Family {
+    /// One number that only rises.
+    #[must_use]
+    pub fn counter(name: &'static str, help: &'static str, count: u64) -> Self {
+        let rows = vec![(Vec::new(), number(count))];
+        Self { name, help, labels: &[], rows, is_counter: true }
+    }
+
+    /// Several, by label.
+    #[must_use]
+    pub fn counters(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+        rows: impl Iterator<Item = (Vec<String>, u64)>,
+    ) -> Self {
+        let rows = rows.map(|(words, count)| (words, number(count))).collect();
+        Self { name, help, labels, rows, is_counter: true }
+    }
+
+    /// One number that rises and falls.
+    #[must_use]
+    pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
+        Self { name, help, labels: &[], rows: vec![(Vec::new(), value)], is_counter: false }
+    }
+
+    /// Several, by label.
+    #[must_use]
+    pub fn gauges(
+        name: &'static str,
+        help: &'static str,
+        labels: &'static [&'static str],
+        rows: Vec<(Vec<String>, f64)>,
+    ) -> Self {
+        Self { name, help, labels, rows, is_counter: false }
+    }
+
     fn encode(&self, row: &mut MetricEncoder<'_>, number: f64) -> Result<(), std::fmt::Error> {
         if self.is_counter {
             row.encode_counter::<NoLabelSet, _, f64>(&number, None)

@@ -23,5 +23,9 @@ mod body;
 mod connection;
 
 #[cfg(test)]
+#[path = "http/stream.rs"]
+mod stream;
+
+#[cfg(test)]
 #[path = "http/socket.rs"]
 mod socket;

@@ -2,31 +2,7 @@
 
 use super::{Books, BrokerState};
 use crate::protocol::gate::Band;
-use crate::telemetry::{Distribution, Exposition, Family};
-
-/// A count as a metric value. Counts fit an f64 exactly up to 2^53; no counter here gets there.
-#[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "exact up to 2^53")]
-pub fn number(count: u64) -> f64 {
-    count as f64
-}
-
-fn counter(name: &'static str, help: &'static str, count: u64) -> Family {
-    Family { name, help, labels: &[], rows: vec![(Vec::new(), number(count))], is_counter: true }
-}
-
-fn counters(
-    name: &'static str,
-    help: &'static str,
-    labels: &'static [&'static str],
-    rows: impl Iterator<Item = (Vec<String>, u64)>,
-) -> Family {
-    let rows = rows.map(|(words, count)| (words, number(count))).collect();
-    Family { name, help, labels, rows, is_counter: true }
-}
-
-fn gauge(name: &'static str, help: &'static str, value: f64) -> Family {
-    Family { name, help, labels: &[], rows: vec![(Vec::new(), value)], is_counter: false }
-}
+use crate::telemetry::{Distribution, Exposition, Family, number};
 
 impl Books {
     /// Whether the books of every target add up (P8).
@@ -75,22 +51,39 @@ impl Books {
         let delivered =
             self.delivered.iter().map(|(word, count)| (vec![(*word).to_owned()], *count));
         vec![
-            counters("reports", "Reports by verdict", &["verdict"], verdicts),
-            counter("reports_malformed", "Reports that could not be read", self.counters.malformed),
-            counters("target_reports", "Reports that were to go to a target", &["target"], reports),
-            counters("packets", "Packets by how they ended", &["target", "status"], packets),
-            Family {
-                name: "packets_pending",
-                help: "Packets unsent or unacknowledged",
-                labels: &["target"],
-                rows: pending,
-                is_counter: false,
-            },
-            counter("inbound_accepted", "Packets accepted from peers", self.counters.accepted),
-            counter("inbound_redelivered", "Packets seen again", self.counters.redelivered),
-            counters("inbound_refused", "Refused inbound packets", &["fault"], refused),
-            counter("inbound_quarantined", "Refused packets kept", self.quarantined),
-            counters("deliveries", "Deliveries to the runtime", &["outcome"], delivered),
+            Family::counters("reports", "Reports by verdict", &["verdict"], verdicts),
+            Family::counter(
+                "reports_malformed",
+                "Reports that could not be read",
+                self.counters.malformed,
+            ),
+            Family::counters(
+                "target_reports",
+                "Reports that were to go to a target",
+                &["target"],
+                reports,
+            ),
+            Family::counters(
+                "packets",
+                "Packets by how they ended",
+                &["target", "status"],
+                packets,
+            ),
+            Family::gauges(
+                "packets_pending",
+                "Packets unsent or unacknowledged",
+                &["target"],
+                pending,
+            ),
+            Family::counter(
+                "inbound_accepted",
+                "Packets accepted from peers",
+                self.counters.accepted,
+            ),
+            Family::counter("inbound_redelivered", "Packets seen again", self.counters.redelivered),
+            Family::counters("inbound_refused", "Refused inbound packets", &["fault"], refused),
+            Family::counter("inbound_quarantined", "Refused packets kept", self.quarantined),
+            Family::counters("deliveries", "Deliveries to the runtime", &["outcome"], delivered),
         ]
     }
 
@@ -100,16 +93,14 @@ impl Books {
         let band_rows =
             bands.map(|band| (vec![band.word().to_owned()], flag(band == self.band))).to_vec();
         vec![
-            Family {
-                name: "band",
-                help: "1 for the present band",
-                labels: &["band"],
-                rows: band_rows,
-                is_counter: false,
-            },
-            gauge("drift_index", "Gate value of the newest report", self.di.unwrap_or(f64::NAN)),
-            counter("transitions", "Changes of band", self.counters.transitions),
-            counters(
+            Family::gauges("band", "1 for the present band", &["band"], band_rows),
+            Family::gauge(
+                "drift_index",
+                "Gate value of the newest report",
+                self.di.unwrap_or(f64::NAN),
+            ),
+            Family::counter("transitions", "Changes of band", self.counters.transitions),
+            Family::counters(
                 "closings",
                 "Closings by whether the broker confirmed the silence",
                 &["barrier"],
@@ -119,25 +110,25 @@ impl Books {
                 ]
                 .into_iter(),
             ),
-            counter(
+            Family::counter(
                 "inspection_failed",
                 "Packets that failed inspection though the gate was open",
                 self.counters.inspection_failed,
             ),
-            counter(
+            Family::counter(
                 "message_id_alarms",
                 "First attempts that the stream called duplicates",
                 self.duplicate_alarms,
             ),
-            gauge(
+            Family::gauge(
                 "broker_connected",
                 "1 while connected",
                 flag(self.broker == BrokerState::Connected),
             ),
-            counter("broker_connections", "Connections made", self.connections),
-            gauge("audit_seq", "Newest line of the audit log", number(self.audit_seq)),
-            counter("audit_lost", "Events without an audit line", self.audit_lost),
-            gauge("books_balanced", "1 while the books add up", flag(self.is_balanced())),
+            Family::counter("broker_connections", "Connections made", self.connections),
+            Family::gauge("audit_seq", "Newest line of the audit log", number(self.audit_seq)),
+            Family::counter("audit_lost", "Events without an audit line", self.audit_lost),
+            Family::gauge("books_balanced", "1 while the books add up", flag(self.is_balanced())),
         ]
     }
 }

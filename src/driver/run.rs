@@ -25,7 +25,7 @@ use crate::protocol::gate::Band;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Barrier, Decision, ReportReply};
-use crate::telemetry::Histogram;
+use crate::telemetry::{Feed, Histogram};
 
 mod books;
 mod drain;
@@ -59,6 +59,7 @@ pub(super) struct Driver {
     unanswered: u64,
     pub(super) keeper: Keeper,
     holds: Holds,
+    feed: Feed,
     recorder: Recorder,
     broker_faults: Vec<String>,
 }
@@ -120,6 +121,7 @@ impl Driver {
             unanswered: 0,
             keeper: Keeper::new(options.memory_file, loaded),
             holds,
+            feed: options.feed,
             recorder: Recorder::start(options.audit, me),
             broker_faults: Vec::new(),
         }
@@ -451,26 +453,6 @@ impl Driver {
         if let Some(count) = self.verdicts.get_mut(index) {
             *count += 1;
         }
-    }
-
-    fn publish_readiness(&self) {
-        let mut degraded = self.configured_degraded.clone();
-        degraded.extend(self.broker_faults.iter().cloned());
-        degraded.extend(self.keeper.fault().map(str::to_owned));
-        degraded.extend(self.recorder.fault());
-        let next = Readiness {
-            ready: true,
-            broker: self.connector.state(),
-            band: self.bridge.band(),
-            degraded,
-        };
-        self.readiness.send_if_modified(|readiness| {
-            let changed = *readiness != next;
-            if changed {
-                *readiness = next;
-            }
-            changed
-        });
     }
 }
 

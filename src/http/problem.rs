@@ -54,6 +54,7 @@ pub(super) enum Outcome {
     Overloaded,
     Stopping,
     TooManyConnections,
+    TooManyStreams,
     SnapshotLate,
     SpoolFull,
 }
@@ -92,6 +93,7 @@ impl Outcome {
             Self::TooManyConnections => {
                 (503, "too-many-connections", "Too many connections are open")
             }
+            Self::TooManyStreams => (503, "too-many-streams", "Too many streams are open"),
             Self::SnapshotLate => (504, "snapshot-late", "The broker is too slow"),
             Self::SpoolFull => (507, "spool-full", "The spool is full"),
         }
@@ -129,7 +131,8 @@ impl Outcome {
             | Self::Isolated
             | Self::Unencodable
             | Self::Overloaded
-            | Self::Stopping => None,
+            | Self::Stopping
+            | Self::TooManyStreams => None,
         }
     }
 }
@@ -167,6 +170,11 @@ impl Problem {
     pub(super) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// The last word of its type, for the metrics.
+    pub(super) fn word(&self) -> &'static str {
+        self.outcome.row().1
     }
 
     pub(super) fn status(&self) -> StatusCode {

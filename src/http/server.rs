@@ -8,7 +8,7 @@ use core::future::Future;
 use core::pin::pin;
 use core::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -62,6 +62,7 @@ pub async fn serve(
     let mut connections = JoinSet::new();
     let mut refusals = JoinSet::new();
     let (stop, stopping) = watch::channel(());
+    let router = router.layer(Extension(Stopping(stopping.clone())));
     loop {
         tokio::select! {
             biased;
@@ -99,6 +100,19 @@ pub async fn serve(
     }
     connections.shutdown().await;
     Stopped { cut }
+}
+
+/// In the extensions of each request: tells an answer without an end that it has to find one, or
+/// every stop would wait for it as long as it may.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping(watch::Receiver<()>);
+
+impl Stopping {
+    /// Done when serving stops.
+    pub(super) async fn wait(&mut self) {
+        // The sender is dropped at stop, which is the one change there is.
+        while self.0.changed().await.is_ok() {}
+    }
 }
 
 fn turned_away(arrival: &Arrival, open: usize, limits: Limits) -> Option<Problem> {

@@ -25,6 +25,12 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for requests in flight at stop. Shorter than the 30 s that Kubernetes gives a pod.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Streams at a time: a console, a few terminals, an exporter. Each is one connection and a place
+/// in a shared ring.
+pub const STREAMS_MAX: usize = 16;
+/// Longest silence on a stream, which a comment then ends: below the idle timeouts of common
+/// proxies, 30 to 60 s.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Bytes of a report, before and after decoding. A report has some 20 leaves (under 1 KiB); public
 /// runtimes write up to some tens of KiB per cycle.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -51,6 +57,17 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// See [`DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
+    /// See [`HEARTBEAT`].
+    pub heartbeat: Duration,
+}
+
+impl Limits {
+    /// Streams at a time: [`STREAMS_MAX`], and at most half of the connections, so that what stays
+    /// open never takes the place of a report.
+    #[must_use]
+    pub fn streams_max(&self) -> usize {
+        STREAMS_MAX.min(self.connections_max / 2)
+    }
 }
 
 impl Default for Limits {
@@ -62,6 +79,7 @@ impl Default for Limits {
             head_timeout: HEAD_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
+            heartbeat: HEARTBEAT,
         }
     }
 }

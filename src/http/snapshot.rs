@@ -27,7 +27,9 @@ pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
 }
 
 async fn push<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
-    push::push(&snapshots(&room)?, room.body.timeout, request).await
+    let snapshots = snapshots(&room)?;
+    let pushed = push::push(&snapshots, room.body.timeout, request).await;
+    pushed.inspect_err(|problem| snapshots.count_refused(problem.word()))
 }
 
 async fn pull<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {

@@ -12,12 +12,14 @@ use crate::protocol::snapshot::Level;
 use crate::snapshots::gate::DriverEnd;
 use crate::snapshots::spool::SpoolFault;
 use crate::snapshots::{self, Settings, Snapshots, Started, Trust};
+use crate::telemetry::Feed;
 
 /// Starts the room; `None`, and a remark, when its folder cannot be used.
 pub(super) fn start(
     config: &Config,
     stop: watch::Receiver<bool>,
     remarks: &mut Vec<String>,
+    feed: &Feed,
 ) -> Result<Option<Started>, StartFault> {
     let snapshot = &config.snapshot;
     let settings = Settings {
@@ -30,6 +32,7 @@ pub(super) fn start(
         keep_full: usize::try_from(snapshot.keep_full).unwrap_or(usize::MAX),
         level: Level::new(snapshot.level).unwrap_or(Level::DEFAULT),
         reply_timeout: config.listen.reply_timeout,
+        feed: feed.clone(),
     };
     match snapshots::start(settings, trust(config), stop) {
         Ok(started) => Ok(Some(started)),

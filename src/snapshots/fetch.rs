@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 
 use super::bucket::{Bucket, BucketFault, Object};
+use super::progress::Sum;
 use super::spool::{Entry, State};
 use super::{Which, blocking};
 use crate::protocol::keyring::Keyring;
@@ -50,6 +51,21 @@ pub enum FetchFault {
     /// It takes longer than the route waits.
     #[error("not fetched in time; ask again")]
     TimedOut,
+}
+
+impl FetchFault {
+    /// The word in metrics.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unauthorised(_) => "unauthorised",
+            Self::Isolated => "isolated",
+            Self::Unknown(_) => "unknown",
+            Self::Refused { .. } => "refused",
+            Self::Broker(_) => "broker",
+            Self::TimedOut => "timed_out",
+        }
+    }
 }
 
 impl From<BucketFault> for FetchFault {
@@ -211,7 +227,8 @@ pub fn choose<'a>(
     Ok(found)
 }
 
-/// Fetches the objects of one manifest side by side and restores it.
+/// Fetches the objects of one manifest side by side and restores it. `progress` is called with the
+/// stored bytes of all of them that have arrived.
 ///
 /// # Errors
 /// [`FetchFault::Broker`] or [`FetchFault::Refused`].
@@ -229,7 +246,11 @@ pub async fn fetch(
     // A frame is at most a little larger than what it holds, and no base may be larger than
     // allowed.
     let stored_max = bytes_max.saturating_add(bytes_max / 64).saturating_add(1024);
-    let fetched = manifest.objects.iter().map(|name| bucket.get(name, stored_max, progress));
+    let sum = Sum::new(progress);
+    let fetched = manifest.objects.iter().map(|name| {
+        let part = sum.part();
+        async move { bucket.get(name, stored_max, &part).await }
+    });
     let objects = try_join_all(fetched).await?;
     let expected = manifest.expected();
     let limits = Limits { plain_bytes_max: bytes_max, window_log_max: WINDOW_LOG_MAX };

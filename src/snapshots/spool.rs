@@ -278,6 +278,12 @@ impl Spool {
         self.books().entries.values().cloned().collect()
     }
 
+    /// Bytes of accepted snapshots, of those being written, and of what is in `damaged/`.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.books().used
+    }
+
     /// Snapshots revoked by closings of this life.
     #[must_use]
     pub fn revoked(&self) -> u64 {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::bucket::{Bucket, BucketFault, Upload};
 use super::fetch::{self, FetchFault, Source};
 use super::gate::{Ask, Grant};
-use super::progress::Tracker;
+use super::progress::{Direction, Tracker};
 use super::spool::{Entry, Spool, SpoolFault, Stored};
 use super::{Room, blocking};
 use crate::protocol::gate::Band;
@@ -59,6 +59,7 @@ pub(super) async fn read_chain(room: &Room, bucket: &Bucket) -> Result<Chain, Up
             Err(fault) => tracing::warn!(seq, %fault, "a stored snapshot is left aside"),
         }
     }
+    room.books.stored(&chain);
     Ok(chain)
 }
 
@@ -96,7 +97,8 @@ pub(super) async fn upload(
     let keyring = room.trust.borrow().keyring.clone();
     let signed = manifest.sign(&keyring).ok_or(UploadFault::Unsigned)?;
     let name = manifest.object_name().to_string();
-    let tracker = Tracker::new("upload", &name, manifest.stored_bytes, &room.progress);
+    let total = Some(manifest.stored_bytes);
+    let tracker = Tracker::new(Direction::Upload, &manifest, total, &room.settings.feed);
     bucket
         .put(
             Upload {
@@ -111,9 +113,11 @@ pub(super) async fn upload(
     // No await between the broker's word and this: an order to stop finds it stored.
     let stored = stored_of(chain, &link);
     spool.note_stored(entry.seq, &stored);
+    room.books.uploaded(&stored, tracker.done());
     if let Err(fault) = chain.accept(link) {
         tracing::error!(%fault, "a stored snapshot does not fit its chain");
     }
+    room.books.stored(chain);
     room.cache.put(&plain);
     let text = manifest.digest.to_string();
     room.gate.tell(Ask::Stored { digest: text, manifest: signed.into() }).await;
@@ -133,6 +137,8 @@ pub(super) async fn collect(
         if let Err(fault) = chain.forget(seq) {
             tracing::error!(%fault, "retention let go of what others need");
         }
+        room.books.collected();
+        room.books.stored(chain);
     }
     let digests: BTreeSet<Digest> =
         chain.bases().iter().filter_map(|seq| chain.entry(*seq)).map(|base| base.digest).collect();

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::bucket::Bucket;
 use super::fetch::{self, FetchFault, Item, Source};
 use super::gate::{Ask, Order};
-use super::progress::Tracker;
+use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
 use super::upload::{self, UploadFault};
 use super::{Room, Which, blocking};
@@ -210,6 +210,7 @@ impl Worker {
             Err(UploadFault::Spool(SpoolFault::Damaged(_) | SpoolFault::Unknown)) => {}
             Err(fault) => {
                 if !matches!(fault, UploadFault::NotOpen) {
+                    self.room.books.upload_failed();
                     tracing::warn!(%fault, seq = entry.seq, "snapshot not uploaded yet");
                 }
                 self.chain = None;
@@ -289,11 +290,12 @@ impl Worker {
         let Some(bucket) = &self.bucket else {
             return Err(FetchFault::Broker("no connection".to_owned()));
         };
-        let name = manifest.object_name().to_string();
-        let tracker = Tracker::new("fetch", &name, 0, &self.room.progress);
+        let total = stored_total(&manifests, manifest);
+        let tracker = Tracker::new(Direction::Fetch, manifest, total, &self.room.settings.feed);
         let bytes_max = self.room.settings.bytes_max;
         let step = |done| tracker.step(done);
         let plain = fetch::fetch(bucket, manifest, bytes_max, &step).await?;
+        tracker.done();
         self.room.cache.put(&plain);
         Ok((media_type, plain))
     }

@@ -22,6 +22,7 @@ use driftgate::protocol::view::{
     Barrier, Decision, EnvelopeView, FieldState, OperatorReply, PacketLine, PacketStatus,
     PeerState, ReportReply, SafetyView, ThresholdsView,
 };
+use driftgate::telemetry::Feed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -58,6 +59,7 @@ pub(crate) struct Script {
     pub(crate) orders: Vec<Order>,
     /// Bytes of text in each peer's packet.
     pub(crate) packet_bytes: usize,
+    pub(crate) feed: Feed,
 }
 
 /// A driver that plays a script.
@@ -74,6 +76,7 @@ impl Actor {
             unreadable: 0,
             orders: Vec::new(),
             packet_bytes: 1,
+            feed: Feed::new(),
         })))
     }
 
@@ -190,6 +193,10 @@ impl Ask for Actor {
             band: Band::Blocked,
             degraded: vec!["no broker".into()],
         }
+    }
+
+    fn feed(&self) -> Feed {
+        self.with(|script| script.feed.clone())
     }
 }
 

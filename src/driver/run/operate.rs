@@ -54,7 +54,7 @@ impl Driver {
         outcome
     }
 
-    /// Writes a change of band to the log and to the audit log.
+    /// Writes a change of band to the log and to the audit log, and tells those who listen.
     pub(super) fn record(&mut self, transition: Transition) {
         let reasons: Vec<&str> = transition.reasons.iter().map(|reason| reason.word()).collect();
         tracing::info!(
@@ -65,6 +65,7 @@ impl Driver {
             di = transition.di,
             "gate"
         );
+        self.feed.send("transition", || &transition);
         self.recorder.record(self.clock.now(), Event::Transition(transition));
     }
 

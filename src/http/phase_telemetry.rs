@@ -1,0 +1,133 @@
+//! `GET /phase/telemetry`: what happens, as it happens, as server-sent events.
+//!
+//! `text/event-stream` as WHATWG HTML section 9.2 writes it: `event:` names the kind, `data:` is
+//! one JSON object in one line; the kinds and their members are those of `telemetry/feed.rs`. After
+//! 15 s of silence a comment keeps what stands between from hanging up and finds a listener that is
+//! gone. There are no ids and nothing is sent again: whoever connects anew asks
+//! `GET /aegida/safety` and `GET /memory/snapshot?list` where things stand.
+//!
+//! Streams have a cap of their own, for they stay open: they hold at most half of the listener's
+//! connections, so that reports always find one. A listener that reads nothing for the write
+//! timeout of its connection is hung up on; until then it loses the oldest events and is told.
+//!
+//! What deliberately is not here: phase frames of this runtime and its peers, and WebSocket.
+
+use core::convert::Infallible;
+use core::time::Duration;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream::{self, Stream};
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::problem::{Outcome, Problem};
+use super::query::parameters;
+use super::server::Stopping;
+use super::settings::Limits;
+use super::{Ask, Room};
+use crate::telemetry::feed::Subscription;
+
+/// What a listener is told to wait before it connects again.
+const RETRY: Duration = Duration::from_secs(2);
+/// Seconds until a place may be free. Streams are long, so asking more often is of no use.
+const STREAMS_RETRY_S: u32 = 5;
+
+/// The streams of one listener.
+#[derive(Clone, Debug)]
+pub(super) struct Streams {
+    places: Arc<Semaphore>,
+    heartbeat: Duration,
+}
+
+impl Streams {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let places = Arc::new(Semaphore::new(limits.streams_max()));
+        Self { places, heartbeat: limits.heartbeat }
+    }
+}
+
+pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+    Router::new().route("/phase/telemetry", get(listen::<A>))
+}
+
+async fn listen<A: Ask>(
+    State(room): State<Room<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    parameters(request.uri(), &[])?;
+    check_accept(request.headers())?;
+    let place = Arc::clone(&room.streams.places).try_acquire_owned().map_err(|_| {
+        let detail = "every place for a stream is taken";
+        Problem::new(Outcome::TooManyStreams, detail).retry_after(STREAMS_RETRY_S)
+    })?;
+    let stopping = request.extensions().get::<Stopping>().cloned();
+    let listener = Listener { events: room.ask.feed().subscribe(), stopping, _place: place };
+    let heartbeat = KeepAlive::new().interval(room.streams.heartbeat).text("heartbeat");
+    let mut response = Sse::new(listener.stream()).keep_alive(heartbeat).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn check_accept(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .map(str::trim)
+        .peekable();
+    let fits = |range: &str| {
+        ["text/event-stream", "text/*", "*/*"].iter().any(|own| range.eq_ignore_ascii_case(own))
+    };
+    if ranges.peek().is_none() || ranges.any(fits) {
+        return Ok(());
+    }
+    let problem = Problem::new(Outcome::NotAcceptable, "this route answers text/event-stream");
+    Err(problem.of_field(ACCEPT.as_str()))
+}
+
+struct Listener {
+    events: Subscription,
+    stopping: Option<Stopping>,
+    /// Given back when the stream ends.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Listener {
+    /// The events until the listener is gone, the sidecar stops, or nobody is left who could send.
+    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        // Something at once, so that the client knows that it listens.
+        let first = Event::default().comment("listening").retry(RETRY);
+        stream::unfold((Some(first), self), async |(first, mut listener)| {
+            let event = match first {
+                Some(first) => first,
+                None => listener.next().await?,
+            };
+            Some((Ok(event), (None, listener)))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        let stopped = async {
+            match &mut self.stopping {
+                Some(stopping) => stopping.wait().await,
+                None => core::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stopped => None,
+            event = self.events.next() => {
+                let event = event?;
+                Some(Event::default().event(event.name).data(&*event.data))
+            }
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! What the room counts, and how `/metrics` shows it. Names are part of the interface; each is
+//! listed in the README.
+//!
+//! What deliberately is not here: the answers of the routes, which `driftgate_http_requests` has.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::spool::{Entry, State, Stored};
+use super::{Pushed, Snapshots};
+use crate::protocol::snapshot::{Chain, FrameKind};
+use crate::telemetry::{Distribution, Exposition, Family, Histogram, number};
+
+/// Upper bounds of the upload-time histogram, in seconds: from one round trip on loopback to a
+/// large snapshot on a slow line.
+const UPLOAD_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 120.0, 600.0];
+
+/// Counts since the start of the sidecar.
+#[derive(Debug)]
+pub(super) struct Books(Mutex<Tally>);
+
+#[derive(Clone, Debug)]
+struct Tally {
+    accepted: u64,
+    unchanged: u64,
+    /// By the last word of the problem's type. Bounded by the table of problems.
+    refused: BTreeMap<&'static str, u64>,
+    full: Uploaded,
+    delta: Uploaded,
+    upload_failed: u64,
+    upload_times: Histogram,
+    /// Objects and bytes of our chain in the bucket; known once it was read or written.
+    stored: Option<(u64, u64)>,
+    fetched: u64,
+    fetched_bytes: u64,
+    /// By kind of fault.
+    fetch_failed: BTreeMap<&'static str, u64>,
+    collected: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Uploaded {
+    objects: u64,
+    bytes: u64,
+}
+
+impl Books {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Tally {
+            accepted: 0,
+            unchanged: 0,
+            refused: BTreeMap::new(),
+            full: Uploaded::default(),
+            delta: Uploaded::default(),
+            upload_failed: 0,
+            upload_times: Histogram::new(UPLOAD_BUCKETS_S),
+            stored: None,
+            fetched: 0,
+            fetched_bytes: 0,
+            fetch_failed: BTreeMap::new(),
+            collected: 0,
+        }))
+    }
+
+    pub(super) fn pushed(&self, pushed: &Pushed) {
+        let mut tally = self.tally();
+        match pushed {
+            Pushed::Spooled(_) | Pushed::Stored(..) => tally.accepted += 1,
+            Pushed::Unchanged(_) => tally.unchanged += 1,
+        }
+    }
+
+    pub(super) fn refused(&self, reason: &'static str) {
+        *self.tally().refused.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn uploaded(&self, stored: &Stored, took: Duration) {
+        let mut tally = self.tally();
+        let uploaded = match stored.kind {
+            FrameKind::Delta => &mut tally.delta,
+            FrameKind::Full => &mut tally.full,
+        };
+        uploaded.objects += 1;
+        uploaded.bytes = uploaded.bytes.saturating_add(stored.stored_bytes);
+        tally.upload_times.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn upload_failed(&self) {
+        self.tally().upload_failed += 1;
+    }
+
+    pub(super) fn collected(&self) {
+        self.tally().collected += 1;
+    }
+
+    /// What the bucket holds of ours now.
+    pub(super) fn stored(&self, chain: &Chain) {
+        let (objects, bytes) =
+            chain.entries().fold((0, 0), |(objects, bytes): (u64, u64), entry| {
+                (objects + 1, bytes.saturating_add(entry.stored))
+            });
+        self.tally().stored = Some((objects, bytes));
+    }
+
+    pub(super) fn fetched(&self, plain_bytes: u64) {
+        let mut tally = self.tally();
+        tally.fetched += 1;
+        tally.fetched_bytes = tally.fetched_bytes.saturating_add(plain_bytes);
+    }
+
+    pub(super) fn fetch_failed(&self, reason: &'static str) {
+        *self.tally().fetch_failed.entry(reason).or_default() += 1;
+    }
+
+    /// The counts. A thread that panicked while it held them left plain values behind.
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Snapshots {
+    /// A push was refused; `reason` is one of a closed set of words.
+    pub fn count_refused(&self, reason: &'static str) {
+        self.room.books.refused(reason);
+    }
+
+    /// What `/metrics` shows of snapshots.
+    #[must_use]
+    pub fn exposition(&self) -> Exposition {
+        let tally = self.room.books.tally().clone();
+        let spool = self.room.spool().ok();
+        let revoked = spool.as_ref().map_or(0, |spool| spool.revoked());
+        let mut families = tally.families();
+        families.push(Family::counter(
+            "snapshot_revoked",
+            "Snapshots that a closing gate kept from being sent",
+            revoked,
+        ));
+        if let Some(spool) = spool {
+            families.extend(spool_families(&spool.entries(), spool.used(), spool.damaged().len()));
+        }
+        let distributions = vec![Distribution {
+            name: "snapshot_upload_seconds",
+            help: "From the first chunk of an object to its last acknowledgement",
+            histogram: tally.upload_times,
+        }];
+        Exposition { families, distributions }
+    }
+}
+
+impl Tally {
+    fn families(&self) -> Vec<Family> {
+        let by_kind = |of: fn(&Uploaded) -> u64| {
+            [(FrameKind::Full, &self.full), (FrameKind::Delta, &self.delta)]
+                .map(|(kind, uploaded)| (vec![kind.word().to_owned()], of(uploaded)))
+                .into_iter()
+        };
+        let by_reason = |counts: &BTreeMap<&'static str, u64>| {
+            let row = |(reason, count): (&&'static str, &u64)| (vec![(*reason).to_owned()], *count);
+            counts.iter().map(row).collect::<Vec<_>>().into_iter()
+        };
+        let known = |of: fn((u64, u64)) -> u64| {
+            self.stored.map(|stored| (Vec::new(), number(of(stored)))).into_iter().collect()
+        };
+        vec![
+            Family::counter("snapshot_accepted", "Pushes taken onto the disk", self.accepted),
+            Family::counter(
+                "snapshot_unchanged",
+                "Pushes with the bytes of the newest snapshot",
+                self.unchanged,
+            ),
+            Family::counters(
+                "snapshot_refused",
+                "Refused pushes by reason, the last word of the problem's type",
+                &["reason"],
+                by_reason(&self.refused),
+            ),
+            Family::counters(
+                "snapshot_uploaded_objects",
+                "Objects put into the bucket",
+                &["kind"],
+                by_kind(|uploaded| uploaded.objects),
+            ),
+            Family::counters(
+                "snapshot_uploaded_bytes",
+                "Stored bytes put into the bucket",
+                &["kind"],
+                by_kind(|uploaded| uploaded.bytes),
+            ),
+            Family::counter(
+                "snapshot_upload_failures",
+                "Attempts to upload that failed and are made again",
+                self.upload_failed,
+            ),
+            Family::gauges(
+                "snapshot_stored_objects",
+                "Our objects in the bucket, once that is known",
+                &[],
+                known(|(objects, _)| objects),
+            ),
+            Family::gauges(
+                "snapshot_stored_bytes",
+                "Their stored bytes",
+                &[],
+                known(|(_, bytes)| bytes),
+            ),
+            Family::counter(
+                "snapshot_collected",
+                "Objects that retention let go of",
+                self.collected,
+            ),
+            Family::counter("snapshot_fetched", "Snapshots fetched and verified", self.fetched),
+            Family::counter("snapshot_fetched_bytes", "Their plain bytes", self.fetched_bytes),
+            Family::counters(
+                "snapshot_fetch_failures",
+                "Fetches that gave no snapshot",
+                &["reason"],
+                by_reason(&self.fetch_failed),
+            ),
+        ]
+    }
+}
+
+fn spool_families(entries: &[Entry], used: u64, damaged: usize) -> Vec<Family> {
+    let count = |is_it: fn(&State) -> bool| {
+        let count = entries.iter().filter(|entry| is_it(&entry.state)).count();
+        number(u64::try_from(count).unwrap_or(u64::MAX))
+    };
+    let rows = vec![
+        (vec!["stored".to_owned()], count(|state| matches!(state, State::Stored(_)))),
+        (vec!["unsent".to_owned()], count(|state| *state == State::Unsent)),
+        (vec!["revoked".to_owned()], count(|state| *state == State::Revoked)),
+    ];
+    let damaged = number(u64::try_from(damaged).unwrap_or(u64::MAX));
+    vec![
+        Family::gauge("snapshot_spool_bytes", "Bytes that the spool holds", number(used)),
+        Family::gauges("snapshot_spool_entries", "Snapshots in the spool", &["state"], rows),
+        Family::gauge(
+            "snapshot_spool_damaged",
+            "Spooled snapshots found damaged since the start",
+            damaged,
+        ),
+    ]
+}
