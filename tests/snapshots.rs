@@ -39,3 +39,7 @@ mod spool;
 #[cfg(test)]
 #[path = "snapshots/horizon.rs"]
 mod horizon;
+
+#[cfg(test)]
+#[path = "snapshots/command.rs"]
+mod command;

@@ -1,29 +1,34 @@
-//! `driftgate snapshot`: what is in the bucket, and a snapshot out of it, without a sidecar.
+//! `driftgate snapshot`: push, read, list and restore memory snapshots.
 //!
-//! The same listing, verifying and restoring as the sidecar's. What deliberately is not here:
-//! pushing and reading through a sidecar, which any HTTP client does.
+//! `put` and `get` go through the local sidecar: its gate decides whether anything may leave, and
+//! the spool is its own. `ls` and `restore` go straight to the bucket with the configuration's
+//! broker and keys, and need no sidecar: the same listing, verifying and restoring. What
+//! deliberately is not here: a way to push past a gate.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{Write, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Subcommand;
 
-use super::sysexits;
 use crate::config::{Config, read_from_disk};
-use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::Manifest;
-use crate::snapshots::bucket::Bucket;
-use crate::snapshots::fetch::{Source, fetch, manifests};
+use crate::protocol::snapshot::Digest;
 
-/// Progress is drawn again after so many bytes.
-const DRAW_BYTES: u64 = 1024 * 1024;
+use super::sysexits;
 
-/// Lists and restores memory snapshots
+mod api;
+mod bar;
+mod bucket;
+mod get;
+mod put;
+mod target;
+
+/// Pushes, reads, lists and restores memory snapshots
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  driftgate snapshot ls --config driftgate.toml planner\n  \
+#[command(after_help = "Examples:\n  driftgate snapshot put memory.bin\n  \
+                        driftgate snapshot get --source planner memory.bin\n  \
+                        driftgate snapshot ls --config driftgate.toml planner\n  \
                         driftgate snapshot restore --config driftgate.toml planner memory.bin")]
 pub struct Arguments {
     #[command(subcommand)]
@@ -32,15 +37,59 @@ pub struct Arguments {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Lists the verified snapshots of a runtime, oldest first
+    /// Gives one to the local sidecar, which stores it when its gate is open
+    #[command(after_help = "Examples:\n  driftgate snapshot put memory.bin\n  \
+                            driftgate snapshot put --config driftgate.toml --json memory.bin\n  \
+                            tar c memory | driftgate snapshot put --media-type application/x-tar -\n\n\
+                            Exit codes: 0 stored, unchanged, or safe on the sidecar's disk; 75 the \
+                            gate is not open; 69 nobody answers or has room.")]
+    Put {
+        #[command(flatten)]
+        sidecar: api::Options,
+        /// What the bytes are, for whoever reads them
+        #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
+        media_type: String,
+        /// Prints the answer as JSON
+        #[arg(long)]
+        json: bool,
+        /// What to push; `-` is standard input
+        file: PathBuf,
+    },
+    /// Reads one from the local sidecar, verified
+    #[command(after_help = "Examples:\n  driftgate snapshot get memory.bin\n  \
+                            driftgate snapshot get --source critic --api unix:/run/driftgate.sock \
+                            - | tar x\n\n\
+                            Exit codes: 66 there is none; 75 the gate is isolated; 65 what is \
+                            there is not what was signed.")]
+    Get {
+        #[command(flatten)]
+        sidecar: api::Options,
+        /// Whose; the sidecar's own runtime when absent
+        #[arg(long, value_name = "ID")]
+        source: Option<String>,
+        /// Which, by the SHA-256 of its bytes, `sha256:` and 64 hex digits; the newest when absent
+        #[arg(long, value_name = "SHA256", value_parser = digest)]
+        digest: Option<Digest>,
+        /// Where to; `-` is standard output
+        out: PathBuf,
+    },
+    /// Lists the verified snapshots of a runtime, oldest first, straight from the bucket
+    #[command(after_help = "Example:\n  driftgate snapshot ls --config driftgate.toml planner")]
     Ls {
         /// Configuration with the broker and the keys
         #[arg(long, value_name = "FILE")]
         config: Vec<PathBuf>,
+        /// Prints one JSON object per line
+        #[arg(long)]
+        json: bool,
         /// Whose
         runtime: String,
     },
     /// Restores one straight from the bucket
+    #[command(
+        after_help = "Example:\n  driftgate snapshot restore --config driftgate.toml planner \
+                            memory.bin"
+    )]
     Restore {
         /// Configuration with the broker and the keys
         #[arg(long, value_name = "FILE")]
@@ -50,120 +99,60 @@ enum Action {
         seq: Option<u64>,
         /// Whose
         runtime: String,
-        /// Where to
+        /// Where to; `-` is standard output
         out: PathBuf,
     },
+}
+
+/// Why a command failed: its exit code, and what to say.
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    code: u8,
+    text: String,
+}
+
+impl Fault {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
 }
 
 /// Runs it.
 pub async fn run(arguments: &Arguments, environment: &BTreeMap<String, String>) -> ExitCode {
     let outcome = match &arguments.action {
-        Action::Ls { config, runtime } => list(config, environment, runtime).await,
+        Action::Put { sidecar, media_type, json, file } => {
+            put::run(sidecar, environment, file, media_type, *json).await
+        }
+        Action::Get { sidecar, source, digest, out } => {
+            get::run(sidecar, environment, source.as_deref(), *digest, out).await
+        }
+        Action::Ls { config, json, runtime } => {
+            bucket::list(config, environment, runtime, *json).await
+        }
         Action::Restore { config, seq, runtime, out } => {
-            restore(config, environment, runtime, *seq, out).await
+            bucket::restore(config, environment, runtime, *seq, out).await
         }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err((code, text)) => {
-            // Nothing is left to be told when standard error is gone.
-            drop(writeln!(stderr(), "driftgate: {text}"));
+        Err(Fault { code, text }) => {
+            say(&format!("driftgate: {text}"));
             ExitCode::from(code)
         }
     }
 }
 
-type Fault = (u8, String);
-
-struct Found {
-    bucket: Bucket,
-    manifests: Vec<Manifest>,
-    bytes_max: u64,
+/// One line on standard error.
+fn say(line: &str) {
+    // Nothing is left to be told when standard error is gone.
+    drop(writeln!(stderr(), "{line}"));
 }
 
-async fn look(
-    files: &[PathBuf],
-    environment: &BTreeMap<String, String>,
-    runtime: &str,
-) -> Result<Found, Fault> {
-    let config = Config::load(files, environment, &read_from_disk)
-        .map_err(|mistakes| (sysexits::CONFIG, mistakes.to_string()))?;
-    let id = RuntimeId::new(runtime)
-        .ok_or_else(|| (sysexits::CONFIG, format!("{runtime:?} is not a runtime id")))?;
-    let unavailable = |text: String| (sysexits::UNAVAILABLE, text);
-    let settings = crate::sidecar::nats_settings(&config)
-        .map_err(|fault| (sysexits::CONFIG, fault.to_string()))?;
-    let bucket = Bucket::open(&settings).await.map_err(|fault| unavailable(fault.to_string()))?;
-    let key_id = config.peers.get(&id).and_then(|peer| peer.key_id.clone());
-    let source = Source { id, key_id, floor: 0 };
-    let manifests = manifests(&bucket, &source, &config.integrity.keyring)
-        .await
-        .map_err(|fault| unavailable(fault.to_string()))?;
-    Ok(Found { bucket, manifests, bytes_max: config.snapshot.bytes_max })
+fn load(files: &[PathBuf], environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
+    Config::load(files, environment, &read_from_disk)
+        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
 }
 
-async fn list(
-    files: &[PathBuf],
-    environment: &BTreeMap<String, String>,
-    runtime: &str,
-) -> Result<(), Fault> {
-    let found = look(files, environment, runtime).await?;
-    let mut output = stdout();
-    for manifest in &found.manifests {
-        let written = writeln!(
-            output,
-            "{}  {}  {}  {} bytes  {} stored  {} objects  {}",
-            manifest.seq,
-            manifest.time,
-            manifest.kind().word(),
-            manifest.size,
-            manifest.stored_bytes,
-            manifest.objects.len(),
-            manifest.digest,
-        );
-        // A reader that has seen enough is no fault.
-        if written.is_err() {
-            break;
-        }
-    }
-    found.bucket.sever().await;
-    Ok(())
-}
-
-async fn restore(
-    files: &[PathBuf],
-    environment: &BTreeMap<String, String>,
-    runtime: &str,
-    seq: Option<u64>,
-    out: &std::path::Path,
-) -> Result<(), Fault> {
-    let found = look(files, environment, runtime).await?;
-    let manifest = match seq {
-        None => found.manifests.last(),
-        Some(seq) => found.manifests.iter().find(|manifest| manifest.seq == seq),
-    };
-    let manifest = manifest
-        .ok_or_else(|| (sysexits::UNAVAILABLE, format!("no such snapshot of {runtime}")))?;
-    let drawn = AtomicU64::new(0);
-    let draw = |done: u64| {
-        if stderr().is_terminal() && done >= drawn.load(Ordering::Relaxed) + DRAW_BYTES {
-            drawn.store(done, Ordering::Relaxed);
-            drop(write!(stderr(), "\r{} of {} bytes", done, manifest.stored_bytes));
-        }
-    };
-    let plain = fetch(&found.bucket, manifest, found.bytes_max, &draw)
-        .await
-        .map_err(|fault| (sysexits::UNAVAILABLE, fault.to_string()))?;
-    found.bucket.sever().await;
-    std::fs::write(out, plain.bytes())
-        .map_err(|error| (sysexits::UNAVAILABLE, format!("{}: {error}", out.display())))?;
-    drop(writeln!(
-        stderr(),
-        "{}: {} bytes, {}, from {} objects",
-        out.display(),
-        plain.size(),
-        plain.digest(),
-        manifest.objects.len(),
-    ));
-    Ok(())
+fn digest(text: &str) -> Result<Digest, &'static str> {
+    Digest::parse(text).ok_or("must be sha256: and 64 lower-case hex digits")
 }

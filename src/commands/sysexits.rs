@@ -10,5 +10,9 @@ pub const UNAVAILABLE: u8 = 69;
 pub const CANNOT_CREATE: u8 = 73;
 /// Reading or writing failed.
 pub const IO_ERROR: u8 = 74;
+/// Not now, perhaps later: the gate is closed.
+pub const TEMPORARY: u8 = 75;
+/// Whoever asks may not.
+pub const NO_PERMISSION: u8 = 77;
 /// The configuration, or what takes its place, is wrong.
 pub const CONFIG: u8 = 78;
