@@ -29,7 +29,7 @@ enum Command {
     Verify(verify::Arguments),
     /// Checks a configuration and shows all its mistakes at once
     Check(check::Check),
-    /// Lists and restores memory snapshots
+    /// Pushes, reads, lists and restores memory snapshots
     Snapshot(snapshot::Arguments),
     /// Makes a key file
     Keygen(keygen::Arguments),

@@ -43,3 +43,7 @@ mod horizon;
 #[cfg(test)]
 #[path = "snapshots/command.rs"]
 mod command;
+
+#[cfg(test)]
+#[path = "snapshots/told.rs"]
+mod told;

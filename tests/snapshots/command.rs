@@ -92,6 +92,26 @@ async fn put_and_get_go_through_the_gate_and_come_back_whole() {
     let older = snapshot(&api, &["get", "--digest", &digest, "-"]).await;
     assert!(older.status.success() && older.stdout == first, "{}", said(&older));
 
+    // From standard input, whose length nobody knows; and the list, as the bucket has it.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .args(["snapshot", "put", "--json", "--media-type", "text/plain", "--api", &api, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&first[..200_000]).await.unwrap();
+    let piped = receipt(&child.wait_with_output().await.unwrap());
+    assert_eq!((&piped["status"], &piped["size"]), (&"stored".into(), &200_000.into()));
+    let base = folder.join("base.toml");
+    let words = ["snapshot", "ls", "--json", "--config", base.to_str().unwrap(), "planner"];
+    let listed = run(env!("CARGO_BIN_EXE_driftgate"), &words.map(OsStr::new)).await;
+    assert!(listed.status.success() && listed.stderr.is_empty(), "nothing is drawn into a pipe");
+    let lines = String::from_utf8(listed.stdout).unwrap();
+    let items: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(items.len(), 3);
+    assert_eq!((&items[2]["seq"], &items[2]["media_type"]), (&piped["seq"], &"text/plain".into()));
+
     // What is refused changes nothing that is there.
     let unknown = Digest::of(b"never").to_string();
     let folder_name = folder.to_str().unwrap();
