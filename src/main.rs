@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::{audit, check, demo, keygen, replay, run, snapshot, sysexits, verify};
 use driftgate::protocol::time::Timestamp;
+use tokio::runtime::{Builder, Runtime};
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
-        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment())),
+        Command::Snapshot(arguments) => briefly(snapshot::run(&arguments, &environment())),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
@@ -68,8 +69,22 @@ fn now() -> Timestamp {
 
 /// Runs a command that needs the network.
 fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(command),
+    with_threads(|runtime| runtime.block_on(command))
+}
+
+/// The same for one that leaves nothing to be waited for: a read of standard input that never ends
+/// does not keep the process.
+fn briefly(command: impl Future<Output = ExitCode>) -> ExitCode {
+    with_threads(|runtime| {
+        let code = runtime.block_on(command);
+        runtime.shutdown_background();
+        code
+    })
+}
+
+fn with_threads(run: impl FnOnce(Runtime) -> ExitCode) -> ExitCode {
+    match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => run(runtime),
         Err(error) => {
             drop(writeln!(stderr(), "driftgate: no threads to run on: {error}"));
             ExitCode::from(sysexits::UNAVAILABLE)

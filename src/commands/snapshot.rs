@@ -104,6 +104,9 @@ enum Action {
     },
 }
 
+/// What a shell says of a program that SIGINT has ended.
+const INTERRUPTED: u8 = 130;
+
 /// Why a command failed: its exit code, and what to say.
 #[derive(Debug, PartialEq, Eq)]
 struct Fault {
@@ -119,7 +122,22 @@ impl Fault {
 
 /// Runs it.
 pub async fn run(arguments: &Arguments, environment: &BTreeMap<String, String>) -> ExitCode {
-    let outcome = match &arguments.action {
+    let outcome = tokio::select! {
+        outcome = act(&arguments.action, environment) => outcome,
+        // What is half written goes away with it.
+        Ok(()) = tokio::signal::ctrl_c() => Err(Fault::new(INTERRUPTED, "interrupted")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Fault { code, text }) => {
+            say(&format!("driftgate: {text}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn act(action: &Action, environment: &BTreeMap<String, String>) -> Result<(), Fault> {
+    match action {
         Action::Put { sidecar, media_type, json, file } => {
             put::run(sidecar, environment, file, media_type, *json).await
         }
@@ -131,13 +149,6 @@ pub async fn run(arguments: &Arguments, environment: &BTreeMap<String, String>) 
         }
         Action::Restore { config, seq, runtime, out } => {
             bucket::restore(config, environment, runtime, *seq, out).await
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Fault { code, text }) => {
-            say(&format!("driftgate: {text}"));
-            ExitCode::from(code)
         }
     }
 }

@@ -74,10 +74,7 @@ impl Listener {
     }
 
     async fn more(&mut self) -> bool {
-        let mut piece = [0; 64 * 1024];
-        let length = soon(self.stream.read(&mut piece)).await.unwrap_or(0);
-        self.chunked.extend_from_slice(&piece[..length]);
-        length > 0
+        soon(self.stream.read_buf(&mut self.chunked)).await.unwrap_or(0) > 0
     }
 }
 

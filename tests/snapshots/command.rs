@@ -15,7 +15,7 @@ use super::rig::{ask, noise, plan};
 use super::support::nats_server::NatsServer;
 use super::support::report::report;
 use super::support::sidecar::Sidecar;
-use super::support::wait::LONG;
+use super::support::wait::{LONG, until};
 
 const QUICK: &str = "[listen]\nreply_timeout = \"300ms\"\n[containment]\nbarrier_timeout = \"300ms\"\n\
                      [nats]\nping_interval = \"1s\"";
@@ -92,26 +92,6 @@ async fn put_and_get_go_through_the_gate_and_come_back_whole() {
     let older = snapshot(&api, &["get", "--digest", &digest, "-"]).await;
     assert!(older.status.success() && older.stdout == first, "{}", said(&older));
 
-    // From standard input, whose length nobody knows; and the list, as the bucket has it.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_driftgate"))
-        .args(["snapshot", "put", "--json", "--media-type", "text/plain", "--api", &api, "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(&first[..200_000]).await.unwrap();
-    let piped = receipt(&child.wait_with_output().await.unwrap());
-    assert_eq!((&piped["status"], &piped["size"]), (&"stored".into(), &200_000.into()));
-    let base = folder.join("base.toml");
-    let words = ["snapshot", "ls", "--json", "--config", base.to_str().unwrap(), "planner"];
-    let listed = run(env!("CARGO_BIN_EXE_driftgate"), &words.map(OsStr::new)).await;
-    assert!(listed.status.success() && listed.stderr.is_empty(), "nothing is drawn into a pipe");
-    let lines = String::from_utf8(listed.stdout).unwrap();
-    let items: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(items.len(), 3);
-    assert_eq!((&items[2]["seq"], &items[2]["media_type"]), (&piped["seq"], &"text/plain".into()));
-
     // What is refused changes nothing that is there.
     let unknown = Digest::of(b"never").to_string();
     let folder_name = folder.to_str().unwrap();
@@ -142,6 +122,57 @@ async fn put_and_get_go_through_the_gate_and_come_back_whole() {
     sidecar.report(0.7).await;
     let isolated = snapshot(&api, &["get", &out]).await;
     assert_eq!((isolated.status.code(), said(&isolated).contains("isolated")), (Some(75), true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standard_input_whose_length_nobody_knows_is_pushed_and_listed() {
+    let server = NatsServer::start();
+    let sidecar = Sidecar::connected(plan("planner", "critic", &server.url())).await;
+    let (api, folder) = (sidecar.api.to_string(), sidecar.folder());
+    sidecar.report(0.2).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .args(["snapshot", "put", "--json", "--media-type", "text/plain", "--api", &api, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&noise(22, 200_000)).await.unwrap();
+    let piped = receipt(&child.wait_with_output().await.unwrap());
+    assert_eq!((&piped["status"], &piped["size"]), (&"stored".into(), &200_000.into()));
+    let base = folder.join("base.toml");
+    let words = ["snapshot", "ls", "--json", "--config", base.to_str().unwrap(), "planner"];
+    let listed = run(env!("CARGO_BIN_EXE_driftgate"), &words.map(OsStr::new)).await;
+    assert!(listed.status.success() && listed.stderr.is_empty(), "nothing is drawn into a pipe");
+    let lines = String::from_utf8(listed.stdout).unwrap();
+    let items: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(items.len(), 1);
+    assert_eq!((&items[0]["seq"], &items[0]["media_type"]), (&piped["seq"], &"text/plain".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_push_whose_input_does_not_end() {
+    let server = NatsServer::start();
+    let sidecar = Sidecar::connected(plan("planner", "critic", &server.url())).await;
+    sidecar.report(0.2).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .args(["snapshot", "put", "--api", &sidecar.api.to_string(), "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"only the beginning").await.unwrap();
+    let spool = sidecar.folder().join("spool/snapshots");
+    let files = || std::fs::read_dir(&spool).unwrap().count();
+    until("the push to begin", async || (files() > 1).then_some(())).await;
+    let id = child.id().unwrap().to_string();
+    assert!(run("kill", &["-s", "INT", &id].map(OsStr::new)).await.status.success());
+    let ended = tokio::time::timeout(LONG, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!((ended.status.code(), said(&ended)), (Some(130), "driftgate: interrupted".into()));
+    until("nothing of it to be left", async || (files() == 1).then_some(())).await;
+    drop(input);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,6 +194,9 @@ impl Api {
         {
             return Fault::new(code, why);
         }
+        if title.is_empty() {
+            return Fault::new(code, format!("the sidecar answers {status}"));
+        }
         let field = field.map_or_else(String::new, |field| format!("{field}: "));
         Fault::new(
             code,
