@@ -236,3 +236,46 @@ async fn a_damaged_spool_is_named_in_readiness() {
     sidecar.report(0.2).await;
     assert!([201, 202].contains(&push(&sidecar, b"the next").await.status));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_is_revoked_or_makes_way_is_counted_too() {
+    let mut server = NatsServer::start();
+    let plan = plan("planner", "critic", &server.url()).with(
+        "[listen]\nreply_timeout = \"300ms\"\n[containment]\nbarrier_timeout = \"300ms\"\n\
+         [snapshot]\nkeep_full = 1\n",
+    );
+    let sidecar = Sidecar::connected(plan).await;
+    let counted = async |name: &str, labels: &[(&str, &str)], count: i64| {
+        let name = format!("snapshot_{name}");
+        until(&format!("{name} to be {count}"), async || {
+            (sidecar.books().await.sum(&name, labels) == count).then_some(())
+        })
+        .await;
+    };
+    sidecar.report(0.2).await;
+    // Nothing in common: both are full frames, and one of those is kept.
+    for seed in [41, 42] {
+        push(&sidecar, &noise(seed, 5_000)).await;
+    }
+    counted("uploaded_objects", &[("kind", "full")], 2).await;
+    counted("collected", &[], 1).await;
+    counted("stored_objects", &[], 1).await;
+
+    server.kill();
+    assert_eq!(push(&sidecar, b"not sent").await.status, 202);
+    counted("spool_entries", &[("state", "unsent")], 1).await;
+    until("an attempt to fail", async || {
+        (sidecar.books().await.sum("snapshot_upload_failures", &[]) > 0).then_some(())
+    })
+    .await;
+    assert_eq!(pull(&sidecar, "?source=critic", "").await.status, 503);
+    counted("fetch_failures", &[("reason", "broker")], 1).await;
+    sidecar.report(0.52).await;
+    counted("revoked", &[], 1).await;
+    counted("spool_entries", &[("state", "revoked")], 1).await;
+    assert_eq!(pull(&sidecar, "?source=stranger", "").await.status, 404);
+    counted("fetch_failures", &[("reason", "unauthorised")], 1).await;
+    sidecar.report(0.7).await;
+    assert_eq!(pull(&sidecar, "?source=critic", "").await.status, 423);
+    counted("fetch_failures", &[("reason", "isolated")], 1).await;
+}
