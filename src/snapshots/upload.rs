@@ -138,8 +138,8 @@ pub(super) async fn collect(
             tracing::error!(%fault, "retention let go of what others need");
         }
         room.books.collected();
-        room.books.stored(chain);
     }
+    room.books.stored(chain);
     let digests: BTreeSet<Digest> =
         chain.bases().iter().filter_map(|seq| chain.entry(*seq)).map(|base| base.digest).collect();
     let spool = Arc::clone(spool);
@@ -173,8 +173,15 @@ async fn base_of(
     }
     let entry = chain.entry(seq)?;
     let manifest = restore_manifest(room, chain, entry);
-    match fetch::fetch(bucket, &manifest, room.settings.bytes_max, &|_| {}).await {
-        Ok(plain) => Some(plain),
+    let path = chain.restore_path(seq).unwrap_or_default();
+    let total = path.iter().filter_map(|seq| chain.entry(*seq)).map(|entry| entry.stored).sum();
+    let tracker = Tracker::new(Direction::Fetch, &manifest, Some(total), &room.settings.feed);
+    let step = |done| tracker.step(done);
+    match fetch::fetch(bucket, &manifest, room.settings.bytes_max, &step).await {
+        Ok(plain) => {
+            tracker.done();
+            Some(plain)
+        }
         Err(fault) => {
             tracing::warn!(%fault, seq, "a base cannot be restored; encoding a full frame");
             None

@@ -185,6 +185,32 @@ async fn streams_have_places_of_their_own_and_leave_connections_to_reports() {
 }
 
 #[tokio::test]
+async fn a_listener_that_reads_nothing_is_hung_up_on() {
+    let write_timeout = Duration::from_millis(100);
+    let limits = Limits { connections_max: 3, write_timeout, ..Limits::default() };
+    let served = Served::start(Mood::Calm, limited(limits)).await;
+    let deaf = Listener::open(&served).await;
+    let feed = served.actor.with(|script| script.feed.clone());
+    let text = "x".repeat(8_000);
+    let freed = async {
+        loop {
+            // More than the sockets hold: sooner or later a write is stuck.
+            for _ in 0..100 {
+                feed.send("transition", || json!({ "text": text }));
+            }
+            let mut client = served.connect().await;
+            client.send(served.head("HEAD /phase/telemetry", "")).await;
+            if client.answer_to_head().await.status == 200 {
+                break;
+            }
+        }
+    };
+    soon(freed).await;
+    served.assert_works().await;
+    drop(deaf);
+}
+
+#[tokio::test]
 async fn a_stream_passes_the_same_door_and_takes_no_parameter() {
     let token = Some(Token::new("0123456789abcdef").unwrap());
     let served = Served::start(Mood::Isolated, ApiSettings { token, ..settings() }).await;

@@ -153,6 +153,31 @@ async fn a_long_upload_is_told_at_a_human_rate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_gate_cuts_off_is_told_as_stopped() {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(&server.url()).await;
+    let sidecar = Sidecar::connected(plan("planner", "critic", &proxy.url())).await;
+    sidecar.report(0.2).await;
+    let listener = Listener::open(&sidecar).await;
+    proxy.up(Way { latency: Duration::from_millis(200), ..Way::default() });
+    let large = noise(34, 13 << 20);
+    let closing = async {
+        until("the upload to be under way", async || {
+            let events = listener.events("snapshot");
+            events.iter().any(|event| event["bytes_done"].as_u64() > Some(0)).then_some(())
+        })
+        .await;
+        sidecar.report(0.52).await
+    };
+    let (pushed, closed) = tokio::join!(push(&sidecar, &large), closing);
+    assert_eq!(closed["verdict"], "block");
+    assert!([202, 423].contains(&pushed.status), "{}", pushed.json());
+    let stopped = listener.ended("upload", Digest::of(&large), "stopped").await;
+    assert!(stopped["bytes_done"].as_u64() < stopped["bytes_total"].as_u64(), "{stopped}");
+    assert_eq!(stopped["remaining_s"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn snapshots_are_counted_by_what_became_of_them() {
     let server = NatsServer::start();
     let planner = Sidecar::connected(plan("planner", "critic", &server.url())).await;
