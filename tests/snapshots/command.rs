@@ -273,14 +273,16 @@ async fn a_bar_is_drawn_on_a_terminal_and_never_into_a_pipe() {
         println!("SKIPPED: `script` is not installed, so there is no terminal to draw on");
         return;
     }
+    let begin = std::time::Instant::now();
     let drawn = run("script", &words).await;
+    let most = usize::try_from(begin.elapsed().as_millis() / 200).unwrap();
     let text = String::from_utf8(drawn.stdout).unwrap();
     assert!(drawn.status.success(), "{text}");
     let pictures: Vec<&str> = text.split('\r').filter(|line| line.contains(" %  ")).collect();
-    // 700 ms of waiting at five pictures a second, and what a busy machine may leave out.
-    assert!((1..=5).contains(&pictures.len()), "{text:?}");
+    // Five pictures a second at most; a busy machine may leave some out.
+    assert!((1..=most).contains(&pictures.len()), "{text:?}");
     for picture in pictures {
-        for part in ["put  [#", "--] ", " MiB of 48.0 MiB  ", "MiB/s  ", " s left"] {
+        for part in ["put  [#", "] ", " MiB of 48.0 MiB  ", "MiB/s  ", " s left"] {
             assert!(picture.contains(part), "{part}: {picture:?}");
         }
     }
