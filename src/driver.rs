@@ -294,7 +294,8 @@ impl Handle {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let mut readiness = self.readiness.borrow().clone();
-        readiness.degraded.extend(self.snapshots.as_ref().and_then(Snapshots::damage));
+        let snapshots = self.snapshots.as_ref();
+        readiness.degraded.extend(snapshots.map(Snapshots::damaged).unwrap_or_default());
         readiness
     }
 

@@ -61,6 +61,9 @@ const JOBS_MAX: usize = 64;
 /// How long a fetch may take before its route gives up; it goes on and is answered next time.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Damaged snapshots that `/readyz` names one by one; the log names all, and a metric counts them.
+const DAMAGE_WORDS_MAX: usize = 8;
+
 /// Whose snapshots may be read, and with which keys they are signed.
 #[derive(Clone, Debug)]
 pub struct Trust {
@@ -388,13 +391,13 @@ impl Snapshots {
         blocking(move || spool.read(entry.seq)).await.ok()?.ok()
     }
 
-    /// What `/readyz` says of spooled snapshots that were found damaged since the start, if any
-    /// were: the word `snapshot_damaged`, then how many and which was the last.
+    /// What `/readyz` says of spooled snapshots that were found damaged since the start, the newest
+    /// [`DAMAGE_WORDS_MAX`]: the word `snapshot_damaged`, and which and why.
     #[must_use]
-    pub fn damage(&self) -> Option<String> {
-        let damaged = self.room.spool().ok()?.damaged();
-        let newest = damaged.last()?;
-        Some(format!("snapshot_damaged: {} in the spool's damaged/; {newest}", damaged.len()))
+    pub fn damaged(&self) -> Vec<String> {
+        let damaged = self.room.spool().map_or_else(|_| Vec::new(), |spool| spool.damaged());
+        let newest = damaged.iter().rev().take(DAMAGE_WORDS_MAX);
+        newest.map(|damage| format!("snapshot_damaged: {damage}")).collect()
     }
 
     /// Takes over keys and authorisations from a changed configuration.

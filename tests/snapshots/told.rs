@@ -253,7 +253,7 @@ async fn a_damaged_spool_is_named_in_readiness() {
         words.into_iter().find(|word| word.to_string().contains("snapshot_damaged"))
     })
     .await;
-    let expected = format!("snapshot_damaged: 1 in the spool's damaged/; snapshot {seq} ");
+    let expected = format!("snapshot_damaged: snapshot {seq} was lost from the spool: ");
     assert!(word.as_str().unwrap().starts_with(&expected), "{word}");
     assert_eq!(sidecar.books().await.sum("snapshot_spool_damaged", &[]), 1);
     // It takes the next one all the same.
