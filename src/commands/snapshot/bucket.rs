@@ -112,7 +112,7 @@ pub(super) async fn restore(
         Fault::new(code, fault.to_string())
     })?;
     target.write(plain.bytes())?;
-    let name = target.name();
+    let name = target.name().to_owned();
     target.keep()?;
     say(&format!(
         "{name}: {} bytes, {}, from {} objects",

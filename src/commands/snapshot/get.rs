@@ -43,7 +43,7 @@ pub(super) async fn run(
         Some(outcome) => outcome?,
         None => return Err(api.unavailable("nothing has moved for too long")),
     };
-    let name = target.name();
+    let name = target.name().to_owned();
     target.keep()?;
     say(&format!("{name}: {size} bytes, {found}"));
     Ok(())

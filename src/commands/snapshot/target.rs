@@ -21,6 +21,8 @@ pub(super) struct Target {
     file: NamedTempFile,
     /// `None`: standard output.
     place: Option<PathBuf>,
+    /// As it was asked for.
+    name: String,
 }
 
 impl Target {
@@ -32,8 +34,9 @@ impl Target {
         let fault = |error: io::Error| {
             Fault::new(sysexits::CANNOT_CREATE, format!("{}: {error}", out.display()))
         };
+        let name = out.display().to_string();
         if out.as_os_str() == STDOUT {
-            return Ok(Self { file: NamedTempFile::new().map_err(fault)?, place: None });
+            return Ok(Self { file: NamedTempFile::new().map_err(fault)?, place: None, name });
         }
         let place = match fs::metadata(out) {
             Ok(found) if found.is_file() => fs::canonicalize(out).map_err(fault)?,
@@ -47,7 +50,7 @@ impl Target {
         let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
         let file =
             NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new("."))).map_err(fault)?;
-        Ok(Self { file, place: Some(place) })
+        Ok(Self { file, place: Some(place), name })
     }
 
     /// Writes more.
@@ -73,17 +76,16 @@ impl Target {
         };
         self.file.as_file().sync_all().map_err(|error| self.broken(&error))?;
         self.file.persist(&place).map(drop).map_err(|fault| {
-            let text = format!("{}: {}", place.display(), fault.error);
-            Fault::new(sysexits::IO_ERROR, text)
+            Fault::new(sysexits::IO_ERROR, format!("{}: {}", self.name, fault.error))
         })
     }
 
     /// How it is called in what is said.
-    pub(super) fn name(&self) -> String {
-        self.place.as_ref().map_or_else(|| STDOUT.to_owned(), |place| place.display().to_string())
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     fn broken(&self, error: &io::Error) -> Fault {
-        Fault::new(sysexits::IO_ERROR, format!("{}: {error}", self.name()))
+        Fault::new(sysexits::IO_ERROR, format!("{}: {error}", self.name))
     }
 }
