@@ -392,7 +392,7 @@ impl Snapshots {
     }
 
     /// What `/readyz` says of spooled snapshots that were found damaged since the start, the newest
-    /// [`DAMAGE_WORDS_MAX`]: the word `snapshot_damaged`, and which and why.
+    /// eight: the word `snapshot_damaged`, and which and why.
     #[must_use]
     pub fn damaged(&self) -> Vec<String> {
         let damaged = self.room.spool().map_or_else(|_| Vec::new(), |spool| spool.damaged());
