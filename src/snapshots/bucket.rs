@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::nats::object::{Label, ObjectInfo, Store, StoreFault};
 use crate::nats::settings::Settings;
+use crate::protocol::snapshot::Digest;
 
 /// Name of the bucket (DESIGN section 3).
 pub const BUCKET: &str = "driftgate-snapshots";
@@ -54,6 +55,8 @@ pub struct Upload<'a> {
     pub manifest: &'a [u8],
     /// Stored bytes.
     pub bytes: Bytes,
+    /// Their digest. It was made off the event loop, and the store does not make it again.
+    pub digest: Digest,
 }
 
 /// One connection to the bucket.
@@ -93,7 +96,8 @@ impl Bucket {
             media_type: Some(upload.media_type.to_owned()),
             metadata: BTreeMap::from([(MANIFEST_ENTRY.to_owned(), manifest)]),
         };
-        self.store.put(&label, upload.bytes, progress).await?;
+        let digest = *upload.digest.as_bytes();
+        self.store.put_hashed(&label, upload.bytes, digest, progress).await?;
         Ok(())
     }
 

@@ -91,9 +91,15 @@ pub(super) async fn upload(
         Plan::Delta { base, .. } => base_of(room, spool, bucket, chain, base).await,
         Plan::Full => None,
     };
-    let encoded = encode(room, spool, chain, &plain, base).await?;
+    let (encoded, digest) = encode(room, spool, chain, &plain, base).await?;
     let link = encoded.entry(seq, &plain);
-    let manifest = manifest(room, chain, &link, &encoded, entry, grant);
+    let manifest = Manifest {
+        stored_digest: Some(digest),
+        window_log: window_log_of(&encoded),
+        media_type: entry.media_type.clone(),
+        time: grant.now,
+        ..restore_manifest(room, chain, &link)
+    };
     let keyring = room.trust.borrow().keyring.clone();
     let signed = manifest.sign(&keyring).ok_or(UploadFault::Unsigned)?;
     let name = manifest.object_name().to_string();
@@ -106,6 +112,7 @@ pub(super) async fn upload(
                 media_type: &manifest.media_type,
                 manifest: &signed,
                 bytes: Bytes::from(encoded.stored),
+                digest,
             },
             &|done| tracker.step(done),
         )
@@ -189,13 +196,14 @@ async fn base_of(
     }
 }
 
+/// The frame and the digest of its stored bytes, both made on a thread for what computes.
 async fn encode(
     room: &Room,
     spool: &Arc<Spool>,
     chain: &Chain,
     plain: &Plain,
     base: Option<Plain>,
-) -> Result<Encoded, UploadFault> {
+) -> Result<(Encoded, Digest), UploadFault> {
     let (planner, plain, level) = (chain.clone(), plain.clone(), room.settings.level);
     let shelf = Arc::clone(spool);
     let encoded = blocking(move || {
@@ -205,34 +213,21 @@ async fn encode(
             }
             shelf.find(entry.digest).and_then(|found| shelf.read(found.seq).ok())
         };
-        encode_next(&planner, &plain, level, at_hand)
+        let encoded = encode_next(&planner, &plain, level, at_hand)?;
+        let digest = Digest::of(&encoded.stored);
+        Ok((encoded, digest))
     })
-    .await??;
-    Ok(encoded)
+    .await?;
+    encoded.map_err(UploadFault::Encode)
 }
 
-fn manifest(
-    room: &Room,
-    chain: &Chain,
-    link: &snapshot::Entry,
-    encoded: &Encoded,
-    entry: &Entry,
-    grant: Grant,
-) -> Manifest {
-    let frame = if link.base.is_some() {
-        encoded.stored.get(DCZ_HEADER_BYTES..).unwrap_or_default()
-    } else {
-        &encoded.stored
+fn window_log_of(encoded: &Encoded) -> u32 {
+    let frame = match encoded.base {
+        Some(_) => encoded.stored.get(DCZ_HEADER_BYTES..).unwrap_or_default(),
+        None => &encoded.stored,
     };
-    let window_log = FrameHeader::parse(FrameKind::Full, frame)
-        .map_or(snapshot::WINDOW_LOG_MAX, |header| header.window_log());
-    Manifest {
-        stored_digest: Some(Digest::of(&encoded.stored)),
-        window_log,
-        media_type: entry.media_type.clone(),
-        time: grant.now,
-        ..restore_manifest(room, chain, link)
-    }
+    FrameHeader::parse(FrameKind::Full, frame)
+        .map_or(snapshot::WINDOW_LOG_MAX, |header| header.window_log())
 }
 
 /// What is needed to restore an entry of our own chain, from the chain alone.
