@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "in a test a panic is the report, and figures are printed"
@@ -35,6 +36,10 @@ mod peers;
 #[cfg(test)]
 #[path = "snapshots/spool.rs"]
 mod spool;
+
+#[cfg(test)]
+#[path = "snapshots/foreign.rs"]
+mod foreign;
 
 #[cfg(test)]
 #[path = "snapshots/horizon.rs"]
