@@ -38,6 +38,10 @@ mod peers;
 mod spool;
 
 #[cfg(test)]
+#[path = "snapshots/death.rs"]
+mod death;
+
+#[cfg(test)]
 #[path = "snapshots/foreign.rs"]
 mod foreign;
 

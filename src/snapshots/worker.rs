@@ -20,11 +20,15 @@ use super::spool::{Entry, Spool, SpoolFault, State, Stored};
 use super::upload::{self, UploadFault};
 use super::{Room, Which, blocking};
 use crate::nats::backoff::backoff;
+use crate::nats::object::TOMBSTONE_AGE;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::{Chain, Manifest, Plain};
 
 /// An unused connection is given up after so long: an idle sidecar has one connection, not two.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The bucket is swept before the first upload, before one that follows a failure, and after so
+/// long, for every deleted object leaves a tombstone that may go after [`TOMBSTONE_AGE`].
+const SWEEP_INTERVAL: Duration = TOMBSTONE_AGE;
 /// Pushes that wait to hear that they are stored; beyond it they are answered 202.
 const WATCHERS_MAX: usize = 256;
 
@@ -49,6 +53,9 @@ struct Worker {
     bucket: Option<Bucket>,
     /// Our own chain as the bucket has it; `None` when that has to be read (again).
     chain: Option<Chain>,
+    /// When the bucket was last swept of what belongs to no object; `None` when an upload or a
+    /// deletion of ours may have left some of it.
+    swept: Option<Instant>,
     watchers: BTreeMap<u64, Vec<oneshot::Sender<Stored>>>,
     /// Highest number seen of each authorised source.
     floors: BTreeMap<RuntimeId, u64>,
@@ -93,6 +100,7 @@ pub(super) async fn run(
         spool,
         bucket: None,
         chain: None,
+        swept: None,
         watchers: BTreeMap::new(),
         floors: BTreeMap::new(),
         done: 0,
@@ -133,7 +141,7 @@ impl Worker {
                     tokio::select! {
                         biased;
                         () = stopped(&mut stop) => break,
-                        () = ordered(&mut orders, self.done) => self.chain = None,
+                        () = ordered(&mut orders, self.done) => self.distrust(),
                         () = self.upload_next() => {}
                     }
                 }
@@ -204,7 +212,7 @@ impl Worker {
                 self.note(&entry, &stored).await;
                 if let Err(fault) = self.collect().await {
                     tracing::warn!(%fault, "retention did not finish");
-                    self.chain = None;
+                    self.distrust();
                 }
             }
             Err(UploadFault::Spool(SpoolFault::Damaged(_) | SpoolFault::Unknown)) => {}
@@ -213,7 +221,7 @@ impl Worker {
                     self.room.books.upload_failed();
                     tracing::warn!(%fault, seq = entry.seq, "snapshot not uploaded yet");
                 }
-                self.chain = None;
+                self.distrust();
                 self.hang_up().await;
                 let pause = backoff(self.attempt.saturating_add(2), random());
                 self.attempt = self.attempt.saturating_add(1);
@@ -224,12 +232,23 @@ impl Worker {
 
     async fn try_upload(&mut self, entry: &Entry) -> Result<Stored, UploadFault> {
         let grant = self.room.gate.ask(Ask::Upload).await.ok_or(UploadFault::NotOpen)?;
-        let bucket = open(&mut self.bucket, &self.room, true).await?;
+        let bucket = open(&mut self.bucket, &self.room).await?;
+        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
+            match bucket.purge_orphans().await {
+                Ok(()) => self.swept = Some(Instant::now()),
+                Err(fault) => tracing::warn!(%fault, "orphan chunks are not cleared away"),
+            }
+        }
         let chain = match &mut self.chain {
             Some(chain) => chain,
             None => self.chain.insert(upload::read_chain(&self.room, bucket).await?),
         };
         upload::upload(&self.room, &self.spool, bucket, chain, entry, grant).await
+    }
+
+    /// What was under way may have left the bucket otherwise than we know it.
+    fn distrust(&mut self) {
+        (self.chain, self.swept) = (None, None);
     }
 
     async fn note(&mut self, entry: &Entry, stored: &Stored) {
@@ -316,7 +335,7 @@ impl Worker {
         };
         let floor = self.floors.get(&id).copied().unwrap_or(0);
         let source = Source { id, key_id, floor };
-        let bucket = open(&mut self.bucket, &self.room, false).await?;
+        let bucket = open(&mut self.bucket, &self.room).await?;
         match fetch::manifests(bucket, &source, &trust.keyring).await {
             Ok(manifests) => Ok((source, manifests)),
             Err(fault) => {
@@ -333,22 +352,14 @@ impl Worker {
     }
 }
 
-/// The connection, opened if need be. The first one for uploads clears away what aborted uploads
-/// have left.
+/// The connection, opened if need be.
 async fn open<'a>(
     place: &'a mut Option<Bucket>,
     room: &Room,
-    is_writer: bool,
 ) -> Result<&'a Bucket, super::bucket::BucketFault> {
     match place {
         Some(bucket) => Ok(bucket),
-        None => {
-            let bucket = Bucket::open(&room.settings.nats).await?;
-            if is_writer && let Err(fault) = bucket.purge_orphans().await {
-                tracing::warn!(%fault, "orphan chunks are not cleared away");
-            }
-            Ok(place.insert(bucket))
-        }
+        None => Ok(place.insert(Bucket::open(&room.settings.nats).await?)),
     }
 }
 

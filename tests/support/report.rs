@@ -20,6 +20,7 @@ pub(crate) fn report_in(di: f64, phase: &str) -> String {
 }
 
 /// Numbers from a seed (xorshift64*): enough to choose by, and the same in every run.
+#[derive(Clone)]
 pub(crate) struct Dice(u64);
 
 impl Dice {
