@@ -1,265 +1,186 @@
-//! What snapshots cost: stored bytes, CPU, memory and objects per restore, against zstd for each.
+//! What snapshots cost: stored bytes, CPU, objects per restore, memory, and all of it again through
+//! the real binary and a real nats-server, where every snapshot is restored and compared byte for
+//! byte.
 //!
-//! `cargo bench --bench snapshot -- RUN.jsonl` takes snapshot n to be the first n lines of a file;
-//! without an argument it makes up a run. Then snapshots of 4, 16 and 64 MiB with scattered edits
-//! and insertions. Every snapshot is restored from its objects and compared byte for byte. CPU is
-//! this process's own, so that neighbours on the machine do not count.
+//! `DRIFTGATE_HORIZON=RUN.jsonl cargo bench --bench snapshot` takes snapshot n of the long run to be
+//! the first n lines of a file; without it a run is made up. Then snapshots of 4, 16 and 64 MiB with
+//! scattered edits and insertions. CPU is this thread's own, so that neighbours on the machine do
+//! not count; times through the broker are those of the wall. With the argument `listing` only the last table is made. Under `cargo test` it exits at
+//! once.
 
-#![expect(clippy::print_stdout, reason = "a bench reports to the terminal")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a bench stops where it fails")]
-#![expect(
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
-    clippy::indexing_slicing,
-    reason = "figures for people, over data made here"
+    clippy::disallowed_methods,
+    reason = "a bench prints figures for people, and ends where something is wrong"
 )]
 
-use std::collections::BTreeMap;
-use std::env::args;
+#[path = "snapshot/broker.rs"]
+mod broker;
+#[path = "snapshot/codec.rs"]
+mod codec;
+#[path = "snapshot/listing.rs"]
+mod listing;
+#[path = "../snapshots/rig.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::fs;
-use std::time::Duration;
 
-use driftgate::protocol::snapshot::{
-    Chain, Digest, Encoded, Expected, Level, Limits, OBJECTS_MAX, Plain, encode_delta, encode_full,
-    encode_next, restore,
-};
+use broker::Broker;
+use codec::Codec;
+use support::horizon::{Edits, Horizon};
 
-/// Plain snapshots kept at hand as bases, as a sidecar with little memory would.
-const CACHED_PLAINS: usize = 2;
-/// Below this what the process holds anyway hides what encoding takes.
-const MEASURED_BYTES_MIN: u64 = 1 << 20;
+const LEVELS: [i32; 2] = [3, 9];
+const MIB: f64 = (1 << 20) as f64;
 
 fn main() {
-    // `cargo test` runs benches too, to see that they start; what they measure is not for then.
-    if !args().any(|argument| argument == "--bench") {
+    if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let path = args().skip(1).find(|argument| !argument.starts_with("--"));
-    let data = path.as_ref().map_or_else(
-        || text(&mut Dice(7), 976_000),
-        |path| fs::read(path).expect("the run is readable"),
-    );
-    let ends: Vec<usize> = match path {
-        Some(_) => (0..data.len()).filter(|at| data[*at] == b'\n').map(|at| at + 1).collect(),
-        None => (1..=500).map(|n| data.len() * n / 500).collect(),
-    };
-    println!("run of {} cumulative snapshots, {} bytes at last", ends.len(), data.len());
-    for level in [3, 9] {
-        let snapshots = ends.iter().map(|end| Plain::new(data[..*end].to_vec()));
-        Run::of(Level::new(level).unwrap(), snapshots).print();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if std::env::args().any(|argument| argument == "listing") {
+        return runtime.block_on(listing::print());
     }
+    let horizon = Horizon::recorded_or_made(500);
+    let snapshots = || horizon.snapshots().map(<[u8]>::to_vec);
+    let mut rows = Vec::new();
+    rows.extend(LEVELS.map(|level| Row::of(&horizon.name, level, snapshots())));
     for (mebibytes, count) in [(4, 40), (16, 24), (64, 12)] {
-        println!("{count} snapshots of {mebibytes} MiB, an edit per 64 KiB and an insertion each");
-        for level in [3, 9] {
-            let snapshots = Edits::new(mebibytes << 20).take(count);
-            Run::of(Level::new(level).unwrap(), snapshots).print();
-        }
+        let name = format!("{mebibytes} MiB edited");
+        rows.extend(
+            LEVELS.map(|level| Row::of(&name, level, Edits::new(mebibytes << 20).take(count))),
+        );
     }
+    println!("\nStored bytes and CPU (`previous`: a chain without end, the least there can be)");
+    println!(
+        "{:<15} {:>5} {:>5} {:>11} {:>11} {:>10} {:>6} {:>8} {:>7} {:>8} {:>8} {:>8}",
+        "snapshots",
+        "level",
+        "count",
+        "raw MiB",
+        "each KiB",
+        "stored KiB",
+        "times",
+        "previous",
+        "objects",
+        "each s",
+        "ours s",
+        "bases s"
+    );
+    rows.iter().for_each(Row::print_codec);
+    println!("\nThrough `driftgate run` and a real nats-server, PUT to stored and bucket to bytes");
+    println!(
+        "{:<15} {:>5} {:>10} {:>6} {:>6} {:>9} {:>8} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8}",
+        "snapshots",
+        "level",
+        "stored KiB",
+        "times",
+        "objects",
+        "put all s",
+        "MiB/s",
+        "equal",
+        "get all s",
+        "MiB/s",
+        "idle MiB",
+        "put peak",
+        "get peak"
+    );
+    rows.iter().for_each(Row::print_broker);
+    println!("\nPeak resident set of the sidecar above idle, as a multiple of base + source");
+    println!(
+        "{:<15} {:>5} {:>18} {:>8} {:>8}",
+        "snapshots", "level", "base + source MiB", "put", "get"
+    );
+    rows.iter().for_each(Row::print_memory);
+    runtime.block_on(listing::print());
 }
 
-#[derive(Default)]
-struct Run {
+struct Row {
+    name: String,
     level: i32,
-    raw: u64,
-    each: u64,
-    each_cpu: Duration,
-    previous: u64,
-    stored: u64,
-    stored_cpu: Duration,
-    base_cpu: Duration,
-    bases_restored: usize,
-    full_frames: Vec<u64>,
-    objects_max: usize,
-    restored: usize,
-    restore_cpu: Duration,
-    grown: f64,
+    codec: Codec,
+    broker: Broker,
 }
 
-impl Run {
-    fn of(level: Level, snapshots: impl Iterator<Item = Plain> + Clone) -> Self {
-        let mut run = Self { level: level.number(), ..Self::default() };
-        let mut chain = Chain::default();
-        let mut store: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        let mut cache: BTreeMap<u64, Plain> = BTreeMap::new();
-        let mut before: Option<Plain> = None;
-        for (seq, source) in (1..).zip(snapshots.clone()) {
-            run.raw += source.size();
-            let at = cpu();
-            run.each += encode_full(&source, level).unwrap().len() as u64;
-            run.each_cpu += cpu().saturating_sub(at);
-            run.previous += before.take().map_or(0, |before| {
-                encode_delta(&before, &source, level, usize::MAX).unwrap().len() as u64
-            });
-            let resident_bytes = memory("VmRSS:");
-            forget_peak();
-            let at = cpu();
-            let mut base_cpu = Duration::ZERO;
-            let encoded = encode_next(&chain, &source, level, |entry| {
-                cache.get(&entry.seq).cloned().or_else(|| {
-                    let at = cpu();
-                    run.bases_restored += 1;
-                    let plain = fetch(&chain, &store, entry.seq, entry.digest);
-                    base_cpu += cpu().saturating_sub(at);
-                    Some(plain)
-                })
-            });
-            run.stored_cpu += cpu().saturating_sub(at).saturating_sub(base_cpu);
-            run.base_cpu += base_cpu;
-            if source.size() >= MEASURED_BYTES_MIN {
-                // Base and source are resident already.
-                let grown = memory("VmHWM:").saturating_sub(resident_bytes);
-                run.grown = run.grown.max(grown as f64 / (2 * source.size()) as f64);
-            }
-            run.take_up(seq, &source, encoded.unwrap(), &mut chain, &mut store);
-            cache.insert(seq, source.clone());
-            let wanted: Vec<u64> = chain.bases().into_iter().take(CACHED_PLAINS).collect();
-            cache.retain(|seq, _| wanted.contains(seq));
-            before = Some(source);
-        }
-        for (seq, source) in (1..).zip(snapshots) {
-            let at = cpu();
-            let plain = fetch(&chain, &store, seq, source.digest());
-            run.restore_cpu += cpu().saturating_sub(at);
-            assert_eq!(plain.bytes(), source.bytes(), "snapshot {seq}");
-            run.restored += 1;
-        }
-        run
+impl Row {
+    fn of(name: &str, level: i32, snapshots: impl Iterator<Item = Vec<u8>> + Clone) -> Self {
+        let codec = Codec::of(level, snapshots.clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let broker = runtime.block_on(Broker::of(level, snapshots));
+        println!("{name} at level {level}: done");
+        Self { name: name.to_owned(), level, codec, broker }
     }
 
-    fn take_up(
-        &mut self,
-        seq: u64,
-        source: &Plain,
-        encoded: Encoded,
-        chain: &mut Chain,
-        store: &mut BTreeMap<u64, Vec<u8>>,
-    ) {
-        self.stored += encoded.stored.len() as u64;
-        chain.accept(encoded.entry(seq, source)).unwrap();
-        if encoded.base.is_none() {
-            self.full_frames.push(seq);
-            self.previous += if seq == 1 { encoded.stored.len() as u64 } else { 0 };
-        }
-        let objects = chain.restore_path(seq).unwrap().len();
-        assert!(objects <= OBJECTS_MAX, "snapshot {seq} needs {objects} objects");
-        self.objects_max = self.objects_max.max(objects);
-        store.insert(seq, encoded.stored);
+    fn times(&self, stored: u64) -> f64 {
+        self.codec.each as f64 / stored.max(1) as f64
     }
 
-    fn print(&self) {
-        let Self { level, raw, each, previous, stored, .. } = self;
-        let times = |bytes: &u64| *each as f64 / *bytes as f64;
-        println!("  level {level}: {raw} raw, {each} zstd each");
+    fn print_codec(&self) {
+        let codec = &self.codec;
         println!(
-            "    stored {stored}: {:.1} times less (delta of the previous always: {previous}, {:.1})",
-            times(stored),
-            times(previous)
+            "{:<15} {:>5} {:>5} {:>11.1} {:>11.1} {:>10.1} {:>6.1} {:>8.1} {:>7} {:>8.2} {:>8.2} {:>8.2}",
+            self.name,
+            self.level,
+            codec.count,
+            codec.raw as f64 / MIB,
+            codec.each as f64 / 1024.0,
+            codec.stored as f64 / 1024.0,
+            self.times(codec.stored),
+            self.times(codec.previous),
+            codec.objects_max,
+            codec.each_cpu.as_secs_f64(),
+            codec.stored_cpu.as_secs_f64(),
+            codec.base_cpu.as_secs_f64(),
         );
+    }
+
+    fn print_broker(&self) {
+        let Broker { stored, objects_max, equal, put, get, idle, put_peak, get_peak } = self.broker;
+        let rate = |seconds: f64| self.codec.raw as f64 / MIB / seconds;
+        let [put, get] = [put, get].map(|time| time.as_secs_f64());
         println!(
-            "    cpu: zstd each {:.2} s, ours {:.2} s and {:.2} s to restore {} bases",
-            self.each_cpu.as_secs_f64(),
-            self.stored_cpu.as_secs_f64(),
-            self.base_cpu.as_secs_f64(),
-            self.bases_restored
+            "{:<15} {:>5} {:>10.1} {:>6.1} {:>7} {:>9.1} {:>8.0} {:>7} {:>9.1} {:>8.0} {:>8.1} {:>8.1} {:>8.1}",
+            self.name,
+            self.level,
+            stored as f64 / 1024.0,
+            self.times(stored),
+            objects_max,
+            put,
+            rate(put),
+            equal,
+            get,
+            rate(get),
+            idle as f64 / MIB,
+            put_peak as f64 / MIB,
+            get_peak as f64 / MIB,
         );
-        println!("    full frames at {:?}", self.full_frames);
+    }
+
+    fn print_memory(&self) {
+        let both = 2.0 * self.codec.largest as f64;
+        let above = |peak: u64| peak.saturating_sub(self.broker.idle) as f64 / both;
         println!(
-            "    all {} restored and equal, at most {} objects, {:.2} s cpu; encoding took \
-             {:.2} x (base + source) beside them",
-            self.restored,
-            self.objects_max,
-            self.restore_cpu.as_secs_f64(),
-            self.grown
+            "{:<15} {:>5} {:>18.1} {:>8.2} {:>8.2}",
+            self.name,
+            self.level,
+            both / MIB,
+            above(self.broker.put_peak),
+            above(self.broker.get_peak),
         );
     }
 }
 
-fn fetch(chain: &Chain, store: &BTreeMap<u64, Vec<u8>>, seq: u64, digest: Digest) -> Plain {
-    let path = chain.restore_path(seq).unwrap();
-    let objects: Vec<&[u8]> = path.iter().map(|seq| store[seq].as_slice()).collect();
-    restore(&objects, &Expected::digest(digest), &Limits::default()).unwrap()
-}
-
-/// Snapshots of one size, each the one before with an edit per 64 KiB and 4 KiB inserted.
-#[derive(Clone)]
-struct Edits {
-    dice: Dice,
-    bytes: Vec<u8>,
-}
-
-impl Edits {
-    fn new(size: usize) -> Self {
-        let mut dice = Dice(11);
-        Self { bytes: text(&mut dice, size), dice }
-    }
-}
-
-impl Iterator for Edits {
-    type Item = Plain;
-
-    fn next(&mut self) -> Option<Plain> {
-        let plain = Plain::new(self.bytes.clone());
-        for _ in 0..self.bytes.len() >> 16 {
-            let edit = text(&mut self.dice, 24);
-            let at = self.dice.below(self.bytes.len() - edit.len());
-            self.bytes[at..at + edit.len()].copy_from_slice(&edit);
-        }
-        let insertion = text(&mut self.dice, 4096);
-        let at = self.dice.below(self.bytes.len());
-        self.bytes.splice(at..at, insertion);
-        Some(plain)
-    }
-}
-
-/// The same numbers in every run (xorshift64).
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.roll() % limit as u64) as usize
-    }
-}
-
-/// Memory of an agent as JSON lines would be: words from a small set, and numbers.
-fn text(dice: &mut Dice, size: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(size + 64);
-    while bytes.len() < size {
-        let word = dice.roll();
-        let record = match word % 4 {
-            0 => format!("\"motif-{}\": {}, ", word >> 8 & 0xfff, word >> 40),
-            _ => format!("w{:x} ", word >> 8 & 0xfff),
-        };
-        bytes.extend_from_slice(record.as_bytes());
-    }
-    bytes.truncate(size);
-    bytes
-}
-
-/// CPU time of this process so far.
-fn cpu() -> Duration {
-    let text = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
-}
-
-/// Starts a new peak of resident memory.
-fn forget_peak() {
-    let _ = fs::write("/proc/self/clear_refs", "5");
-}
-
-/// Resident memory by this name in `/proc/self/status`, in bytes.
-fn memory(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    let kibibytes = line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) << 10
+/// Memory of a process by this name in its `status`, in bytes.
+fn memory(process: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
 }

@@ -13,6 +13,7 @@
 pub(crate) mod books;
 pub(crate) mod cluster;
 pub(crate) mod forge;
+pub(crate) mod horizon;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod load;

@@ -120,6 +120,11 @@ impl Sidecar {
         sidecar
     }
 
+    /// Number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");
