@@ -22,8 +22,8 @@ pub use chain::{
 };
 pub use decode::{DecodeFault, Expected, FrameHeader, Limits, decode, delta_base};
 pub use frame::{
-    DCZ_HEADER_BYTES, DCZ_MAGIC, EncodeFault, FrameKind, Level, WINDOW_LOG_MAX, WINDOW_LOG_MIN,
-    encode_delta, encode_full, window_log,
+    CODING_WINDOW_BYTES, DCZ_HEADER_BYTES, DCZ_MAGIC, EncodeFault, FrameKind, Level,
+    WINDOW_LOG_MAX, WINDOW_LOG_MIN, dcz_coding_source_max, encode_delta, encode_full, window_log,
 };
 pub use manifest::{
     MANIFEST_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, Manifest, ObjectName, SCHEMA, VerifiedManifest,

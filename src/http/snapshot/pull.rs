@@ -10,7 +10,9 @@ use super::coding::{CONTENT_DIGEST, REPR_DIGEST, dictionary, digest_field, takes
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
-use crate::protocol::snapshot::{Digest, Level, Plain, encode_delta, encode_full};
+use crate::protocol::snapshot::{
+    Digest, Level, Plain, dcz_coding_source_max, encode_delta, encode_full,
+};
 use crate::snapshots::Which;
 
 #[derive(serde::Serialize)]
@@ -95,6 +97,8 @@ async fn encoded(
         Some(digest) => snapshots.at_hand(digest).await,
         None => None,
     };
+    // A snapshot that has outgrown its base would need a window that clients may refuse.
+    let base = base.filter(|base| plain.size() <= dcz_coding_source_max(base.size()));
     if base.is_none() && !takes(headers, "zstd") {
         return None;
     }

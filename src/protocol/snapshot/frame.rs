@@ -32,6 +32,8 @@ pub const DCZ_HEADER_BYTES: usize = 40;
 /// zstd decoder accepts unasked, the `zstd` command included. A base and a source that are larger
 /// together still make a correct delta; matches farther back than the window are not found.
 pub const WINDOW_LOG_MAX: u32 = 27;
+/// The window that every client of a zstd content coding has to take, in bytes.
+pub const CODING_WINDOW_BYTES: u64 = 8 << 20;
 /// Smallest window that zstd knows, as a power of two.
 pub const WINDOW_LOG_MIN: u32 = 10;
 
@@ -114,7 +116,18 @@ pub fn window_log(bytes: u64) -> u32 {
     bits.clamp(WINDOW_LOG_MIN, WINDOW_LOG_MAX)
 }
 
-/// Encodes a full frame: `zstd -d` restores it.
+/// Largest source, in bytes, whose delta every client of the content coding `dcz` can decode.
+///
+/// RFC 9842 lets a client stop at a window of 8 MiB, or 1.25 times its dictionary where that is
+/// more, up to 128 MiB. The window of a frame made here is never larger than its source.
+#[must_use]
+pub fn dcz_coding_source_max(base_bytes: u64) -> u64 {
+    let window_max = (base_bytes / 4).saturating_mul(5).max(CODING_WINDOW_BYTES);
+    window_max.min(1 << WINDOW_LOG_MAX)
+}
+
+/// Encodes a full frame: `zstd -d` restores it. At [`Level::DEFAULT`] its window is at most 2 MiB,
+/// within the 8 MiB that a client of the content coding `zstd` has to take (RFC 9659).
 ///
 /// # Errors
 /// [`EncodeFault`], never because of what the bytes are.
