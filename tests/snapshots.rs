@@ -38,6 +38,10 @@ mod peers;
 mod spool;
 
 #[cfg(test)]
+#[path = "snapshots/damage.rs"]
+mod damage;
+
+#[cfg(test)]
 #[path = "snapshots/death.rs"]
 mod death;
 

@@ -26,6 +26,21 @@ const QUIESCE_TIMEOUT: Duration = Duration::from_secs(30);
 #[error(transparent)]
 pub struct BucketFault(#[from] StoreFault);
 
+impl BucketFault {
+    /// Whether it is the object that is wrong, and not the broker or the way there: trying again
+    /// helps nobody.
+    #[must_use]
+    pub fn is_of_object(&self) -> bool {
+        matches!(
+            self.0,
+            StoreFault::Corrupt { .. }
+                | StoreFault::Malformed(_)
+                | StoreFault::NotFound(_)
+                | StoreFault::TooLarge { .. }
+        )
+    }
+}
+
 /// One object, as its description says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
@@ -112,6 +127,18 @@ impl Bucket {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Bytes, BucketFault> {
         Ok(self.store.get(name, bytes_max, progress).await?)
+    }
+
+    /// How many bytes an object has; `None` when there is none, or none that can be read.
+    ///
+    /// # Errors
+    /// [`BucketFault`].
+    pub async fn size(&self, name: &str) -> Result<Option<u64>, BucketFault> {
+        match self.store.info(name).await {
+            Ok(info) => Ok(info.map(|info| info.size)),
+            Err(StoreFault::Malformed(_)) => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     /// Objects whose names begin with `prefix`.

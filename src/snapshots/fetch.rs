@@ -173,12 +173,22 @@ pub async fn manifests(
     source: &Source,
     keyring: &Keyring,
 ) -> Result<Vec<Manifest>, FetchFault> {
+    let stored = stored(bucket, source, keyring).await?;
+    Ok(stored.into_iter().map(|(manifest, _)| manifest).collect())
+}
+
+/// The same, with the bytes that each object really has.
+pub(super) async fn stored(
+    bucket: &Bucket,
+    source: &Source,
+    keyring: &Keyring,
+) -> Result<Vec<(Manifest, u64)>, FetchFault> {
     let objects = bucket.list(&format!("{}/", source.id), OBJECTS_MAX).await?;
-    let mut verified: BTreeMap<u64, Manifest> = BTreeMap::new();
+    let mut verified: BTreeMap<u64, (Manifest, u64)> = BTreeMap::new();
     for object in objects {
         match verify(&object, source, keyring) {
             Ok(manifest) => {
-                verified.insert(manifest.seq, manifest);
+                verified.insert(manifest.seq, (manifest, object.size));
             }
             Err(detail) => {
                 tracing::warn!(object = object.name, detail, "a snapshot's manifest is refused");
@@ -251,7 +261,9 @@ pub async fn fetch(
         let part = sum.part();
         async move { bucket.get(name, stored_max, &part).await }
     });
-    let objects = try_join_all(fetched).await?;
+    let objects = try_join_all(fetched).await.map_err(|fault| {
+        if fault.is_of_object() { refused(fault.to_string()) } else { fault.into() }
+    })?;
     let expected = manifest.expected();
     let limits = Limits { plain_bytes_max: bytes_max, window_log_max: WINDOW_LOG_MAX };
     let restored = blocking(move || {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
 use super::bucket::{Bucket, BucketFault, Upload};
 use super::fetch::{self, FetchFault, Source};
@@ -16,8 +17,8 @@ use super::spool::{Entry, Spool, SpoolFault, Stored};
 use super::{Room, blocking};
 use crate::protocol::gate::Band;
 use crate::protocol::snapshot::{
-    self, Chain, DCZ_HEADER_BYTES, Digest, EncodeFault, Encoded, FrameHeader, FrameKind, Manifest,
-    ObjectName, Plain, Plan, encode_next,
+    self, Chain, ChainFault, DCZ_HEADER_BYTES, Digest, EncodeFault, Encoded, FrameHeader,
+    FrameKind, Manifest, ObjectName, Plain, Plan, encode_next,
 };
 
 /// Objects let go after one upload: retention catches up over the next ones, so that no upload
@@ -29,6 +30,8 @@ const COLLECTED_MAX: usize = 64;
 pub(super) enum UploadFault {
     #[error("the gate is not open")]
     NotOpen,
+    #[error("{0:?} was taken away or altered, and is needed; the bucket is read anew")]
+    BaseGone(String),
     #[error(transparent)]
     Bucket(#[from] BucketFault),
     #[error(transparent)]
@@ -41,26 +44,54 @@ pub(super) enum UploadFault {
     Unsigned,
 }
 
-/// Reads the chain of our own snapshots from the bucket.
-pub(super) async fn read_chain(room: &Room, bucket: &Bucket) -> Result<Chain, UploadFault> {
+/// What the bucket holds of ours.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    /// What can be restored, and built on.
+    pub(super) chain: Chain,
+    /// Number and name of what cannot, because somebody took its base away or changed it. It goes
+    /// when retention has passed it, not before: whoever harmed the bucket may mend it.
+    strays: BTreeMap<u64, String>,
+}
+
+/// Reads from the bucket what is there of our own snapshots.
+pub(super) async fn read_holdings(room: &Room, bucket: &Bucket) -> Result<Holdings, UploadFault> {
     let keyring = room.trust.borrow().keyring.clone();
     let source = Source { id: room.settings.runtime_id.clone(), key_id: None, floor: 0 };
-    let mut chain = Chain::default();
+    let mut holdings = Holdings::default();
     let mut known = BTreeMap::new();
-    for manifest in fetch::manifests(bucket, &source, &keyring).await? {
-        // One whose base is gone cannot be restored, and nothing may be built on it.
-        let Some(entry) = fetch::entry_of(&manifest, &known) else {
-            tracing::warn!(seq = manifest.seq, "a stored snapshot has lost its base");
-            continue;
-        };
-        let (digest, seq) = (entry.digest, entry.seq);
-        match chain.accept(entry) {
+    for (manifest, size) in fetch::stored(bucket, &source, &keyring).await? {
+        let seq = manifest.seq;
+        let entry = fetch::entry_of(&manifest, &known).filter(|entry| entry.stored == size);
+        let digest = manifest.digest;
+        match entry.ok_or(ChainFault::Unknown(seq)).and_then(|entry| holdings.chain.accept(entry)) {
             Ok(()) => drop(known.insert(digest, seq)),
-            Err(fault) => tracing::warn!(seq, %fault, "a stored snapshot is left aside"),
+            Err(_) => {
+                tracing::warn!(seq, "a stored snapshot was altered or has lost its base");
+                holdings.strays.insert(seq, manifest.object_name().to_string());
+            }
         }
     }
-    room.books.stored(&chain);
-    Ok(chain)
+    room.books.stored(&holdings.chain);
+    Ok(holdings)
+}
+
+/// Makes sure that what restores `seq` is still in the bucket.
+async fn check_base(
+    room: &Room,
+    bucket: &Bucket,
+    chain: &Chain,
+    seq: u64,
+) -> Result<(), UploadFault> {
+    let path = chain.restore_path(seq).unwrap_or_default();
+    let looks = path.iter().filter_map(|seq| chain.entry(*seq)).map(|entry| {
+        let (name, stored) = (object_name(room, entry).to_string(), entry.stored);
+        async move {
+            let size = bucket.size(&name).await?;
+            if size == Some(stored) { Ok(()) } else { Err(UploadFault::BaseGone(name)) }
+        }
+    });
+    try_join_all(looks).await.map(drop)
 }
 
 /// Uploads one spooled snapshot. Returns what it became.
@@ -88,7 +119,10 @@ pub(super) async fn upload(
     let wanted = entry.seq;
     let plain = blocking(move || shelf.read(wanted)).await??;
     let base = match chain.plan(plain.size()) {
-        Plan::Delta { base, .. } => base_of(room, spool, bucket, chain, base).await,
+        Plan::Delta { base, .. } => {
+            check_base(room, bucket, chain, base).await?;
+            base_of(room, spool, bucket, chain, base).await
+        }
         Plan::Full => None,
     };
     let (encoded, digest) = encode(room, spool, chain, &plain, base).await?;
@@ -136,8 +170,9 @@ pub(super) async fn collect(
     room: &Room,
     spool: &Arc<Spool>,
     bucket: &Bucket,
-    chain: &mut Chain,
+    holdings: &mut Holdings,
 ) -> Result<(), UploadFault> {
+    let chain = &mut holdings.chain;
     for seq in chain.garbage(room.settings.keep_full).into_iter().take(COLLECTED_MAX) {
         let Some(entry) = chain.entry(seq) else { continue };
         bucket.delete(&object_name(room, entry).to_string()).await?;
@@ -147,6 +182,14 @@ pub(super) async fn collect(
         room.books.collected();
     }
     room.books.stored(chain);
+    // What is left of the chain is what retention keeps; strays older than all of it go.
+    let oldest = chain.entries().next().map_or(0, |entry| entry.seq);
+    for _ in 0..COLLECTED_MAX {
+        let stray = holdings.strays.first_entry().filter(|stray| *stray.key() < oldest);
+        let Some(stray) = stray else { break };
+        bucket.delete(stray.get()).await?;
+        stray.remove();
+    }
     let digests: BTreeSet<Digest> =
         chain.bases().iter().filter_map(|seq| chain.entry(*seq)).map(|base| base.digest).collect();
     let spool = Arc::clone(spool);

@@ -17,12 +17,12 @@ use super::fetch::{self, FetchFault, Item, Source};
 use super::gate::{Ask, Order};
 use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
-use super::upload::{self, UploadFault};
+use super::upload::{self, Holdings, UploadFault};
 use super::{Room, Which, blocking};
 use crate::nats::backoff::backoff;
 use crate::nats::object::TOMBSTONE_AGE;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::{Chain, Manifest, Plain};
+use crate::protocol::snapshot::{Manifest, Plain};
 
 /// An unused connection is given up after so long: an idle sidecar has one connection, not two.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,8 +51,8 @@ struct Worker {
     room: Arc<Room>,
     spool: Arc<Spool>,
     bucket: Option<Bucket>,
-    /// Our own chain as the bucket has it; `None` when that has to be read (again).
-    chain: Option<Chain>,
+    /// What the bucket has of ours; `None` when that has to be read (again).
+    holdings: Option<Holdings>,
     /// When the bucket was last swept of what belongs to no object; `None` when an upload or a
     /// deletion of ours may have left some of it.
     swept: Option<Instant>,
@@ -99,7 +99,7 @@ pub(super) async fn run(
         room,
         spool,
         bucket: None,
-        chain: None,
+        holdings: None,
         swept: None,
         watchers: BTreeMap::new(),
         floors: BTreeMap::new(),
@@ -239,16 +239,16 @@ impl Worker {
                 Err(fault) => tracing::warn!(%fault, "orphan chunks are not cleared away"),
             }
         }
-        let chain = match &mut self.chain {
-            Some(chain) => chain,
-            None => self.chain.insert(upload::read_chain(&self.room, bucket).await?),
+        let holdings = match &mut self.holdings {
+            Some(holdings) => holdings,
+            None => self.holdings.insert(upload::read_holdings(&self.room, bucket).await?),
         };
-        upload::upload(&self.room, &self.spool, bucket, chain, entry, grant).await
+        upload::upload(&self.room, &self.spool, bucket, &mut holdings.chain, entry, grant).await
     }
 
     /// What was under way may have left the bucket otherwise than we know it.
     fn distrust(&mut self) {
-        (self.chain, self.swept) = (None, None);
+        (self.holdings, self.swept) = (None, None);
     }
 
     async fn note(&mut self, entry: &Entry, stored: &Stored) {
@@ -270,8 +270,10 @@ impl Worker {
     }
 
     async fn collect(&mut self) -> Result<(), UploadFault> {
-        let (Some(bucket), Some(chain)) = (&self.bucket, &mut self.chain) else { return Ok(()) };
-        upload::collect(&self.room, &self.spool, bucket, chain).await
+        let (Some(bucket), Some(holdings)) = (&self.bucket, &mut self.holdings) else {
+            return Ok(());
+        };
+        upload::collect(&self.room, &self.spool, bucket, holdings).await
     }
 
     async fn serve(&mut self, job: Job) {
