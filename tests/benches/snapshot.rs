@@ -36,9 +36,12 @@ use std::fs;
 
 use broker::Broker;
 use codec::Codec;
+use driftgate::snapshots::peak_bytes_max;
 use support::horizon::{Edits, Horizon};
 
 const LEVELS: [i32; 2] = [3, 9];
+/// `snapshot.cache_bytes_max`, by default.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
 const MIB: f64 = (1 << 20) as f64;
 
 fn main() {
@@ -175,6 +178,9 @@ impl Row {
             above(self.broker.put_peak),
             above(self.broker.get_peak),
         );
+        let bound = self.broker.idle + peak_bytes_max(2 * self.codec.largest, CACHE_BYTES_MAX);
+        let peak = self.broker.put_peak.max(self.broker.get_peak);
+        assert!(peak <= bound, "{peak} bytes, more than the {bound} that are promised");
     }
 }
 
