@@ -16,8 +16,9 @@
 //! stop revokes nothing: what was answered 201 or 202 and was interrupted by those goes when the
 //! gate has opened again. See [`spool`].
 //!
-//! **Memory.** A push streams to disk and takes no more than its buffers. One upload is under way at
-//! a time; its peak is bounded by [`peak_bytes_max`].
+//! **Memory.** A push streams to disk and takes no more than its buffers. One upload or restore is
+//! under way at a time; its peak is bounded by [`peak_bytes_max`]. At most [`READINGS_MAX`] answers
+//! hold a snapshot beside it.
 //!
 //! What deliberately is not here: the codec and the chain (`protocol/snapshot.rs`), what the gate
 //! allows (`protocol/gate.rs`), the bucket's protocol (`nats/object.rs`).
@@ -26,7 +27,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
+use bytes::Bytes;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::nats;
@@ -59,6 +61,10 @@ use worker::Job;
 
 /// Snapshots that may arrive at a time: one runtime pushes one after the other.
 const INCOMING_MAX: usize = 4;
+/// Snapshots that are read at a time: each is held in memory until its reader has it, or hangs up.
+pub const READINGS_MAX: usize = 4;
+/// How long one more reader waits for a place.
+const READING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Jobs that may wait for the worker.
 const JOBS_MAX: usize = 64;
 /// How long a fetch may take before its route gives up; it goes on and is answered next time.
@@ -123,6 +129,7 @@ struct Room {
     gate: Gate,
     jobs: mpsc::Sender<Job>,
     incoming: Arc<Semaphore>,
+    readings: Arc<Semaphore>,
     /// Numbers are given and used in order.
     accepting: Mutex<()>,
     books: Books,
@@ -169,8 +176,8 @@ pub enum Refused {
     /// The spool cannot be used, or is still being read.
     #[error("the spool is not ready")]
     NotReady,
-    /// Too many pushes at a time.
-    #[error("too many snapshots arrive at a time")]
+    /// Too many pushes or readers at a time.
+    #[error("too many snapshots are moved at a time")]
     Busy,
     /// The spool.
     #[error(transparent)]
@@ -223,6 +230,7 @@ pub fn start(
         gate,
         jobs,
         incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
+        readings: Arc::new(Semaphore::new(READINGS_MAX)),
         accepting: Mutex::new(()),
         books: Books::new(),
     });
@@ -303,7 +311,8 @@ impl Snapshots {
         }
     }
 
-    /// One of our own: from the spool, or from the broker where only that has it.
+    /// One of our own: from the spool, or from the broker where only that has it. While its bytes
+    /// are held, one of [`READINGS_MAX`] places is taken.
     ///
     /// # Errors
     /// [`Refused`].
@@ -311,6 +320,12 @@ impl Snapshots {
         if self.room.gate.order().is_isolated {
             return Err(Refused::Isolated);
         }
+        let place = self.reading().await?;
+        let (media_type, plain) = self.find_own(which).await?;
+        Ok((media_type, held(plain, place)))
+    }
+
+    async fn find_own(&self, which: Which) -> Result<(String, Plain), Refused> {
         let spool = self.room.spool()?;
         let entry = match which {
             Which::Newest => spool.newest(),
@@ -331,7 +346,7 @@ impl Snapshots {
         self.fetch(self.room.settings.runtime_id.clone(), which).await
     }
 
-    /// A peer's, verified.
+    /// A peer's, verified. Takes a place as [`Snapshots::own`] does.
     ///
     /// # Errors
     /// [`Refused`].
@@ -339,7 +354,16 @@ impl Snapshots {
         if source == self.room.settings.runtime_id {
             return self.own(which).await;
         }
-        self.fetch(source, which).await
+        let place = self.reading().await?;
+        let (media_type, plain) = self.fetch(source, which).await?;
+        Ok((media_type, held(plain, place)))
+    }
+
+    async fn reading(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let place = Arc::clone(&self.room.readings).acquire_owned();
+        let place = tokio::time::timeout(READING_TIMEOUT, place).await;
+        // The semaphore is never closed.
+        place.ok().and_then(Result::ok).ok_or(Refused::Busy)
     }
 
     async fn fetch(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
@@ -425,6 +449,21 @@ impl Room {
     fn spool(&self) -> Result<Arc<Spool>, Refused> {
         self.spool.get().cloned().ok_or(Refused::NotReady)
     }
+}
+
+/// The same snapshot, which gives its place back when the last of its bytes are let go.
+fn held(plain: Plain, place: OwnedSemaphorePermit) -> Plain {
+    struct Held(
+        Plain,
+        #[expect(dead_code, reason = "dropping it is its use")] OwnedSemaphorePermit,
+    );
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            self.0.bytes()
+        }
+    }
+    let digest = plain.digest();
+    Plain::hashed(Bytes::from_owner(Held(plain, place)), digest)
 }
 
 /// Runs what blocks on a thread for it.

@@ -6,9 +6,11 @@ use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::snapshot::OBJECTS_MAX;
 use driftgate::snapshots::bucket::Bucket;
 use driftgate::snapshots::fetch::{Source, fetch, manifests};
-use driftgate::snapshots::peak_bytes_max;
+use driftgate::snapshots::{READINGS_MAX, peak_bytes_max};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use super::rig::{plan, push};
+use super::rig::{noise, plan, pull, push};
 use super::support::horizon::{Edits, Horizon};
 use super::support::nats_server::NatsServer;
 use super::support::sidecar::{SECRET, Sidecar};
@@ -79,6 +81,33 @@ async fn the_peak_of_memory_keeps_its_stated_bound() {
     let (peak, bound) = (memory(&sidecar, "VmHWM:"), idle + peak_bytes_max(2 * largest, 0));
     println!("peak {peak}, bound {bound}, base and source {} bytes", 2 * largest);
     assert!(peak <= bound, "{peak} bytes, more than {bound}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_do_not_read_hold_a_bounded_number_of_snapshots() {
+    let server = NatsServer::start();
+    let plan = plan("planner", "critic", &server.url())
+        .with("[snapshot]\ncache_bytes_max = 0\n[listen]\nreply_timeout = \"30s\"\n");
+    let sidecar = Sidecar::connected(plan).await;
+    sidecar.report(0.2).await;
+    // More than two socket buffers take.
+    let large = noise(44, 24 << 20);
+    assert_eq!(push(&sidecar, &large).await.status, 201);
+    let mut stuck = Vec::new();
+    for _ in 0..READINGS_MAX {
+        let mut stream = TcpStream::connect(sidecar.api).await.unwrap();
+        let head = format!("GET /memory/snapshot HTTP/1.1\r\nHost: {}\r\n\r\n", sidecar.api);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        stuck.push(stream);
+    }
+    let refused = pull(&sidecar, "", "").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("2")));
+    drop(stuck);
+    let found = pull(&sidecar, "", "").await;
+    assert!(found.status == 200 && found.body == large, "{}", found.head);
 }
 
 /// Memory of a sidecar by this name in its `status`, in bytes.
