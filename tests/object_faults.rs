@@ -267,6 +267,24 @@ async fn after_quiesce_returns_nothing_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p4_a_store_that_has_left_has_no_subscription_while_its_connection_stands() {
+    let server = NatsServer::start();
+    for round in 0..10 {
+        let store = open(&server).await;
+        let name = format!("planner/{round}");
+        store.put(&label(&name), noise(MIB, 9), &quiet).await.unwrap();
+        // A reader that is given up on half way leaves its subscription to be removed.
+        assert!(store.get(&name, NO_LIMIT, &quiet).now_or_never().is_none());
+        store.quiesce(PATIENCE).await.unwrap();
+        store.leave(PATIENCE).await.unwrap();
+        assert_eq!(server.subscriptions_of("planner"), Some(Vec::new()));
+        store.sever().await;
+        eventually("the connection to be gone", || server.subscriptions_of("planner").is_none());
+        assert!(matches!(store.leave(PATIENCE).await, Err(StoreFault::Lost(_))));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_severed_store_is_gone_from_the_server() {
     let server = NatsServer::start();
     let store = open(&server).await;

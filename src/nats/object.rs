@@ -18,6 +18,7 @@
 //! What deliberately is not here: what the objects are, signatures, compression, links between
 //! objects, changing the bucket's configuration, and trying again.
 
+mod answers;
 mod bucket;
 mod fault;
 mod line;
@@ -405,6 +406,16 @@ impl Store {
     /// [`Self::sever`]. [`StoreFault::Lost`] when the connection is gone already.
     pub async fn quiesce(&self, timeout: Duration) -> Result<(), StoreFault> {
         self.0.line.quiesce(&self.0.stream, timeout).await
+    }
+
+    /// Removes every subscription of this connection and waits until the broker has done so: it then
+    /// shows none of ours (P4). To be called when nothing runs any more; nothing is answered after
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Self::quiesce`].
+    pub async fn leave(&self, timeout: Duration) -> Result<(), StoreFault> {
+        self.0.line.leave(&self.0.stream, timeout).await
     }
 
     /// Ends the connection at once; what waits in queues is never sent. Await the result to know

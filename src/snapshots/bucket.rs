@@ -175,9 +175,11 @@ impl Bucket {
         Ok(())
     }
 
-    /// Sends nothing more and waits until the broker has confirmed what was sent; whether it has.
+    /// Sends nothing more and waits until the broker has confirmed what was sent and shows no
+    /// subscription of this connection; whether it has.
     pub async fn quiesce(&self) -> bool {
         self.store.quiesce(QUIESCE_TIMEOUT).await.is_ok()
+            && self.store.leave(QUIESCE_TIMEOUT).await.is_ok()
     }
 
     /// Ends the connection with its buffers.

@@ -18,15 +18,16 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, Event, HeaderMap, Message, StatusCode, Subscriber};
+use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::StoreFault;
+use super::answers::{Leave, Parts, run};
 use crate::nats::ack::ApiError;
-use crate::nats::session::{self, ConnectFault, Connected, Session, clipped};
+use crate::nats::session::{self, ConnectFault, Session, clipped};
 use crate::nats::settings::Settings;
 
 /// Stored messages under way on one connection: enough to fill a fast link at 128 KiB each, 8 MiB
@@ -45,6 +46,8 @@ pub(super) struct Line {
     inbox: String,
     desk: Arc<Desk>,
     window: Arc<Semaphore>,
+    /// Asks the connection's own loop to leave.
+    leave: mpsc::Sender<Leave>,
     session: Mutex<Option<Session>>,
     /// Why the connection is over, once it is.
     over: watch::Receiver<Option<String>>,
@@ -55,7 +58,7 @@ pub(super) struct Line {
 
 /// Where answers find their caller.
 #[derive(Debug)]
-struct Desk {
+pub(super) struct Desk {
     state: Mutex<State>,
     /// Stored messages without an answer.
     in_flight: watch::Sender<usize>,
@@ -101,7 +104,8 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, message: Message) {
+    /// Gives an answer to whoever waits for it.
+    pub(super) fn take(&self, message: Message) {
         let token = message.subject.rsplit('.').next().and_then(|token| token.parse().ok());
         let waiter = token.and_then(|token: u64| self.state().waiting.remove(&token));
         if let Some(Waiter { answer, permit }) = waiter {
@@ -110,6 +114,19 @@ impl Desk {
             if permit.is_some() {
                 self.in_flight.send_modify(|count| *count = count.saturating_sub(1));
             }
+        }
+    }
+
+    /// Keeps what the server complained about last.
+    pub(super) fn note(&self, words: String) {
+        self.state().words = Some(words);
+    }
+
+    /// Why the connection was lost, with the server's last words.
+    pub(super) fn loss(&self) -> String {
+        match &self.state().words {
+            Some(words) => format!("the connection was lost: {words}"),
+            None => "the connection was lost".to_owned(),
         }
     }
 
@@ -122,12 +139,6 @@ impl Desk {
     }
 }
 
-/// What the session's thread hands out once it is connected.
-struct Parts {
-    client: Client,
-    inbox: String,
-}
-
 impl Line {
     /// Connects within `settings.connect_timeout`.
     pub(super) async fn connect(settings: &Settings) -> Result<Self, ConnectFault> {
@@ -136,7 +147,8 @@ impl Line {
         let desk = Arc::new(Desk { state: Mutex::default(), in_flight: watch::Sender::new(0) });
         let (inner, last_desk) = (Arc::clone(&desk), Arc::clone(&desk));
         let owned = settings.clone();
-        let work = move || async move { run(&owned, &inner, ready_sender).await };
+        let (leave, leaving) = mpsc::channel(1);
+        let work = move || async move { run(&owned, &inner, ready_sender, leaving).await };
         let last = move |reason: Option<String>| {
             // The reason first: whoever is told below asks for it.
             over_sender.send_replace(Some(reason.unwrap_or_else(|| "severed".to_owned())));
@@ -154,6 +166,7 @@ impl Line {
             inbox,
             desk,
             window: Arc::new(Semaphore::new(WINDOW)),
+            leave,
             session: Mutex::new(Some(session)),
             over,
             call_timeout: settings.call_timeout,
@@ -329,6 +342,20 @@ impl Line {
         }
     }
 
+    /// See [`super::Store::leave`].
+    pub(super) async fn leave(&self, stream: &str, timeout: Duration) -> Result<(), StoreFault> {
+        let (done, left) = oneshot::channel();
+        let asked = self.leave.send(Leave { stream: stream.to_owned(), done });
+        let answered = async {
+            asked.await.map_err(|_| self.lost())?;
+            left.await.map_err(|_| self.lost())
+        };
+        match tokio::time::timeout(timeout, answered).await {
+            Ok(answered) => answered,
+            Err(_) => Err(self.stalled("the broker does not confirm that we have left")),
+        }
+    }
+
     /// See [`super::Store::sever`].
     pub(super) fn sever(&self) -> impl Future<Output = ()> + Send + use<> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -423,72 +450,4 @@ impl State {
 
 fn body_of(body: &Value) -> Bytes {
     if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) }
-}
-
-/// The session's work: connect, then hand answers to their callers until the connection is lost.
-/// Returns why it ended.
-async fn run(
-    settings: &Settings,
-    desk: &Desk,
-    ready: oneshot::Sender<Result<Parts, ConnectFault>>,
-) -> String {
-    let connected = match session::connect(settings).await {
-        Ok(connected) => connected,
-        Err(fault) => {
-            let text = fault.to_string();
-            let _ = ready.send(Err(fault));
-            return text;
-        }
-    };
-    let Connected { client, mut notices, lost } = connected;
-    let inbox = client.new_inbox();
-    let Ok(mut answers) = client.subscribe(format!("{inbox}.a.*")).await else {
-        let _ = ready.send(Err(ConnectFault::Unreachable("the connection was lost".to_owned())));
-        return "the connection was lost".to_owned();
-    };
-    // Nobody listens any more: the deadline has severed us.
-    let _ = ready.send(Ok(Parts { client, inbox }));
-    loop {
-        tokio::select! {
-            () = lost.notified() => {
-                note(desk, &mut notices);
-                let words = desk.state().words.clone();
-                return words.map_or_else(
-                    || "the connection was lost".to_owned(),
-                    |words| format!("the connection was lost: {words}"),
-                );
-            }
-            message = answers.next() => match message {
-                Some(message) => desk.take(message),
-                None => return "the connection was lost".to_owned(),
-            },
-            notice = notices.recv() => match notice {
-                Some(Event::ServerError(error)) => {
-                    desk.state().words = Some(clipped(&error.to_string()));
-                }
-                // Something was dropped, and nothing is dropped silently here.
-                Some(Event::SlowConsumer(_)) => {
-                    return "messages arrived faster than they could be kept".to_owned();
-                }
-                Some(
-                    Event::ClientError(_)
-                    | Event::Closed
-                    | Event::Connected
-                    | Event::Disconnected
-                    | Event::Draining
-                    | Event::LameDuckMode,
-                ) => {}
-                None => return "the connection was lost".to_owned(),
-            },
-        }
-    }
-}
-
-/// Keeps the server's last words.
-fn note(desk: &Desk, notices: &mut mpsc::Receiver<Event>) {
-    while let Ok(notice) = notices.try_recv() {
-        if let Event::ServerError(error) = notice {
-            desk.state().words = Some(clipped(&error.to_string()));
-        }
-    }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_nats::{Message, StatusCode, Subscriber};
+use futures_util::FutureExt;
 use serde_json::json;
 
 use super::StoreFault;
@@ -109,6 +110,16 @@ impl Reader {
     }
 }
 
+impl Drop for Reader {
+    /// Hands the end of the subscription to the connection here and now, also when reading is given
+    /// up on: async-nats alone would do it at some later time, perhaps after the line's last echo.
+    fn drop(&mut self) {
+        // Without room the connection is stalled and about to be severed.
+        let _ = tokio::task::unconstrained(self.messages.unsubscribe()).now_or_never();
+        self.line.tell(&format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer));
+    }
+}
+
 /// What the broker says of a delivered message: its place on the stream, and when it was stored.
 /// It stands in the reply subject, `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.`
 /// `<consumer seq>.<time>.<pending>`, perhaps with `<domain>.<account hash>` in front.
@@ -118,10 +129,4 @@ pub(super) fn stamp(message: &Message) -> Option<(u64, Timestamp)> {
     let seq = tokens.get(first + 3)?.parse().ok()?;
     let time_ns: i64 = tokens.get(first + 5)?.parse().ok()?;
     Some((seq, Timestamp::from_unix_ms(time_ns / 1_000_000)))
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.line.tell(&format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer));
-    }
 }
