@@ -332,7 +332,7 @@ fn every_file_can_be_read_in_one_sitting_and_says_what_it_is() {
     ];
     let expected =
         ["src/b.rs:501: more than 500", "src/c.rs:2: more than 100", "src/d.rs:1: begin with"];
-    keep(files_have_their_form, &sources(&["src"]), &example, &expected);
+    keep(files_have_their_form, &sources(&["src", "tests"]), &example, &expected);
 }
 
 #[test]

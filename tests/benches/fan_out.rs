@@ -35,8 +35,8 @@ use tokio::net::TcpStream;
 const WINDOW: usize = 256;
 /// Packets of one measurement, so that every row takes about as long.
 const PACKETS: usize = 30_000;
-/// Most reporters at a time. Fewer where a report makes more packets: enough to keep the window full,
-/// and not so many that newer reports supersede older ones before they are sent.
+/// Most reporters at a time. Fewer where a report makes more packets: enough to keep the window
+/// full, and not so many that newer reports supersede older ones before they are sent.
 const REPORTERS_MAX: usize = 64;
 
 type Report = Result<(), Box<dyn std::error::Error>>;
@@ -168,7 +168,7 @@ async fn report_all(api: SocketAddr, reports: usize, reporters: usize) -> Report
         tasks.push(async move {
             let mut connection = Connection::open(api).await?;
             for _ in 0..reports / reporters {
-                // Without cycle numbers, as a runtime may: the order between reporters is arbitrary.
+                // Without cycle numbers, as a runtime may: reporters have no order between them.
                 let body = Bytes::from_static(
                     br#"{"attractor_state":{"id":"a-1","type":"symbolic","stability":0.91,"phase":"stable","scr":0.8},"drift_metrics":{"sdi":0.2,"sv":0.1,"pd":0.1}}"#,
                 );

@@ -22,8 +22,8 @@ async fn fleet(cluster: &Cluster) -> (Sidecar, Sidecar) {
 }
 
 /// Waits until a packet of the planner is stored, and reports on until the critic shows that one or
-/// a newer one: a packet that was on its way to a dead connection comes again after `ack_wait` only,
-/// and by then it is superseded.
+/// a newer one: a packet that was on its way to a dead connection may come again after `ack_wait`
+/// only, and by then it is superseded.
 async fn works(planner: &Sidecar, critic: &Sidecar) -> (Duration, Duration) {
     let begin = Instant::now();
     let first = seq(&planner.stores().await);

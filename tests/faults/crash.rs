@@ -28,8 +28,8 @@ async fn p6_p8_a_killed_sidecar_breaks_no_promise_and_returns_closed() {
         moment.tick().await;
         moment.tick().await;
         sidecar.kill();
-        // What the dead process had handed to its kernel the broker still reads; when it has let the
-        // connection go it has read all, and the marker comes after that.
+        // What the dead process had handed to its kernel the broker still reads; when it has let
+        // the connection go it has read all, and the marker comes after that.
         eventually("the broker to let the dead connection go", || {
             server.subscriptions_of("planner").is_none()
         });

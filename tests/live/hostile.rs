@@ -1,5 +1,5 @@
-//! P7: what a hostile or broken peer publishes never reaches the runtime; it is quarantined with its
-//! reason.
+//! P7: what a hostile or broken peer publishes never reaches the runtime; it is quarantined with
+//! its reason.
 
 use driftgate::protocol::keyring::Keyring;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! A peer's snapshots: fetched when authorised, and believed only when everything about them is right.
+//! A peer's snapshots: fetched when authorised, believed only when everything about them is right.
 
 use driftgate::nats::object::{Label, Store};
 use driftgate::snapshots::bucket::BUCKET;
