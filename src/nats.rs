@@ -20,6 +20,8 @@
 
 pub mod assets;
 pub mod object;
+pub mod reclaim;
+mod control;
 mod wanted;
 pub mod link;
 mod pump;

@@ -29,6 +29,13 @@ fn row(injected: &str, promised: &str, observed: impl Display, recovery: Option<
 mod network;
 
 #[cfg(test)]
+#[path = "faults/poison.rs"]
+mod poison;
+
+#[cfg(test)]
+#[path = "faults/silence.rs"]
+mod silence;
+
 #[cfg(test)]
 #[path = "faults/broker.rs"]
 mod broker;

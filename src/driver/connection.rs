@@ -18,13 +18,16 @@ use crate::nats::settings::Settings;
 
 /// Failed attempts in a row after which the broker counts as disconnected and not as connecting.
 const PATIENCE_ATTEMPTS: u32 = 3;
+/// A link that ended sooner counts as a failed attempt: whatever ends each new link at once finds
+/// the pauses growing up to 5 s, and not a loop.
+const STEADY_AFTER: Duration = Duration::from_secs(2);
 
 /// A link that is up, or a plan to get one.
 #[derive(Debug)]
 pub(super) enum Connection {
     Waiting { until: Instant },
     Connecting { task: JoinHandle<Result<Up, ConnectFault>> },
-    Up { link: Link, events: mpsc::Receiver<LinkEvent> },
+    Up { link: Link, events: mpsc::Receiver<LinkEvent>, since: Instant },
 }
 
 /// What a successful attempt brings.
@@ -53,6 +56,7 @@ pub(super) enum Change {
 pub(super) struct Connector {
     settings: Settings,
     connection: Connection,
+    /// Failed attempts and short-lived links in a row.
     attempt: u32,
     connections: u64,
     /// Looks at streams and consumer again, after a pause, while the link goes on.
@@ -129,8 +133,8 @@ impl Connector {
                     let outcome = task.await;
                     let fault = match outcome {
                         Ok(Ok(Up { link, events, assets })) => {
-                            self.connection = Connection::Up { link, events };
-                            self.attempt = 0;
+                            let since = Instant::now();
+                            self.connection = Connection::Up { link, events, since };
                             self.connections += 1;
                             return Change::Up(assets);
                         }
@@ -185,8 +189,11 @@ impl Connector {
         let until = Instant::now();
         let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
         match previous {
-            Connection::Up { link, events } => {
+            Connection::Up { link, events, since } => {
                 drop(events);
+                if since.elapsed() >= STEADY_AFTER {
+                    self.attempt = 0;
+                }
                 link.sever().await;
             }
             Connection::Connecting { task } => task.abort(),
@@ -219,7 +226,7 @@ async fn finished(
 async fn attempt(settings: Settings, provision: bool) -> Result<Up, ConnectFault> {
     // Missing or different assets weaken promises; they do not keep us from connecting.
     let assets = if provision {
-        Some(assets::ensure(&settings).await.map_err(|fault| fault.to_string()))
+        Some(assets::prepare(&settings).await.map_err(|fault| fault.to_string()))
     } else {
         None
     };

@@ -9,6 +9,7 @@ use crate::deliver::{Courier, Delivery, Parcel, Settings};
 use crate::nats::headers;
 use crate::nats::inbound::InboundMessage;
 use crate::nats::link::{Link, Outgoing};
+use crate::nats::reclaim::Poisoned;
 use crate::nats::subject::{Address, Prefix};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::Bridge;
@@ -140,6 +141,19 @@ impl Receiver {
         if link.publish(token, outgoing).is_ok() {
             self.next_token += 1;
             self.quarantining.insert(token, Refused { reply: message.reply, fault, source });
+        }
+    }
+
+    /// Books a message that could not even be read; the broker does not bring it again.
+    pub(super) fn poisoned(&mut self, poisoned: Poisoned) {
+        let Poisoned { source, stream_seq, is_kept } = poisoned;
+        let fault = Fault::Malformed;
+        tracing::warn!(stream_seq, is_kept, "an inbound message that no client can read");
+        *self.refused.entry(fault).or_default() += 1;
+        self.events.push(Event::InboundRefused { fault, source: source.clone() });
+        if is_kept {
+            self.quarantined += 1;
+            self.events.push(Event::Quarantined { fault, source });
         }
     }
 

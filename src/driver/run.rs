@@ -26,10 +26,12 @@ use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Barrier, Decision, ReportReply};
 use crate::telemetry::{Feed, Histogram};
+use readiness::Silence;
 
 mod books;
 mod drain;
 mod operate;
+mod readiness;
 
 /// IRI of the packet's JSON-LD context (DESIGN section 3 "Headers"). A name, not an address that
 /// anybody has to fetch.
@@ -55,8 +57,7 @@ pub(super) struct Driver {
     configured_degraded: Vec<String>,
     verdicts: [u64; 4],
     closings: Histogram,
-    /// Attempts without an answer that have had their look at the streams.
-    unanswered: u64,
+    silence: Silence,
     pub(super) keeper: Keeper,
     holds: Holds,
     feed: Feed,
@@ -118,7 +119,7 @@ impl Driver {
             configured_degraded: options.degraded,
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
-            unanswered: 0,
+            silence: Silence::default(),
             keeper: Keeper::new(options.memory_file, loaded),
             holds,
             feed: options.feed,
@@ -168,23 +169,13 @@ impl Driver {
             self.upload(ask);
         }
         self.bridge.tick(self.clock.now());
-        self.look_for_answers();
+        self.look_for_answers().await;
         self.perform().await;
         self.recorder.flush(self.clock.now());
         self.remember();
         self.publish_readiness();
         self.show_uploads();
         true
-    }
-
-    /// Silence may mean that the stream is missing: a server says so only where nobody at all has
-    /// subscribed to the subject, and whoever watches the fleet has.
-    fn look_for_answers(&mut self) {
-        let unanswered = self.bridge.unanswered();
-        if unanswered > self.unanswered && self.bridge.band() != Band::Isolated {
-            self.connector.repair();
-        }
-        self.unanswered = unanswered;
     }
 
     fn command(&mut self, command: Command) {
@@ -243,7 +234,7 @@ impl Driver {
             Change::Up(assets) => {
                 self.broker_faults = match assets {
                     None => Vec::new(),
-                    Some(Ok(report)) => report.differences,
+                    Some(Ok(report)) => self.prepared(report),
                     Some(Err(fault)) => vec![fault],
                 };
                 for fault in &self.broker_faults {
@@ -287,6 +278,7 @@ impl Driver {
                 let outcome = match outcome {
                     Ok(stored) => {
                         self.connector.worked();
+                        self.silence.end();
                         Outcome::Stored {
                             stream_seq: stored.stream_seq,
                             duplicate: stored.duplicate,

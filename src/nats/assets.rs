@@ -10,17 +10,16 @@
 //! changing an existing asset (an operator's decision; the report says what to change), KV buckets,
 //! the object bucket and the micro service (they come with what uses them).
 
-use std::time::Duration;
-
-use async_nats::{Client, RequestErrorKind};
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::ack::ApiError;
-use super::session::{self, ConnectFault, Session, clipped};
+use super::control::{Control, refused};
+use super::reclaim::{self, RECLAIM_TIMEOUT, Reclaimed};
+use super::session::{self, ConnectFault, Session};
 use super::settings::Settings;
 use super::wanted::{Consumer, Stream};
+
+pub use super::control::AssetFault;
 
 /// JetStream error "stream not found".
 const ERR_STREAM_ABSENT: u32 = 10_059;
@@ -29,10 +28,6 @@ const ERR_CONSUMER_ABSENT: u32 = 10_014;
 /// JetStream errors "stream name already in use" and "consumer already exists": somebody was
 /// faster, with another configuration than ours.
 const ERR_TAKEN: [u32; 3] = [10_058, 10_148, 10_013];
-/// JetStream errors "not enabled" and "not enabled for account".
-const ERR_NO_JETSTREAM: [u32; 2] = [10_076, 10_039];
-/// Longest answer that is read, in bytes: a stream's state with all its sources.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// JetStream calls of one [`ensure`]: three assets, each looked up, created and looked up again.
 const CALLS_MAX: u32 = 9;
 
@@ -47,41 +42,9 @@ pub struct AssetReport {
     pub has_stream_out: bool,
     /// Whether our consumer is there: without it nothing can be pulled.
     pub has_consumer: bool,
-}
-
-/// Why nothing can be said about the assets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AssetFault {
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectFault),
-    /// The server's permissions keep us from asking. Publishing and pulling may still work.
-    #[error("the broker does not permit {call}: {words}")]
-    Denied {
-        /// The call.
-        call: String,
-        /// The server's words.
-        words: String,
-    },
-    /// An answer that cannot be read.
-    #[error("the answer to {0} cannot be read")]
-    Malformed(String),
-    /// The server or the account has no JetStream.
-    #[error("the broker has no JetStream for us")]
-    NoJetStream,
-    /// The broker refuses, in its words.
-    #[error("the broker refused {call} ({err_code}): {description}")]
-    Refused {
-        /// The call.
-        call: String,
-        /// JetStream error number.
-        err_code: u32,
-        /// Description.
-        description: String,
-    },
-    /// No answer within `call_timeout`.
-    #[error("no answer to {0} in time")]
-    TimedOut(String),
+    /// What became of messages that were under way when an earlier connection ended; empty but
+    /// from [`prepare`].
+    pub reclaimed: Reclaimed,
 }
 
 /// Makes sure of both streams and our consumer, on a connection that is gone when this returns.
@@ -93,16 +56,32 @@ pub enum AssetFault {
 /// # Errors
 /// [`AssetFault`]; worth trying again except for [`AssetFault::Denied`].
 pub async fn ensure(settings: &Settings) -> Result<AssetReport, AssetFault> {
+    on_a_connection(settings, false).await
+}
+
+/// The same before a new link: also sees to what was under way when the last one ended
+/// ([`reclaim`]). While a link pulls it would only make the broker repeat itself.
+///
+/// # Cancel safety
+/// As [`ensure`].
+///
+/// # Errors
+/// As [`ensure`]. That nothing could be reclaimed is a difference, not an error.
+pub async fn prepare(settings: &Settings) -> Result<AssetReport, AssetFault> {
+    on_a_connection(settings, true).await
+}
+
+async fn on_a_connection(settings: &Settings, reclaims: bool) -> Result<AssetReport, AssetFault> {
     let (sender, receiver) = oneshot::channel();
     let owned = settings.clone();
-    let work = move || async move { run(&owned).await };
+    let work = move || async move { run(&owned, reclaims).await };
     let last = move |outcome| {
         // Nobody listens any more when the deadline has passed.
         let _ = sender.send(outcome);
     };
     let session =
         Session::start(work, last).map_err(|error| ConnectFault::Starved(error.to_string()))?;
-    let deadline = settings.connect_timeout + settings.call_timeout * CALLS_MAX;
+    let deadline = settings.connect_timeout + settings.call_timeout * CALLS_MAX + RECLAIM_TIMEOUT;
     let outcome = tokio::time::timeout(deadline, receiver).await;
     session.sever().await;
     match outcome {
@@ -111,18 +90,28 @@ pub async fn ensure(settings: &Settings) -> Result<AssetReport, AssetFault> {
     }
 }
 
-async fn run(settings: &Settings) -> Result<AssetReport, AssetFault> {
+async fn run(settings: &Settings, reclaims: bool) -> Result<AssetReport, AssetFault> {
     let connecting = session::connect(settings);
     let session::Connected { client, notices, lost } =
         tokio::time::timeout(settings.connect_timeout, connecting)
             .await
             .map_err(|_| ConnectFault::TimedOut)??;
     let mut control = Control { client, notices, timeout: settings.call_timeout };
+    let working = async {
+        let mut report = control.ensure_all(settings).await?;
+        if reclaims && report.has_consumer {
+            match reclaim::run(&mut control, settings).await {
+                Ok(reclaimed) => report.reclaimed = reclaimed,
+                Err(fault) => report.differences.push(reclaim::words(&fault)),
+            }
+        }
+        Ok(report)
+    };
     tokio::select! {
         () = lost.notified() => {
             Err(ConnectFault::Unreachable("the connection was lost".to_owned()).into())
         }
-        report = control.ensure_all(settings) => report,
+        report = working => report,
     }
 }
 
@@ -182,12 +171,6 @@ impl Asset for Consumer<'_> {
     }
 }
 
-struct Control {
-    client: Client,
-    notices: tokio::sync::mpsc::Receiver<async_nats::Event>,
-    timeout: Duration,
-}
-
 impl Control {
     async fn ensure_all(&mut self, settings: &Settings) -> Result<AssetReport, AssetFault> {
         let mut report = AssetReport::default();
@@ -241,59 +224,5 @@ impl Control {
             Err(error) if asset.is_absent(error.err_code) => Ok(None),
             Err(error) => Err(refused(&call, &error)),
         }
-    }
-
-    /// One JetStream API call.
-    async fn call(
-        &mut self,
-        call: &str,
-        body: &Value,
-    ) -> Result<Result<Value, ApiError>, AssetFault> {
-        let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
-        while self.notices.try_recv().is_ok() {}
-        let subject = format!("$JS.API.{call}");
-        let denial = async {
-            while let Some(notice) = self.notices.recv().await {
-                if let async_nats::Event::ServerError(error) = notice {
-                    return clipped(&error.to_string());
-                }
-            }
-            std::future::pending().await
-        };
-        let answer = tokio::select! {
-            answer = tokio::time::timeout(self.timeout, self.client.request(subject, body)) => answer,
-            words = denial => {
-                return Err(AssetFault::Denied { call: call.to_owned(), words });
-            }
-        };
-        let timed_out = || AssetFault::TimedOut(call.to_owned());
-        let message = answer.map_err(|_| timed_out())?.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => AssetFault::NoJetStream,
-            RequestErrorKind::InvalidSubject
-            | RequestErrorKind::MaxPayloadExceeded
-            | RequestErrorKind::Other
-            | RequestErrorKind::TimedOut => timed_out(),
-        })?;
-        let malformed = || AssetFault::Malformed(call.to_owned());
-        if message.payload.len() > ANSWER_BYTES_MAX {
-            return Err(malformed());
-        }
-        let mut answer: Value =
-            serde_json::from_slice(&message.payload).map_err(|_| malformed())?;
-        match answer.get_mut("error").map(Value::take) {
-            Some(error) => serde_json::from_value(error).map(Err).map_err(|_| malformed()),
-            None => Ok(Ok(answer)),
-        }
-    }
-}
-
-fn refused(call: &str, error: &ApiError) -> AssetFault {
-    if ERR_NO_JETSTREAM.contains(&error.err_code) {
-        return AssetFault::NoJetStream;
-    }
-    AssetFault::Refused {
-        call: call.to_owned(),
-        err_code: error.err_code,
-        description: clipped(&error.description),
     }
 }

@@ -155,6 +155,16 @@ impl Link {
         self.order(Command::SubscribeAcks)
     }
 
+    /// Ends the link unless a message of our own comes back on the acknowledgement subscription
+    /// within 2 s. For a publish that nobody answered: a server that has our subscription wrong
+    /// answers pings and echoes, and no publish, for as long as the connection stands.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn listen(&self) -> Result<(), NotTaken> {
+        self.order(Command::Listen)
+    }
+
     /// Begins to pull: at most `batch` messages (1 to 256) are asked for at a time, each request
     /// lasting `expires` (1 s to 5 min). How many may be unacknowledged is the consumer's
     /// `max_ack_pending`. A pull that is running is replaced.

@@ -17,6 +17,7 @@ use async_nats::{Client, Event, Message, PublishErrorKind, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use super::ack::{self, PublishFault};
 use super::event::{LinkEvent, Outgoing};
@@ -33,6 +34,10 @@ const BACKLOG_LEN_MAX: usize = 256;
 const BARRIERS_LEN_MAX: usize = 64;
 /// How long the first echo may take before barriers get their second way.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a message of our own may take to the acknowledgement subscription.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Last token of its subject: no token of the driver's.
+const LISTEN_TOKEN: &str = "listen";
 /// How often the loop gives way to async-nats's event task when the connection is lost, so that
 /// the server's last words are part of the reason.
 const LAST_WORDS_TURNS: usize = 3;
@@ -41,6 +46,7 @@ const LAST_WORDS_TURNS: usize = 3;
 #[derive(Debug)]
 pub(super) enum Command {
     Confirm(u64),
+    Listen,
     Notify(Outgoing),
     Publish { token: u64, message: Outgoing },
     StartPull(PullOrder),
@@ -52,6 +58,8 @@ pub(super) enum Command {
 /// Why the loop ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Ended {
+    #[error("acknowledgements do not arrive")]
+    Deaf,
     #[error("the driver let go of the link")]
     Dropped,
     #[error("the connection was lost")]
@@ -89,6 +97,8 @@ pub(super) struct Pump {
     /// Begins every reply subject of this link; unguessable.
     inbox: String,
     acks: Option<Subscriber>,
+    /// When a message of our own to the acknowledgement subscription is overdue.
+    deaf_at: Option<Instant>,
     pull: Option<Pull>,
     pulls_started: u64,
     barriers: VecDeque<Barrier>,
@@ -114,6 +124,7 @@ impl Pump {
             commands,
             events,
             acks: None,
+            deaf_at: None,
             pull: None,
             pulls_started: 0,
             barriers: VecDeque::new(),
@@ -156,7 +167,7 @@ impl Pump {
         self.empty_backlog();
         match (ended, self.last_words) {
             (Ended::Lost, Some(words)) => format!("{ended}: {words}"),
-            (Ended::Dropped | Ended::Lost | Ended::Overrun, _) => ended.to_string(),
+            (Ended::Deaf | Ended::Dropped | Ended::Lost | Ended::Overrun, _) => ended.to_string(),
         }
     }
 
@@ -189,6 +200,7 @@ impl Pump {
                 notice = self.notices.recv(), if has_room => {
                     self.take_notice(notice.ok_or(Ended::Lost)?)?;
                 }
+                () = overdue(self.deaf_at), if has_room => return Err(Ended::Deaf),
                 is_open = room(&self.events), if !has_room => {
                     if !is_open {
                         return Err(Ended::Dropped);
@@ -207,6 +219,13 @@ impl Pump {
                     self.barriers.pop_front();
                 }
                 self.barriers.push_back(Barrier { id, echo });
+            }
+            // One that is under way will do; without a subscription there is nothing to hear.
+            Command::Listen if self.acks.is_none() || self.deaf_at.is_some() => {}
+            Command::Listen => {
+                let subject = Subject::from(format!("{}.a.{LISTEN_TOKEN}", self.inbox));
+                self.deaf_at = Some(Instant::now() + LISTEN_TIMEOUT);
+                self.send_to_self(subject, self.route).await?;
             }
             Command::Notify(message) => self.notify(message).await?,
             Command::Publish { token, message } => self.publish(token, message).await?,
@@ -227,6 +246,7 @@ impl Pump {
             Command::UnsubscribeAll => {
                 self.stop_pull().await;
                 self.keep_acks();
+                self.deaf_at = None;
                 if let Some(mut acks) = self.acks.take() {
                     acks.unsubscribe().await.map_err(|_| Ended::Lost)?;
                 }
@@ -275,6 +295,12 @@ impl Pump {
         let subject = Subject::from(subject);
         let mut echo = self.client.subscribe(subject.clone()).await.map_err(|_| Ended::Lost)?;
         echo.unsubscribe_after(1).await.map_err(|_| Ended::Lost)?;
+        self.send_to_self(subject, route).await?;
+        Ok(echo)
+    }
+
+    /// Has one message or two sent to a subject of our inbox.
+    async fn send_to_self(&self, subject: Subject, route: Route) -> Result<(), Ended> {
         if route != Route::Api {
             let sent = self.client.publish(subject.clone(), Bytes::new()).await;
             sent.map_err(|_| Ended::Lost)?;
@@ -285,7 +311,7 @@ impl Pump {
             let sent = self.client.publish_with_reply(api, subject, Bytes::new()).await;
             sent.map_err(|_| Ended::Lost)?;
         }
-        Ok(echo)
+        Ok(())
     }
 
     /// Learns whether a message to our own inbox comes back.
@@ -393,8 +419,11 @@ impl Pump {
     }
 
     /// `None` for what bears no token of ours.
-    fn ack_event(&self, message: &Message) -> Option<LinkEvent> {
-        let token = message.subject.rsplit('.').next()?.parse().ok()?;
+    fn ack_event(&mut self, message: &Message) -> Option<LinkEvent> {
+        // Whatever arrives here shows that we are not deaf.
+        self.deaf_at = None;
+        let place = message.subject.strip_prefix(self.inbox.as_str())?;
+        let token = place.strip_prefix(".a.")?.parse().ok()?;
         let outcome = ack::outcome(message, self.settings.stream_out.as_str());
         Some(LinkEvent::Ack { token, outcome })
     }
@@ -431,6 +460,14 @@ async fn room(events: &mpsc::Sender<LinkEvent>) -> bool {
     events.reserve().await.is_ok()
 }
 
+/// Done at that time; never without one.
+async fn overdue(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
 async fn next_of(subscriber: &mut Option<Subscriber>) -> Option<Message> {
     match subscriber {
         Some(subscriber) => subscriber.next().await,
@@ -448,8 +485,11 @@ async fn next_sign(pull: &mut Option<Pull>) -> Sign {
 /// Place of a barrier whose echo has come.
 async fn next_echo(barriers: &mut VecDeque<Barrier>) -> usize {
     poll_fn(|context| {
-        for (index, barrier) in barriers.iter_mut().enumerate() {
-            if let Poll::Ready(Some(_)) = barrier.echo.poll_next_unpin(context) {
+        for (index, Barrier { id, echo }) in barriers.iter_mut().enumerate() {
+            // Another barrier's echo on our subscription (a byte changed on the way) says nothing.
+            if let Poll::Ready(Some(message)) = echo.poll_next_unpin(context)
+                && message.subject.rsplit('.').next() == Some(id.to_string().as_str())
+            {
                 return Poll::Ready(index);
             }
         }

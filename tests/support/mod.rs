@@ -21,6 +21,7 @@ pub(crate) mod nats_server;
 pub(crate) mod object;
 pub(crate) mod observer;
 pub(crate) mod proxy;
+pub(crate) mod raw;
 pub(crate) mod report;
 pub(crate) mod runtime;
 pub(crate) mod sentry;

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use async_nats::jetstream::{self, consumer};
 use async_nats::{Client, HeaderMap, Message};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -174,4 +176,35 @@ pub(crate) async fn stored(client: &Client, stream: &str) -> Vec<Message> {
         found.push(message.expect("a message").message);
     }
     found
+}
+
+/// The same through the JetStream API, whose answers no message can break: subject, header block
+/// and body of each, as the broker has them.
+pub(crate) async fn kept(client: &Client, stream: &str) -> Vec<(Message, Vec<u8>)> {
+    let call = async |call: String, body: String| -> Value {
+        let answer = client.request(format!("$JS.API.{call}"), body.into()).await;
+        serde_json::from_slice(&answer.expect("an answer").payload).expect("JSON")
+    };
+    let mut found = Vec::new();
+    let mut next = 1;
+    loop {
+        let body = serde_json::json!({"seq": next, "next_by_subj": ">"}).to_string();
+        let answer = call(format!("STREAM.MSG.GET.{stream}"), body).await;
+        let Some(seq) = answer["message"]["seq"].as_u64() else { return found };
+        next = seq + 1;
+        let bytes = |key: &str| {
+            let text = answer["message"][key].as_str().unwrap_or_default();
+            BASE64_STANDARD.decode(text).expect("base64")
+        };
+        let message = Message {
+            subject: answer["message"]["subject"].as_str().expect("a subject").into(),
+            reply: None,
+            payload: bytes("data").into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: 0,
+        };
+        found.push((message, bytes("hdrs")));
+    }
 }

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 /// Bytes on their way at a time, in chunks of [`CHUNK_BYTES`].
 const CHUNKS_MAX: usize = 64;
 const CHUNK_BYTES: usize = 16 * 1024;
+/// The bit that is flipped: makes another letter of most, and of no digit another digit.
+const FLIP: u8 = 0x10;
 
 /// What happens to the bytes of one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) struct Way {
     pub(crate) stalled: bool,
     /// One bit of every so many bytes is flipped; 0 flips none.
     pub(crate) corrupt_every: u64,
+    /// The first byte of each of these is flipped instead, where a chunk holds them whole.
+    pub(crate) garbled: Option<&'static [u8]>,
     /// Each connection ends after so many bytes, in the middle of whatever they were.
     pub(crate) bytes_max: Option<u64>,
 }
@@ -199,11 +203,15 @@ impl Passage {
             let kept = count.min(usize::try_from(left).unwrap_or(usize::MAX));
             for byte in buffer.iter_mut().take(kept) {
                 passed += 1;
-                // A line break that is broken ends async-nats's client, and so the observer, with a
-                // panic (header.rs: a lone CR or LF in a header value): left whole here.
-                let is_due = way.corrupt_every > 0 && passed.is_multiple_of(way.corrupt_every);
-                if is_due && !matches!(byte, b'\r' | b'\n') {
-                    *byte ^= 0x10;
+                if way.corrupt_every > 0 && passed.is_multiple_of(way.corrupt_every) {
+                    *byte ^= FLIP;
+                }
+            }
+            if let Some(words) = way.garbled {
+                for place in 0..(kept + 1).saturating_sub(words.len()) {
+                    if buffer[place..].starts_with(words) {
+                        buffer[place] ^= FLIP;
+                    }
                 }
             }
             let chunk = Bytes::copy_from_slice(buffer.get(..kept).unwrap_or_default());

@@ -9,21 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, Event, Message};
+use async_nats::Message;
 use driftgate::protocol::keyring::Keyring;
-use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::forge::fleet_keyring;
 use super::observer::Packet;
+use super::raw::{self, Writer};
 use super::wait::LONG;
 
 /// After which a marker is published again.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MARKER: &str = "driftgate.v1.state.sentry.marker.";
-/// Messages that may wait for the sentry: far above what a loaded machine lets pile up.
-const WAITING_MAX: usize = 1 << 20;
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What the sentry has seen.
 #[derive(Debug, Default)]
@@ -91,7 +91,7 @@ impl Replies {
 /// See the module's documentation.
 #[derive(Clone)]
 pub(crate) struct Sentry {
-    client: Client,
+    client: watch::Receiver<Option<Writer>>,
     seen: Arc<Mutex<Seen>>,
     count: watch::Receiver<u64>,
 }
@@ -100,32 +100,12 @@ impl Sentry {
     /// Watches the packets of `source`.
     pub(crate) async fn start(url: &str, source: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let blind = Arc::clone(&seen);
-        let options = async_nats::ConnectOptions::new()
-            .subscription_capacity(WAITING_MAX)
-            .event_callback(move |event| {
-                if matches!(event, Event::SlowConsumer(_)) {
-                    blind.lock().expect("no test panics with it").is_blind = true;
-                }
-                std::future::ready(())
-            });
-        let client = options.connect(url).await.expect("a connection");
-        let mut subscriber =
-            client.subscribe("driftgate.v1.state.>").await.expect("a subscription");
         let (told, count) = watch::channel(0);
-        let list = Arc::clone(&seen);
-        let source = source.to_owned();
-        tokio::spawn(async move {
-            let keyring = fleet_keyring();
-            let mut closed_through = 0;
-            while let Some(message) = subscriber.next().await {
-                let mut seen = list.lock().expect("no test panics with it");
-                seen.take(&message, &source, &keyring, &mut closed_through);
-                drop(seen);
-                told.send_modify(|count| *count += 1);
-            }
-        });
-        let sentry = Self { client, seen, count };
+        let (client, current) = watch::channel(None);
+        let watching =
+            watch_all(url.to_owned(), source.to_owned(), Arc::clone(&seen), told, client);
+        tokio::spawn(watching);
+        let sentry = Self { client: current, seen, count };
         sentry.closed(0).await;
         sentry
     }
@@ -137,7 +117,11 @@ impl Sentry {
         let mut count = self.count.clone();
         let deadline = Instant::now() + LONG;
         loop {
-            self.client.publish(subject.clone(), "".into()).await.expect("a client");
+            let client = self.client.borrow().clone();
+            if let Some(client) = client {
+                // A connection that is gone is replaced, and the marker sent again.
+                let _ = client.publish(&subject, b"").await;
+            }
             let back = count.wait_for(|_| self.seen().markers.contains(&seq));
             if tokio::time::timeout(PATIENCE, back).await.is_ok_and(|back| back.is_ok()) {
                 return;
@@ -180,6 +164,35 @@ impl Sentry {
             }
         }
         seen.packets.len()
+    }
+}
+
+/// Watches on one connection after the other. It reads no headers: whatever a fault has made of
+/// them must not blind the one who judges.
+async fn watch_all(
+    url: String,
+    source: String,
+    seen: Arc<Mutex<Seen>>,
+    told: watch::Sender<u64>,
+    client: watch::Sender<Option<Writer>>,
+) {
+    let keyring = fleet_keyring();
+    let mut closed_through = 0;
+    let mut ticks = tokio::time::interval(PAUSE);
+    while !told.is_closed() {
+        ticks.tick().await;
+        let Some((writer, mut reader)) = raw::connect(&url).await else { continue };
+        if writer.subscribe("driftgate.v1.state.>").await.is_none() {
+            continue;
+        }
+        client.send_replace(Some(writer));
+        while let Some(message) = reader.next().await {
+            let mut seen = seen.lock().expect("no test panics with it");
+            seen.take(&message, &source, &keyring, &mut closed_through);
+            drop(seen);
+            told.send_modify(|count| *count += 1);
+        }
+        seen.lock().expect("no test panics with it").is_blind |= reader.was_slow;
     }
 }
 

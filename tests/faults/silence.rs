@@ -1,0 +1,128 @@
+//! A broker that answers nothing though the connection stands, and what was under way when one
+//! ended.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+
+use super::row;
+use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
+use super::support::nats_server::NatsServer;
+use super::support::observer::Observer;
+use super::support::proxy::{Proxy, Way};
+use super::support::sidecar::{Plan, Sidecar, status};
+use super::support::wait::until;
+
+/// What `/readyz` says about publishes without an answer.
+async fn complains(sidecar: &Sidecar) -> bool {
+    sidecar.readiness().await["degraded"].to_string().contains("publishes go unanswered")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_without_an_answer_are_said_and_no_longer_said_once_they_are_answered() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let plan = Plan::new("planner", &["critic"], &server.url()).short();
+    let sidecar = Sidecar::connected(plan).await;
+    sidecar.stores().await;
+    assert!(!complains(&sidecar).await);
+    // The stream takes the planner's packets no longer, and somebody listens and says nothing.
+    let mut config =
+        observer.api("STREAM.INFO.DRIFTGATE_STATE", &Value::Null).await["config"].take();
+    let subjects = config["subjects"].clone();
+    config["subjects"] = json!(["driftgate.v1.state.*.planner"]);
+    let mut attempts =
+        observer.client.subscribe("driftgate.v1.state.planner.*").await.expect("a connection");
+    let answer = observer.api("STREAM.UPDATE.DRIFTGATE_STATE", &config).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    let place = observer.mark().await;
+    let begin = Instant::now();
+    let pending = sidecar.bounded(0.31).await;
+    assert_eq!(status(&pending), "pending");
+    until("/readyz to say it", async || complains(&sidecar).await.then_some(())).await;
+    let said = begin.elapsed();
+    // For longer than a link that hears nothing may last: this one hears, and stays.
+    while begin.elapsed() < Duration::from_secs(4) {
+        attempts.next().await.expect("another attempt");
+    }
+    assert!(complains(&sidecar).await);
+    assert_eq!(sidecar.books().await.sum("broker_connections", &[]), 1);
+    observer.mark().await;
+    let packets = observer.packets(place);
+    assert!(packets.iter().all(|packet| packet.bytes == packets[0].bytes), "the same, again");
+    config["subjects"] = subjects;
+    let begin = Instant::now();
+    let answer = observer.api("STREAM.UPDATE.DRIFTGATE_STATE", &config).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    let books = sidecar.settled().await;
+    assert_eq!((books.packets("stored"), books.packets("failed")), (2, 0));
+    until("/readyz to say it no longer", async || (!complains(&sidecar).await).then_some(())).await;
+    let observed =
+        format!("/readyz says so after {said:.0?}, 1 connection, stored, /readyz is content");
+    row("publishes go unanswered", "P8 P10: said while it lasts", observed, Some(begin));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_sidecar_that_the_server_does_not_answer_connects_anew() {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(&server.url()).await;
+    let observer = Observer::start(&server.url()).await;
+    // One byte of one line: the subscription on which every acknowledgement would arrive.
+    proxy.up(Way { garbled: Some(b".a.* "), ..Way::default() });
+    let plan = Plan::new("planner", &["critic"], &proxy.url()).short();
+    let sidecar = Sidecar::connected(plan).await;
+    let begin = Instant::now();
+    let place = observer.mark().await;
+    let pending = sidecar.bounded(0.31).await;
+    assert_eq!(status(&pending), "pending", "{pending}");
+    proxy.up(Way::default());
+    let books = sidecar.settled().await;
+    let took = begin.elapsed();
+    assert_eq!((books.packets("stored"), books.packets("failed")), (1, 0));
+    // The acknowledgement is awaited for 0.5 s here, the sign of hearing for 2 s.
+    assert!(took < Duration::from_millis(2500 + 5000), "{took:?}");
+    assert_eq!(books.sum("broker_connections", &[]), 2);
+    observer.mark().await;
+    let packets = observer.packets(place);
+    assert!(packets.iter().all(|packet| packet.bytes == packets[0].bytes), "one packet, repeated");
+    let observed = format!("{} attempts under one id, a new connection, stored", packets.len());
+    row("a garbled subscription: deaf for answers", "P8 P10", observed, Some(begin));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_packet_under_way_when_the_connection_ends_comes_again_at_once() {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(&server.url()).await;
+    let plan = Plan::new("critic", &["planner"], &proxy.url()).short();
+    let sidecar = Sidecar::connected(plan).await;
+    // Not an observer of everything: to the broker somebody who hears the dead connection's inbox
+    // is as good as the connection, and its pull goes on until it expires.
+    let client = async_nats::connect(server.url()).await.expect("a connection");
+    let seq = u64::try_from(unix_ms()).expect("after 1970") * 1000;
+    let bytes = sign(&draft("planner", "critic"), &fleet_keyring(), seq);
+    proxy.down(Way { stalled: true, ..Way::default() });
+    let subject = "driftgate.v1.state.planner.critic";
+    client.publish(subject, bytes.into()).await.expect("a connection");
+    until("the packet to be under way", async || {
+        let call = "$JS.API.CONSUMER.INFO.DRIFTGATE_STATE.driftgate-critic";
+        let answer = client.request(call, "".into()).await.ok()?;
+        let info: Value = serde_json::from_slice(&answer.payload).ok()?;
+        (info["num_ack_pending"] == 1).then_some(())
+    })
+    .await;
+    let begin = Instant::now();
+    proxy.reset();
+    proxy.down(Way::default());
+    until("the packet to arrive", async || sidecar.shown("planner").await).await;
+    let took = begin.elapsed();
+    // Left alone the broker would bring it after ack_wait, 30 s.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let observed = format!("shown {took:.0?} after the reset, not after ack_wait (30 s)");
+    row(
+        "reset with a packet under way to us",
+        "P8: nothing is lost or late",
+        observed,
+        Some(begin),
+    );
+}
