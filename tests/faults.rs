@@ -29,6 +29,10 @@ fn row(injected: &str, promised: &str, observed: impl Display, recovery: Option<
 mod network;
 
 #[cfg(test)]
+#[path = "faults/corruption.rs"]
+mod corruption;
+
+#[cfg(test)]
 #[path = "faults/poison.rs"]
 mod poison;
 
