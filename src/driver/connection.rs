@@ -18,9 +18,11 @@ use crate::nats::settings::Settings;
 
 /// Failed attempts in a row after which the broker counts as disconnected and not as connecting.
 const PATIENCE_ATTEMPTS: u32 = 3;
-/// A link that ended sooner counts as a failed attempt: whatever ends each new link at once finds
-/// the pauses growing up to 5 s, and not a loop.
+/// A link that ended sooner counts as a failed attempt, so that whatever ends each new link at once
+/// finds growing pauses and not a loop.
 const STEADY_AFTER: Duration = Duration::from_secs(2);
+/// How many such attempts count: pauses of up to 0.8 s, since the broker is there after all.
+const SHORT_LIVES_MAX: u32 = 3;
 
 /// A link that is up, or a plan to get one.
 #[derive(Debug)]
@@ -191,9 +193,8 @@ impl Connector {
         match previous {
             Connection::Up { link, events, since } => {
                 drop(events);
-                if since.elapsed() >= STEADY_AFTER {
-                    self.attempt = 0;
-                }
+                let is_steady = since.elapsed() >= STEADY_AFTER;
+                self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
                 link.sever().await;
             }
             Connection::Connecting { task } => task.abort(),

@@ -15,7 +15,8 @@ use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
 use super::support::nats_server::NatsServer;
 use super::support::observer::kept;
 use super::support::raw::{self, Writer};
-use super::support::sidecar::{Plan, Sidecar};
+use super::support::report::report;
+use super::support::sidecar::{BOUND, Plan, Sidecar};
 use super::support::wait::{LONG, until};
 
 const SUBJECT: &str = "driftgate.v1.state.critic.planner";
@@ -30,6 +31,9 @@ const POISONS: [&[u8]; 5] = [
 /// What a receiver may take from the poison to the good packet behind it. Without protection it is
 /// `ack_wait`, 30 s, for each time that the poison comes.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
+
+/// How long messages of that kind come.
+const FLOOD: Duration = Duration::from_secs(4);
 
 /// A signed packet from critic for planner.
 fn good(seq: u64) -> Vec<u8> {
@@ -131,6 +135,43 @@ async fn p7_unreadable_messages_that_wait_for_a_restart_are_taken_out_too() {
     let observed =
         format!("{poisons} quarantined, {connections} connections, shown after {took:.0?}");
     row("unreadable messages wait at a restart", "P7 P10", observed, Some(begin));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_a_flood_of_unreadable_messages_costs_a_bounded_number_of_connections() {
+    let server = NatsServer::start();
+    let plan = Plan::new("planner", &["critic"], &server.url()).short();
+    let sidecar = Sidecar::connected(plan).await;
+    let (writer, _reader) = raw::connect(&server.url()).await.expect("a connection");
+    let begin = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    let mut floods = 0_u32;
+    let mut slowest = Duration::ZERO;
+    while begin.elapsed() < FLOOD {
+        ticks.tick().await;
+        writer.publish_with(SUBJECT.as_bytes(), POISONS[0], b"{}").await.expect("a connection");
+        floods += 1;
+        let answer = sidecar.post(&report(0.30)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        slowest = slowest.max(answer.took);
+    }
+    assert!(slowest < BOUND, "{slowest:?}");
+    let recovery = Instant::now();
+    let last = seq() + 1_000_000;
+    writer.publish(SUBJECT, &good(last)).await.expect("a connection");
+    shows(&sidecar, last).await;
+    sidecar.stores().await;
+    let took = recovery.elapsed();
+    assert!(took < RECOVERY_MAX, "{took:?}");
+    let books = sidecar.settled().await;
+    let connections = books.sum("broker_connections", &[]);
+    // A link that dies young is followed by a pause of 0.4 s on average, after the first few.
+    assert!(connections > 2 && connections < 40, "{connections} connections");
+    let observed = format!(
+        "{floods} messages, {} taken out, {connections} connections, slowest answer {slowest:.0?}",
+        books.sum("inbound_refused", &[("fault", "malformed")])
+    );
+    row("a flood of unreadable messages, 4 s", "P10: bounded", observed, Some(recovery));
 }
 
 /// Whether a client of async-nats gets a message with that block. Each has a connection of its own.
