@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint bench mutants clean
+.PHONY: help build demo test totals lint bench faults mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -47,6 +47,10 @@ lint: ## formatting, clippy and documentation, warnings are errors
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
+
+faults: ## the table: fault, promise, observation, recovery; DRIFTGATE_HAMMER_SECONDS=180 for long
+	@$(with_nats) cargo test --locked --no-fail-fast --test faults --test audit -- --nocapture \
+		| grep -E '^(FAULT|HAMMER) |^test result:'
 
 mutants: ## breaks the gate, index, seal and bridge on purpose, one way at a time: hours
 	@cargo mutants --version >/dev/null 2>&1 || { \

@@ -2,7 +2,7 @@
 //! hammer: many reporters, drift that crosses the marks at random, and not one packet too many.
 //!
 //! Each test prints a row of the fault table: what was injected, what was promised, what was
-//! observed, how long the recovery took.
+//! observed, how long the recovery took. `make faults` shows the table alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,14 +15,7 @@
 
 mod support;
 
-use std::fmt::Display;
-use std::time::Instant;
-
-/// Prints one row of the fault table.
-fn row(injected: &str, promised: &str, observed: impl Display, recovery: Option<Instant>) {
-    let took = recovery.map_or_else(|| "-".to_owned(), |begin| format!("{:.0?}", begin.elapsed()));
-    println!("FAULT | {injected} | {promised} | {observed} | {took}");
-}
+use support::row::row;
 
 #[cfg(test)]
 #[path = "faults/network.rs"]
@@ -51,6 +44,10 @@ mod cluster;
 #[cfg(test)]
 #[path = "faults/refusal.rs"]
 mod refusal;
+
+#[cfg(test)]
+#[path = "faults/disk.rs"]
+mod disk;
 
 #[cfg(test)]
 #[path = "faults/crash.rs"]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::row::row;
 use driftgate::audit::{QUEUE_MAX, REFUSALS_BURST, Recorder, Settings};
 use driftgate::protocol::audit::{Event, Link};
 use driftgate::protocol::gate::Band;
@@ -328,6 +329,7 @@ impl Drop for Volume {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a time is taken")]
 #[tokio::test]
 async fn a_full_disk_degrades_to_counted_loss_and_heals() {
     let Some(volume) = Volume::mount() else {
@@ -356,6 +358,7 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
         .status()
         .unwrap();
     assert!(grown.success());
+    let begin = Instant::now();
     until(&mut recorder, |recorder| recorder.fault().is_none()).await;
     recorder.record(now(), Event::Stopped);
     let lost = recorder.lost();
@@ -364,4 +367,6 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(&format!("lost      {lost} events")), "{text}");
     assert!(text.contains("torn      0"), "{text}");
+    let observed = format!("{lost} events counted as lost, the chain whole");
+    row("disk full under the audit log (ENOSPC)", "counted loss, said", observed, Some(begin));
 }

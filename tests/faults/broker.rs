@@ -8,7 +8,7 @@ use super::row;
 use super::support::load::Load;
 use super::support::nats_server::NatsServer;
 use super::support::observer::{Observer, Packet, stored};
-use super::support::sentry::Sentry;
+use super::support::sentry::{Replies, Sentry};
 use super::support::sidecar::{BOUND, Plan, Sidecar, seq};
 use super::support::wait::until;
 
@@ -60,7 +60,7 @@ async fn p8_a_killed_broker_keeps_what_it_said_it_had_stored() {
     }
     let observed = format!(
         "{} reports, {} replies said stored and all {} are on the stream of {}, {} confirmed, {} \
-         unconfirmed, slowest answer {slowest:.0?}, connected again after {connected:.0?}",
+         unconfirmed, 0 leaks, slowest answer {slowest:.0?}, connected again after {connected:.0?}",
         replies.lines.len(),
         said.len(),
         said.len(),
@@ -69,7 +69,9 @@ async fn p8_a_killed_broker_keeps_what_it_said_it_had_stored() {
         replies.unconfirmed,
     );
     assert!(usize::try_from(books.packets("stored")).unwrap() <= kept.len());
-    row("kill -9 of nats-server, 3 times under load", "P1 P8 P10", observed, None);
+    sentry.closed(0).await;
+    sentry.check(&replies, false);
+    row("kill -9 of nats-server, 3 times under load", "P1 P2 P8 P10", observed, Some(recovery));
 }
 
 /// Starts planner and critic, lets `fault` happen to the broker, and measures how long it takes
@@ -77,6 +79,7 @@ async fn p8_a_killed_broker_keeps_what_it_said_it_had_stored() {
 async fn heals(name: &str, fault: impl AsyncFnOnce(&Observer)) {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
+    let sentry = Sentry::start(&server.url(), "planner").await;
     let planner = Plan::new("planner", &["critic"], &server.url()).short();
     let planner = Sidecar::connected(planner).await;
     let critic = Plan::new("critic", &["planner"], &server.url()).short();
@@ -94,12 +97,22 @@ async fn heals(name: &str, fault: impl AsyncFnOnce(&Observer)) {
     })
     .await;
     let books = planner.settled().await;
+    let arrives = begin.elapsed();
+    is_silent_when_closed(&planner, &sentry).await;
     let observed = format!(
-        "stored again after {stores:.0?}, received after {:.0?}, {} reconnects",
-        begin.elapsed(),
+        "stored again after {stores:.0?}, received after {arrives:.0?}, {} reconnects, closing \
+         confirmed, 0 leaks",
         books.sum("broker_connections", &[]) - connections
     );
-    row(name, "made again by provisioning, P8 P10", observed, Some(begin));
+    row(name, "made again by provisioning, P2 P8 P10", observed, Some(begin));
+}
+
+/// Closes the gate: confirmed, nothing follows, and nothing unstable was ever sent.
+async fn is_silent_when_closed(planner: &Sidecar, sentry: &Sentry) {
+    let closing = planner.bounded(0.51).await;
+    assert_eq!(closing["barrier"], "confirmed", "{closing}");
+    sentry.closed(seq(&closing)).await;
+    sentry.check(&Replies::default(), false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,6 +139,7 @@ async fn a_stream_deleted_while_isolated_is_made_again_on_reopening() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let plan = Plan::new("planner", &["critic"], &server.url()).short();
+    let sentry = Sentry::start(&server.url(), "planner").await;
     let sidecar = Sidecar::connected(plan).await;
     assert_eq!(sidecar.bounded(0.65).await["barrier"], "confirmed");
     let answer = observer.api("STREAM.DELETE.DRIFTGATE_STATE", &Value::Null).await;
@@ -141,10 +155,13 @@ async fn a_stream_deleted_while_isolated_is_made_again_on_reopening() {
     let took = begin.elapsed();
     // One acknowledgement's wait of 500 ms, a pause of at most 100 ms, provisioning.
     assert!(took < Duration::from_millis(600) + BOUND, "{took:?}");
+    is_silent_when_closed(&sidecar, &sentry).await;
     row(
         "stream deleted while isolated",
-        "silent until it reopens, then made again",
-        "stored",
+        "P2 P4: silent until it reopens, then made again",
+        format!(
+            "nothing asked while isolated, stored after {took:.0?}, closing confirmed, 0 leaks"
+        ),
         Some(begin),
     );
 }

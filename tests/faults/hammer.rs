@@ -46,15 +46,18 @@ async fn p2_no_packet_follows_a_closing_reply() {
     }
     let timed = books.sum("closing_seconds_count", &[]);
     assert_eq!(timed, books.sum("closings", &[]), "every closing is in the histogram");
+    let seen = sentry.seen();
     println!(
         "HAMMER | {:?} | {REPORTERS} reporters | {} reports, {} without a reply | {} closing replies \
-         confirmed, {} unconfirmed, {timed} closings | {packets} packets in {} messages | 0 leaks | \
-         slowest answer {slowest:?}",
+         confirmed, {} unconfirmed, {timed} closings | {} crossings | {packets} packets in {} \
+         messages | {} leaks | slowest answer {slowest:?}",
         length(),
         replies.lines.len(),
         replies.lost,
         replies.confirmed,
         replies.unconfirmed,
-        sentry.seen().messages,
+        books.sum("transitions", &[]),
+        seen.messages,
+        seen.leaks.len(),
     );
 }

@@ -23,6 +23,7 @@ pub(crate) mod observer;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod report;
+pub(crate) mod row;
 pub(crate) mod runtime;
 pub(crate) mod sentry;
 pub(crate) mod sidecar;

@@ -34,7 +34,8 @@ pub(crate) struct Seen {
     pub(crate) messages: u64,
     /// Messages on the source's subjects that do not verify.
     pub(crate) broken: u64,
-    /// Packets that came after a marker that promised they would not.
+    /// Packets that came after a marker that promised they would not, and data of the source on
+    /// any subject but that of packets: nothing that is watched here sends such.
     pub(crate) leaks: Vec<String>,
     /// Packets with a lower number than one before them for the same target.
     pub(crate) fallen: u64,
@@ -182,7 +183,7 @@ async fn watch_all(
     while !told.is_closed() {
         ticks.tick().await;
         let Some((writer, mut reader)) = raw::connect(&url).await else { continue };
-        if writer.subscribe("driftgate.v1.state.>").await.is_none() {
+        if writer.subscribe(">").await.is_none() {
             continue;
         }
         client.send_replace(Some(writer));
@@ -202,6 +203,16 @@ impl Seen {
             let seq: u64 = seq.parse().expect("a number of ours");
             *closed = seq.max(*closed);
             self.markers.insert(seq);
+            return;
+        }
+        // What the broker hands to a consumer is heard here too, told by its acknowledgement
+        // subject; it left the source earlier.
+        if message.reply.as_ref().is_some_and(|reply| reply.starts_with("$JS.ACK.")) {
+            return;
+        }
+        let data = ["driftgate.v1.telemetry.", "driftgate.v1.snapshot.", "$O.", "$KV."];
+        if data.iter().any(|start| message.subject.starts_with(start)) {
+            self.leaks.push(format!("data on {}", message.subject));
             return;
         }
         let Some(packet) = Packet::of(message).filter(|packet| packet.source == source) else {
