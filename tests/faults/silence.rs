@@ -10,7 +10,8 @@ use super::row;
 use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
 use super::support::nats_server::NatsServer;
 use super::support::observer::Observer;
-use super::support::proxy::{Proxy, Way};
+use super::support::proxy::{FLIP, Garble, Proxy, Way};
+use super::support::sentry::{Replies, Sentry};
 use super::support::sidecar::{Plan, Sidecar, status};
 use super::support::wait::until;
 
@@ -69,7 +70,8 @@ async fn p8_a_sidecar_that_the_server_does_not_answer_connects_anew() {
     let proxy = Proxy::start(&server.url()).await;
     let observer = Observer::start(&server.url()).await;
     // One byte of one line: the subscription on which every acknowledgement would arrive.
-    proxy.up(Way { garbled: Some(b".a.* "), ..Way::default() });
+    let garble = Garble { words: b".a.* ", before: 0, flip: FLIP };
+    proxy.up(Way { garbled: Some(garble), ..Way::default() });
     let plan = Plan::new("planner", &["critic"], &proxy.url()).short();
     let sidecar = Sidecar::connected(plan).await;
     let begin = Instant::now();
@@ -88,6 +90,63 @@ async fn p8_a_sidecar_that_the_server_does_not_answer_connects_anew() {
     assert!(packets.iter().all(|packet| packet.bytes == packets[0].bytes), "one packet, repeated");
     let observed = format!("{} attempts under one id, a new connection, stored", packets.len());
     row("a garbled subscription: deaf for answers", "P8 P10", observed, Some(begin));
+}
+
+/// A length that arrives larger than it left: its reader waits for bytes that nobody sends.
+async fn stalls(name: &str, garble: impl FnOnce(&Proxy)) {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(&server.url()).await;
+    let sentry = Sentry::start(&server.url(), "planner").await;
+    // The interval of pings is the usual one: they notice within 30 s, and are not waited for.
+    let plan = Plan::new("planner", &["critic"], &proxy.url())
+        .with("[listen]\nreply_timeout = \"400ms\"\n[containment]\nbarrier_timeout = \"400ms\"")
+        .with("[nats]\nack_timeout = \"500ms\"");
+    let sidecar = Sidecar::connected(plan).await;
+    sidecar.stores().await;
+    garble(&proxy);
+    let begin = Instant::now();
+    let pending = sidecar.bounded(0.31).await;
+    assert_eq!(status(&pending), "pending", "{pending}");
+    // No error ended the connection: it stands and waits.
+    assert_eq!(sidecar.books().await.sum("broker_connections", &[]), 1);
+    assert!(begin.elapsed() >= Duration::from_millis(400), "the reply waited for its packet");
+    proxy.up(Way::default());
+    proxy.down(Way::default());
+    let books = sidecar.settled().await;
+    let took = begin.elapsed();
+    assert_eq!((books.packets("stored"), books.packets("failed")), (2, 0));
+    assert!(took < Duration::from_millis(2500 + 5000), "{took:?}");
+    // What was under way on the connection that stalled may still be read: the reply says so.
+    let closing = sidecar.bounded(0.51).await;
+    assert_eq!(closing["barrier"], "unconfirmed", "{closing}");
+    sentry.closed(0).await;
+    let packets = sentry.check(&Replies::default(), false);
+    assert_eq!(packets, 2);
+    let connections = books.sum("broker_connections", &[]);
+    assert_eq!(connections, 2);
+    let observed =
+        format!("stored after {took:.0?} on a new connection, {packets} packets, 0 leaks");
+    row(name, "P8 P10: noticed by its silence", observed, Some(begin));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_length_that_grew_on_the_way_to_the_broker_stalls_for_a_bounded_time() {
+    stalls("a packet's length grown, towards the broker", |proxy| {
+        // The hundreds of the total: 870 becomes 970, and the server waits for 100 bytes more.
+        let garble = Garble { words: b"\r\nNATS/1.0\r\n", before: 3, flip: 0x01 };
+        proxy.up(Way { garbled: Some(garble), ..Way::default() });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_length_that_grew_on_the_way_from_the_broker_stalls_for_a_bounded_time() {
+    stalls("an acknowledgement's length grown, from the broker", |proxy| {
+        // The tens: 3 becomes 7, and the client waits for 40 bytes more.
+        let garble = Garble { words: b"\r\n{\"stream\":", before: 2, flip: 0x04 };
+        proxy.down(Way { garbled: Some(garble), ..Way::default() });
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

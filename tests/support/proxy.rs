@@ -20,7 +20,15 @@ use tokio::time::Instant;
 const CHUNKS_MAX: usize = 64;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The bit that is flipped: makes another letter of most, and of no digit another digit.
-const FLIP: u8 = 0x10;
+pub(crate) const FLIP: u8 = 0x10;
+
+/// What is changed where: one byte, so many before the beginning of these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Garble {
+    pub(crate) words: &'static [u8],
+    pub(crate) before: usize,
+    pub(crate) flip: u8,
+}
 
 /// What happens to the bytes of one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +37,8 @@ pub(crate) struct Way {
     pub(crate) stalled: bool,
     /// One bit of every so many bytes is flipped; 0 flips none.
     pub(crate) corrupt_every: u64,
-    /// The first byte of each of these is flipped instead, where a chunk holds them whole.
-    pub(crate) garbled: Option<&'static [u8]>,
+    /// Where a chunk holds certain words, one byte is changed.
+    pub(crate) garbled: Option<Garble>,
     /// Each connection ends after so many bytes, in the middle of whatever they were.
     pub(crate) bytes_max: Option<u64>,
 }
@@ -207,10 +215,10 @@ impl Passage {
                     *byte ^= FLIP;
                 }
             }
-            if let Some(words) = way.garbled {
-                for place in 0..(kept + 1).saturating_sub(words.len()) {
+            if let Some(Garble { words, before, flip }) = way.garbled {
+                for place in before..(kept + 1).saturating_sub(words.len()) {
                     if buffer[place..].starts_with(words) {
-                        buffer[place] ^= FLIP;
+                        buffer[place - before] ^= flip;
                     }
                 }
             }
