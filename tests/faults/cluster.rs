@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::row;
 use super::support::cluster::Cluster;
-use super::support::observer::{Observer, stored};
+use super::support::observer::{self, Observer};
 use super::support::sentry::{Replies, Sentry};
 use super::support::sidecar::{Plan, Sidecar, seq};
 use super::support::wait::until;
@@ -59,10 +59,11 @@ async fn a_cluster_that_loses_its_leader_is_used_again_as_soon_as_it_has_another
     let books = planner.settled().await;
     let survivor = (leader + 1) % 3;
     let client = async_nats::connect(cluster.servers[survivor].url()).await.unwrap();
-    let kept = stored(&client, "DRIFTGATE_STATE").await;
+    let kept = observer::kept(&client, "DRIFTGATE_STATE").await;
     let has = |seq: u64| {
-        kept.iter()
-            .any(|message| String::from_utf8_lossy(&message.payload).contains(&format!(":{seq}:")))
+        kept.iter().any(|(message, _)| {
+            String::from_utf8_lossy(&message.payload).contains(&format!(":{seq}:"))
+        })
     };
     assert!(has(before) || kept.len() >= 8, "what was stored before is still there");
     let observed = format!(
