@@ -1,6 +1,6 @@
-//! What the driver counted, gathered for one scrape; and what it says to `/readyz`.
+//! What the driver counted, gathered for one scrape.
 
-use super::{Books, Decision, Driver, Readiness};
+use super::{Books, Decision, Driver};
 
 impl Driver {
     /// Moves the closing times out of the bridge. Called in every turn, so that they are few there
@@ -38,26 +38,5 @@ impl Driver {
             audit_seq: self.recorder.seq(),
             audit_lost: self.recorder.lost(),
         }
-    }
-
-    /// Tells `/readyz` what has changed.
-    pub(super) fn publish_readiness(&self) {
-        let mut degraded = self.configured_degraded.clone();
-        degraded.extend(self.broker_faults.iter().cloned());
-        degraded.extend(self.keeper.fault().map(str::to_owned));
-        degraded.extend(self.recorder.fault());
-        let next = Readiness {
-            ready: true,
-            broker: self.connector.state(),
-            band: self.bridge.band(),
-            degraded,
-        };
-        self.readiness.send_if_modified(|readiness| {
-            let changed = *readiness != next;
-            if changed {
-                *readiness = next;
-            }
-            changed
-        });
     }
 }

@@ -54,6 +54,7 @@ impl Driver {
         report.differences
     }
 
+    /// Tells `/readyz` what has changed.
     pub(super) fn publish_readiness(&self) {
         let mut degraded = self.configured_degraded.clone();
         degraded.extend(self.broker_faults.iter().cloned());
