@@ -2,11 +2,11 @@
 //! the real binary and a real nats-server, where every snapshot is restored and compared byte for
 //! byte.
 //!
-//! `DRIFTGATE_HORIZON=RUN.jsonl cargo bench --bench snapshot` takes snapshot n of the long run to be
-//! the first n lines of a file; without it a run is made up. Then snapshots of 4, 16 and 64 MiB with
-//! scattered edits and insertions. CPU is this thread's own, so that neighbours on the machine do
-//! not count; times through the broker are those of the wall. With the argument `listing` only the last table is made. Under `cargo test` it exits at
-//! once.
+//! `DRIFTGATE_HORIZON=RUN.jsonl cargo bench --bench snapshot` takes snapshot n of the long run to
+//! be the first n lines of a file; without it a run is made up. Then snapshots of 4, 16 and 64 MiB
+//! with scattered edits and insertions. CPU is this thread's own, so that neighbours on the machine
+//! do not count; times through the broker are those of the wall. With the argument `listing` only
+//! the last table is made. Under `cargo test` it exits at once.
 
 #![allow(
     clippy::print_stdout,

@@ -1,5 +1,5 @@
-//! What others, or a disk, have broken: the spool on its way through the real binary, and the bucket
-//! under the hands of somebody who may write to it.
+//! What others, or a disk, have broken: the spool on its way through the real binary, and the
+//! bucket under the hands of somebody who may write to it.
 
 use driftgate::nats::object::{Label, Store};
 use driftgate::protocol::snapshot::Digest;
