@@ -135,7 +135,9 @@ fn p10_more_replies_than_may_wait_are_answered_at_once_and_say_so() {
             answered += 1;
         }
     }
-    assert!(answered >= 10, "{answered} of {flips} were answered at once");
+    // Two places are taken: by the first report, whose packets are in flight, and by each good one
+    // until the next report closes the gate again.
+    assert_eq!(answered, flips - (OPEN_REPLIES_MAX - 2), "of {flips} are answered at once");
     let before = rig.published().len();
     echo_all(&mut rig);
     rig.wait(Duration::from_secs(4));

@@ -408,9 +408,9 @@ impl Store {
         self.0.line.quiesce(&self.0.stream, timeout).await
     }
 
-    /// Removes every subscription of this connection and waits until the broker has done so: it then
-    /// shows none of ours (P4). To be called when nothing runs any more; nothing is answered after
-    /// it.
+    /// Removes every subscription of this connection and waits until the broker has done so: it
+    /// then shows none of ours (P4). To be called when nothing runs any more; nothing is answered
+    /// after it.
     ///
     /// # Errors
     /// As [`Self::quiesce`].

@@ -42,6 +42,16 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
 }
 
 #[test]
+fn a_report_that_leaves_the_gate_open_leaves_the_upload_alone() {
+    let mut rig = Rig::connected();
+    reported(&mut rig, 0.3);
+    rig.bridge.uploads_started();
+    reported(&mut rig, 0.31);
+    assert!(stops(&mut rig).is_empty());
+    assert!(rig.bridge.may_upload());
+}
+
+#[test]
 fn p2_an_upload_that_does_not_become_quiet_is_severed_and_the_reply_says_so() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);

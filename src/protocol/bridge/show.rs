@@ -187,10 +187,4 @@ impl Bridge {
     pub fn unanswered(&self) -> u64 {
         self.outbox.unanswered()
     }
-
-    /// How long the present band has been held.
-    #[must_use]
-    pub fn band_held(&self, now: Now) -> Duration {
-        now.mono.saturating_sub(self.band_since.mono)
-    }
 }
