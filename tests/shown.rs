@@ -1,5 +1,7 @@
 //! What the bridge tells of itself, and what of a snapshot goes into packets.
 
+#![allow(clippy::expect_used, reason = "a test may panic")]
+
 #[path = "support/rig.rs"]
 mod rig;
 
