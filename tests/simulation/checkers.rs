@@ -240,7 +240,9 @@ impl World<'_> {
                 && match (expected, line.status) {
                     (Line::Held, status) => status == PacketStatus::Held,
                     (Line::Throttled, status) => status == PacketStatus::Throttled,
-                    (Line::Made, PacketStatus::Stored) => stored == line.stream_seq.as_ref(),
+                    (Line::Made, PacketStatus::Stored) => stored
+                        .zip(line.stream_seq)
+                        .is_some_and(|(told, stream_seq)| told.contains(&stream_seq)),
                     (Line::Made, status) => {
                         !matches!(status, PacketStatus::Held | PacketStatus::Throttled)
                     }

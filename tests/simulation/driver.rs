@@ -279,7 +279,7 @@ impl World<'_> {
                 if let (Outcome::Stored { stream_seq, .. }, Some(key)) =
                     (outcome, life.tokens.get(&token))
                 {
-                    life.stored.insert(*key, stream_seq);
+                    life.stored.entry(*key).or_default().insert(stream_seq);
                 }
                 life.bridge.answered(now, token, outcome);
             }

@@ -1,7 +1,7 @@
 //! One simulated sidecar: a real `Bridge`, the driver's side of it, and the checkers' own books
 //! beside it. What happens to it is in `driver.rs`, what has to hold in `checkers.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -120,7 +120,9 @@ pub(crate) struct Life {
     pub(crate) made: BTreeMap<u64, Made>,
     pub(crate) emitted: BTreeMap<(u64, usize), Rc<Packet>>,
     pub(crate) tokens: BTreeMap<u64, (u64, usize)>,
-    pub(crate) stored: BTreeMap<(u64, usize), u64>,
+    /// Stream numbers that the broker gave for a packet: several where it claims a duplicate that
+    /// it does not have.
+    pub(crate) stored: BTreeMap<(u64, usize), BTreeSet<u64>>,
     pub(crate) lanes: BTreeMap<RuntimeId, Lane>,
     /// Highest accepted sequence number by source.
     pub(crate) floors: BTreeMap<usize, u64>,
