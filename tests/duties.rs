@@ -301,3 +301,47 @@ fn p6_packets_that_fail_their_inspection_are_counted_and_close_the_gate() {
         assert_eq!(rig.bridge.band(), Band::Open);
     }
 }
+
+#[test]
+fn a_pull_that_a_block_has_stopped_goes_on_when_the_gate_opens() {
+    let mut settings = settings("planner", &["critic"]);
+    settings.blocked_inbound_hold = true;
+    let mut rig = Rig::new(settings);
+    let pulls = |rig: &mut Rig| {
+        rig.look();
+        let mut pulls = Vec::new();
+        rig.effects.retain(|effect| match effect {
+            Effect::Subscribe { pull } => {
+                pulls.push(*pull);
+                false
+            }
+            _ => true,
+        });
+        pulls
+    };
+    rig.bridge.connected(rig.now);
+    assert_eq!(pulls(&mut rig), [false], "acknowledgements yes, packets no");
+    for _ in 0..2 {
+        settled(&mut rig, 0.3);
+        assert_eq!((pulls(&mut rig), rig.bridge.is_pulling()), (vec![true], true));
+        settled(&mut rig, 0.55);
+        assert_eq!((pulls(&mut rig), rig.bridge.is_pulling()), (vec![false], false));
+    }
+}
+
+#[test]
+fn it_is_woken_for_silence_that_isolates_until_it_is_isolated() {
+    let mut settings = settings("planner", &["critic"]);
+    settings.silence_isolates_after = Some(Duration::from_secs(60));
+    let mut rig = Rig::new(settings);
+    assert_eq!(wakes_after(&rig), Some(Duration::from_secs(60)));
+    settled(&mut rig, 0.3);
+    rig.wait(Duration::from_secs(59));
+    assert_eq!(wakes_after(&rig), Some(Duration::from_secs(1)));
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(
+        (rig.bridge.band(), rig.bridge.safety().reasons),
+        (Band::Isolated, vec![Reason::Silent])
+    );
+    assert_eq!(wakes_after(&rig), None);
+}
