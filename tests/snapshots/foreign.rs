@@ -162,11 +162,13 @@ async fn the_shell_lines_of_the_readme_restore_every_snapshot() {
     let server = NatsServer::start();
     let sidecar = Sidecar::connected(plan("planner", "critic", &server.url())).await;
     let plains = pushed(&sidecar, 200_000).await;
-    let folder = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(nats, folder.path().join("nats")).unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let listed: Vec<ObjectInfo> = objects(&server).await;
+    assert_eq!(listed.len(), plains.len());
     for (info, plain) in listed.iter().zip(&plains) {
+        // A folder of its own: what an earlier restore left must not stand in for a base.
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(nats, folder.path().join("nats")).unwrap();
         let script = lines
             .lines()
             .map(|line| match line.split_once('=') {
