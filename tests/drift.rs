@@ -88,6 +88,8 @@ fn formula_and_report_disagree_past_the_tolerance_and_for_native_parts_only() {
         assert_eq!(drift(given, reported, Provenance::Native).disagrees(), disagrees, "{reported}");
         assert!(!drift(given, reported, Provenance::Derived).disagrees());
     }
+    let none = parts(0.0, 0.0, 0.0, 1.0);
+    assert!(!drift(none, INDEX_TOLERANCE, Provenance::Native).disagrees(), "on the mark");
     let bare =
         Drift { parts: None, reported: DriftIndex::new(0.9), provenance: Provenance::Native };
     assert!(!bare.disagrees());
