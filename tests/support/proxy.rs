@@ -200,7 +200,8 @@ impl Passage {
         let mut passed = 0_u64;
         while let Some(way) = self.moves().await {
             let count = tokio::select! {
-                // Looks at the rules again before another byte is read.
+                // Looks at the rules again before another byte is read, also where both are there.
+                biased;
                 changed = self.rules.changed() => if changed.is_ok() { continue } else { return },
                 count = read.read(&mut buffer) => match count {
                     Ok(0) | Err(_) => return,
