@@ -14,7 +14,7 @@
 //!
 //! What deliberately is not here: anything about a message's body. Whether it may reach the runtime
 //! is decided when it comes again. Without permission to read the stream
-//! (`$JS.API.STREAM.MSG.GET`) nothing is reclaimed, and [`words`] says what that costs.
+//! (`$JS.API.STREAM.MSG.GET`) nothing is reclaimed, and `words` says what that costs.
 
 use std::time::Duration;
 
