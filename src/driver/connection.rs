@@ -28,7 +28,11 @@ const SHORT_LIVES_MAX: u32 = 3;
 #[derive(Debug)]
 pub(super) enum Connection {
     Waiting { until: Instant },
-    Connecting { task: JoinHandle<Result<Up, ConnectFault>> },
+    Connecting {
+        task: JoinHandle<Result<Up, ConnectFault>>,
+        /// Whether it looks at streams and consumer first.
+        provisions: bool,
+    },
     Up { link: Link, events: mpsc::Receiver<LinkEvent>, since: Instant },
 }
 
@@ -129,9 +133,9 @@ impl Connector {
                 Connection::Waiting { until } => {
                     tokio::time::sleep_until(*until).await;
                     let task = tokio::spawn(attempt(self.settings.clone(), provision));
-                    self.connection = Connection::Connecting { task };
+                    self.connection = Connection::Connecting { task, provisions: provision };
                 }
-                Connection::Connecting { task } => {
+                Connection::Connecting { task, .. } => {
                     let outcome = task.await;
                     let fault = match outcome {
                         Ok(Ok(Up { link, events, assets })) => {
@@ -170,10 +174,15 @@ impl Connector {
         self.repairs = 0;
     }
 
-    /// Isolated: the broker is asked for nothing.
-    pub(super) fn stop_repair(&mut self) {
+    /// Isolated: the broker is asked for nothing, by a look at streams and consumer neither. An
+    /// attempt to connect that begins with one begins anew without it.
+    pub(super) fn stop_provisioning(&mut self) {
         if let Some(task) = self.repair.take() {
             task.abort();
+        }
+        if let Connection::Connecting { task, provisions: true } = &self.connection {
+            task.abort();
+            self.connection = Connection::Waiting { until: Instant::now() };
         }
     }
 
@@ -187,7 +196,7 @@ impl Connector {
 
     /// Ends the link with its buffers and plans the next attempt.
     pub(super) async fn sever(&mut self) {
-        self.stop_repair();
+        self.stop_provisioning();
         let until = Instant::now();
         let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
         match previous {
@@ -197,7 +206,7 @@ impl Connector {
                 self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
                 link.sever().await;
             }
-            Connection::Connecting { task } => task.abort(),
+            Connection::Connecting { task, .. } => task.abort(),
             Connection::Waiting { .. } => {}
         }
         self.pause();

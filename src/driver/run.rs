@@ -369,7 +369,6 @@ impl Driver {
             }
             Effect::Cut => {
                 self.receiver.cut();
-                self.connector.stop_repair();
                 self.order(Link::unsubscribe_all).await;
             }
             Effect::Subscribe { pull } => {
@@ -394,7 +393,13 @@ impl Driver {
                     drop(answer.send(Ok(*reply)));
                 }
             }
-            Effect::Record(transition) => self.record(transition),
+            Effect::Record(transition) => {
+                // Nothing looks at the broker any more, with a link or without one (P4).
+                if transition.to == Band::Isolated {
+                    self.connector.stop_provisioning();
+                }
+                self.record(transition);
+            }
         }
     }
 
