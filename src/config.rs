@@ -32,8 +32,8 @@ pub use parse::show_duration;
 pub use secret::{Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, ClientCertificate, Containment, Credentials, Deliver,
-    Durability, Ingest, Integrity, Listen, Listener, Log, LogFormat, LogLevel, Nats, Peer, Runtime,
-    Scopes, Snapshot, Tail, Tls,
+    DriftSource, Durability, Flapping, Ingest, Integrity, Listen, Listener, Log, LogFormat,
+    LogLevel, Mode, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, read_from_disk};
 pub use warning::Warning;
@@ -153,7 +153,12 @@ impl Config {
         let tls = client.map(|client| ("nats.tls.key_file", client.key_file.as_path()));
         let token =
             self.listen.token.as_ref().map(|token| ("listen.token_file", token.file.as_path()));
-        let single = [nats, tls, token].into_iter().flatten();
+        let operator = self
+            .listen
+            .operator_token
+            .as_ref()
+            .map(|token| ("listen.operator_token_file", token.file.as_path()));
+        let single = [nats, tls, token, operator].into_iter().flatten();
         let keys = self
             .integrity
             .keys

@@ -104,6 +104,8 @@ fn leaves(prefix: &str, table: Map<String, Value>, found: &mut BTreeSet<String>)
 /// Every key with a value that is not its default, and what else it needs.
 type Alternative = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 const TAIL: &[(&str, &str)] = &[("ingest.tail.path", "/cycles")];
+const FLAPPING: &[(&str, &str)] =
+    &[("containment.flapping.closings", "4"), ("containment.flapping.cycles", "10")];
 const CLIENT: &[(&str, &str)] = &[("nats.tls.cert_file", "/cert"), ("nats.tls.key_file", "/key")];
 const ALTERNATIVES: &[Alternative] = &[
     ("runtime.id", "other", &[]),
@@ -115,6 +117,14 @@ const ALTERNATIVES: &[Alternative] = &[
     ("nats.nkey_file", "/own.nk", &[]),
     ("nats.token_file", "/nats-token", &[]),
     ("nats.stream_quarantine", "REFUSED", &[]),
+    ("nats.domain", "hub", &[]),
+    ("listen.operator_token_file", "/operator-token", &[]),
+    ("containment.mode", "shadow", &[]),
+    ("containment.lock", "0.65", &[]),
+    ("containment.flapping.closings", "3", FLAPPING),
+    ("containment.flapping.cycles", "9", FLAPPING),
+    ("snapshot.keep_for", "0s", &[]),
+    ("snapshot.stored_bytes_max", "2GiB", &[]),
     ("nats.tls.first", "true", &[]),
     ("listen.socket_uids", "1000,1001", &[]),
     ("nats.tls.ca_file", "/ca", &[]),
@@ -272,8 +282,8 @@ fn the_environment_sets_every_key_and_a_reload_says_when_it_takes_effect() {
         let new = accepted(LEAST, &environment);
         let changes = Config::difference(&old, &new);
         // The watch of this one file begins at the start.
-        let live =
-            live.iter().any(|prefix| key.starts_with(prefix)) && *key != "containment.hold_file";
+        let restart = ["containment.hold_file", "containment.mode"];
+        let live = live.iter().any(|prefix| key.starts_with(prefix)) && !restart.contains(key);
         let effect = if live { Effect::Live } else { Effect::Restart };
         assert_eq!(changes, [Change { key: (*key).to_owned(), effect }]);
     }
@@ -424,6 +434,9 @@ fn every_range_is_closed_at_both_ends() {
         ("containment.reopen", ["0.0001", "0.45"], ["0", "0.4500001"]),
         ("containment.block", ["0.45", "0.5"], ["NaN", "0.51"]),
         ("containment.isolate", ["0.5", "0.6"], ["-1", "inf"]),
+        ("containment.lock", ["0.01", "0.7"], ["0", "0.71"]),
+        ("snapshot.keep_for", ["0s", "30d"], ["-1", "31d"]),
+        ("snapshot.stored_bytes_max", ["1MiB", "1024GiB"], ["0", "1025GiB"]),
         ("containment.assumed_scr", ["0.01", "1"], ["0", "1.01"]),
         ("containment.packet_max_age", ["1s", "1h"], ["0s", "61m"]),
         ("containment.clock_skew_max", ["0s", "5m"], ["-1", "301s"]),

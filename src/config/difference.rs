@@ -87,6 +87,7 @@ fn nats(comparison: &mut Comparison<'_>) {
     restart("nats.stream_out", |config| config.nats.stream_out.clone());
     restart("nats.stream_in", |config| config.nats.stream_in.clone());
     restart("nats.stream_quarantine", |config| config.nats.stream_quarantine.clone());
+    restart("nats.domain", |config| config.nats.domain.clone().unwrap_or_default());
     let mut file = |key: &str, field: fn(&Config) -> Option<&std::path::Path>| {
         comparison
             .field(key, Effect::Restart, |config| field(config).map(std::path::Path::to_owned));
@@ -123,6 +124,9 @@ fn listen_and_ingest(comparison: &mut Comparison<'_>) {
     comparison.field("listen.admin", restart, |config| config.listen.admin);
     comparison.field("listen.socket_uids", restart, |config| config.listen.socket_uids.clone());
     comparison.field("listen.token_file", restart, |config| config.listen.token.clone());
+    comparison.field("listen.operator_token_file", restart, |config| {
+        config.listen.operator_token.clone()
+    });
     comparison
         .field("listen.allowed_origins", restart, |config| config.listen.allowed_origins.clone());
     comparison.field("listen.allowed_hosts", restart, |config| config.listen.allowed_hosts.clone());
@@ -172,6 +176,14 @@ fn containment(comparison: &mut Comparison<'_>) {
     let live = Effect::Live;
     comparison.field("containment.accept", live, |config| config.containment.policy.accept);
     comparison.field("containment.assumed_scr", live, |config| config.containment.assumed_scr);
+    comparison.field("containment.mode", Effect::Restart, |config| config.containment.mode);
+    comparison.field("containment.lock", live, |config| config.containment.lock);
+    comparison.field("containment.flapping.closings", live, |config| {
+        config.containment.flapping.map(|flapping| flapping.closings)
+    });
+    comparison.field("containment.flapping.cycles", live, |config| {
+        config.containment.flapping.map(|flapping| flapping.cycles)
+    });
     comparison.field("containment.caution", live, |config| config.containment.caution);
     comparison
         .field("containment.blocked_inbound", live, |config| config.containment.blocked_inbound);
@@ -202,6 +214,9 @@ fn rest(comparison: &mut Comparison<'_>) {
     comparison.field("snapshot.spool_bytes_max", restart, |config| config.snapshot.spool_bytes_max);
     comparison.field("snapshot.cache_bytes_max", restart, |config| config.snapshot.cache_bytes_max);
     comparison.field("snapshot.keep_full", restart, |config| config.snapshot.keep_full);
+    comparison.field("snapshot.keep_for", restart, |config| config.snapshot.keep_for);
+    comparison
+        .field("snapshot.stored_bytes_max", restart, |config| config.snapshot.stored_bytes_max);
     comparison.field("deliver.url", restart, |config| config.deliver.url.clone());
     comparison.field("deliver.timeout", restart, |config| config.deliver.timeout);
     comparison.field("audit.file", restart, |config| config.audit.file.clone());

@@ -76,6 +76,13 @@ pub const PACKET_MAX_AGE: RangeInclusive<Duration> = span(SECOND, HOUR);
 /// How far ahead a packet may be dated. Clocks further apart want mending, not allowance.
 pub const CLOCK_SKEW_MAX: RangeInclusive<Duration> = span(0, 5 * MINUTE);
 
+/// The highest lock: what the specification calls critical.
+pub const LOCK_MAX: f64 = 0.7;
+/// Closings that count as flapping: one is no flapping.
+pub const FLAPPING_CLOSINGS: RangeInclusive<u32> = 2..=100;
+/// Cycles in which they count.
+pub const FLAPPING_CYCLES: RangeInclusive<u32> = 2..=10_000;
+
 /// zstd level of snapshots. Levels above 19 need memory that a sidecar does not have.
 pub const LEVEL: RangeInclusive<i32> = 1..=19;
 /// Largest single snapshot, in plain bytes.
@@ -87,6 +94,10 @@ pub const SPOOL_BYTES_MAX: RangeInclusive<u64> = MIB..=1024 * GIB;
 pub const CACHE_BYTES_MAX: RangeInclusive<u64> = 0..=16 * GIB;
 /// Full snapshots that are kept: one alone is lost with its one object.
 pub const KEEP_FULL: RangeInclusive<u32> = 1..=1000;
+/// Age below which no snapshot is collected.
+pub const KEEP_FOR: RangeInclusive<Duration> = span(0, 30 * 24 * HOUR);
+/// Bytes of one runtime at the broker.
+pub const STORED_BYTES_MAX: RangeInclusive<u64> = MIB..=1024 * GIB;
 
 /// Wait for the runtime to take one delivered packet.
 pub const DELIVER_TIMEOUT: RangeInclusive<Duration> = span(10, MINUTE);

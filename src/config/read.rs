@@ -12,8 +12,8 @@ use super::parse;
 use super::secret::{Secret, SecretFile};
 use super::section::Section;
 use super::settings::{
-    Audit, ClientCertificate, Containment, Credentials, Deliver, Durability, Ingest, Integrity,
-    Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
+    Audit, ClientCertificate, Containment, Credentials, Deliver, Durability, Flapping, Ingest,
+    Integrity, Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
 };
 use crate::keys;
 use crate::profiles;
@@ -79,6 +79,7 @@ pub(super) fn peers(
             import: section.list("import", parse::scope).map(scopes).unwrap_or_default(),
             key_id: section.read("key_id", parse::token(KEY_ID_BYTES_MAX)),
             expires: section.read("expires", parse::timestamp),
+            accept: section.read("accept", parse::word).unwrap_or_default(),
         };
         let Some(id) = id else { return };
         if Some(&id) == own {
@@ -115,6 +116,7 @@ pub(super) fn nats(section: &mut Section<'_, '_>) -> Nats {
         stream_quarantine: section
             .read("stream_quarantine", stream())
             .unwrap_or(default.stream_quarantine),
+        domain: section.read("domain", parse::token(limit::STREAM_NAME_BYTES_MAX)),
         inbox_prefix: section.read("inbox_prefix", parse::subject_prefix),
         connect_timeout: section
             .read("connect_timeout", parse::duration(limit::CONNECT_TIMEOUT))
@@ -189,7 +191,8 @@ pub(super) fn listen(section: &mut Section<'_, '_>) -> Listen {
         socket_uids: section
             .list("socket_uids", |scalar| parse::integer(0..=u32::MAX)(scalar))
             .unwrap_or_default(),
-        token: token(section),
+        token: token(section, "token_file"),
+        operator_token: token(section, "operator_token_file"),
         allowed_origins: section.list("allowed_origins", parse::origin).unwrap_or_default(),
         allowed_hosts: section.list("allowed_hosts", parse::host).unwrap_or_default(),
         body_bytes_max: section
@@ -218,8 +221,8 @@ pub(super) fn listen(section: &mut Section<'_, '_>) -> Listen {
     listen
 }
 
-fn token(section: &mut Section<'_, '_>) -> Option<SecretFile> {
-    let (file, content) = section.file("token_file")?;
+fn token(section: &mut Section<'_, '_>, key: &'static str) -> Option<SecretFile> {
+    let (file, content) = section.file(key)?;
     let token = content.trim_ascii();
     // RFC 6750 section 2.1, `b64token`.
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
@@ -231,7 +234,7 @@ fn token(section: &mut Section<'_, '_>) -> Option<SecretFile> {
         "the file {} must hold one token of {start} to {end} of A-Z a-z 0-9 - . _ ~ + / =",
         file.display()
     );
-    section.refuse("token_file", problem);
+    section.refuse(key, problem);
     None
 }
 
@@ -266,6 +269,13 @@ pub(super) fn containment(section: &mut Section<'_, '_>) -> Containment {
     };
     let isolates = || parse::duration(limit::ISOLATES_AFTER);
     let containment = Containment {
+        mode: section.read("mode", parse::word).unwrap_or(default.mode),
+        lock: section.read("lock", |scalar| {
+            let lock = parse::number(scalar).ok();
+            let refused = || format!("must be above 0 and at most {}", limit::LOCK_MAX).into();
+            lock.filter(|lock| *lock > 0.0 && *lock <= limit::LOCK_MAX).ok_or_else(refused)
+        }),
+        flapping: section.if_within("flapping", flapping),
         policy,
         caution_every: section
             .read("caution_every", parse::integer(limit::CAUTION_EVERY))
@@ -300,6 +310,24 @@ pub(super) fn containment(section: &mut Section<'_, '_>) -> Containment {
         section.refuse("silence_isolates_after", problem);
     }
     containment
+}
+
+fn flapping(section: &mut Section<'_, '_>) -> Option<Flapping> {
+    let closings = section.required(
+        "closings",
+        "how many closings count as flapping",
+        parse::integer(limit::FLAPPING_CLOSINGS),
+    );
+    let cycles = section.required(
+        "cycles",
+        "in how many cycles they count",
+        parse::integer(limit::FLAPPING_CYCLES),
+    );
+    let flapping = Flapping { closings: closings?, cycles: cycles? };
+    if flapping.cycles < flapping.closings {
+        section.refuse("cycles", "must not be fewer than containment.flapping.closings");
+    }
+    Some(flapping)
 }
 
 fn thresholds(section: &mut Section<'_, '_>) -> Thresholds {
@@ -417,6 +445,12 @@ pub(super) fn snapshot(section: &mut Section<'_, '_>) -> Snapshot {
         keep_full: section
             .read("keep_full", parse::integer(limit::KEEP_FULL))
             .unwrap_or(default.keep_full),
+        keep_for: section
+            .read("keep_for", parse::duration(limit::KEEP_FOR))
+            .unwrap_or(default.keep_for),
+        stored_bytes_max: section
+            .read("stored_bytes_max", parse::size(limit::STORED_BYTES_MAX))
+            .unwrap_or(default.stored_bytes_max),
     };
     if snapshot.spool_bytes_max < snapshot.bytes_max {
         let problem =

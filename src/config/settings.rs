@@ -77,6 +77,18 @@ pub struct Peer {
     pub key_id: Option<String>,
     /// When the authorisation ends; open-ended otherwise.
     pub expires: Option<Timestamp>,
+    /// The weakest drift source that its packets may have.
+    pub accept: DriftSource,
+}
+
+/// Where the drift metrics of a packet may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriftSource {
+    /// The runtime reported all four parts. The default.
+    #[default]
+    Native,
+    /// Or a profile computed parts that it does not report.
+    Derived,
 }
 
 /// How sure a stored packet is.
@@ -164,6 +176,8 @@ pub struct Nats {
     pub stream_in: String,
     /// The stream that keeps refused inbound bytes.
     pub stream_quarantine: String,
+    /// The JetStream domain of the streams and buckets; without it the server's own.
+    pub domain: Option<String>,
     /// What the subjects of replies begin with; without it `_INBOX.` and the runtime id, so that
     /// permissions can keep others from reading them.
     pub inbox_prefix: Option<String>,
@@ -192,6 +206,7 @@ impl Default for Nats {
             stream_out: "DRIFTGATE_STATE".to_owned(),
             stream_in: "DRIFTGATE_STATE".to_owned(),
             stream_quarantine: "DRIFTGATE_QUARANTINE".to_owned(),
+            domain: None,
             inbox_prefix: None,
             connect_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(10),
@@ -232,6 +247,8 @@ pub struct Listen {
     pub socket_uids: Vec<u32>,
     /// Bearer token that every call of the API must carry.
     pub token: Option<SecretFile>,
+    /// Bearer token of the operator, which releasing asks for.
+    pub operator_token: Option<SecretFile>,
     /// `Origin` values that are let in; none by default.
     pub allowed_origins: Vec<String>,
     /// `Host` values that are let in beside the loopback ones.
@@ -253,6 +270,7 @@ impl Default for Listen {
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 7406)),
             socket_uids: Vec::new(),
             token: None,
+            operator_token: None,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             body_bytes_max: 256 * 1024,
@@ -317,9 +335,35 @@ pub enum Caution {
     Block,
 }
 
+/// Whether anything is exported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// What the gate lets through. The default.
+    #[default]
+    Enforce,
+    /// Nothing: all is judged, counted and shown only.
+    Shadow,
+}
+
+/// `[containment.flapping]`: so many closings in so many cycles ask for a dwell of 3, twice as many
+/// isolate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// Closings.
+    pub closings: u32,
+    /// Cycles, not fewer than `closings`.
+    pub cycles: u32,
+}
+
 /// `[containment]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Containment {
+    /// Whether anything is exported.
+    pub mode: Mode,
+    /// An index from here up stays isolated until an operator releases it; none by default.
+    pub lock: Option<f64>,
+    /// Closings that follow each other too fast; not looked at by default.
+    pub flapping: Option<Flapping>,
     /// Thresholds (`reopen`, `block`, `isolate`), `accept` and `dwell`.
     pub policy: Policy,
     /// One report in this many is sent in caution.
@@ -350,6 +394,9 @@ pub struct Containment {
 impl Default for Containment {
     fn default() -> Self {
         Self {
+            mode: Mode::Enforce,
+            lock: None,
+            flapping: None,
             policy: Policy::default(),
             caution_every: 3,
             caution: Caution::Throttle,
@@ -398,6 +445,10 @@ pub struct Snapshot {
     pub cache_bytes_max: u64,
     /// Full snapshots that are kept at the broker.
     pub keep_full: u32,
+    /// What is younger than this is never collected.
+    pub keep_for: Duration,
+    /// Bytes of ours at the broker, as stored; beyond them a push is refused.
+    pub stored_bytes_max: u64,
 }
 
 impl Default for Snapshot {
@@ -409,6 +460,8 @@ impl Default for Snapshot {
             spool_bytes_max: 512 << 20,
             cache_bytes_max: 64 << 20,
             keep_full: 2,
+            keep_for: Duration::from_secs(3600),
+            stored_bytes_max: 1 << 30,
         }
     }
 }

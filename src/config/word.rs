@@ -1,6 +1,8 @@
 //! The words of settings that take one of a closed list.
 
-use super::settings::{BlockedInbound, Caution, Durability, LogFormat, LogLevel};
+use super::settings::{
+    BlockedInbound, Caution, DriftSource, Durability, LogFormat, LogLevel, Mode,
+};
 use crate::protocol::drift::Provenance;
 use crate::protocol::keyring::Alg;
 
@@ -22,6 +24,8 @@ macro_rules! words {
 words!(Durability {
     "acked" => Self::Acked, "replicated" => Self::Replicated, "synced" => Self::Synced,
 });
+words!(DriftSource { "native" => Self::Native, "derived" => Self::Derived });
+words!(Mode { "enforce" => Self::Enforce, "shadow" => Self::Shadow });
 words!(BlockedInbound { "deliver" => Self::Deliver, "hold" => Self::Hold });
 words!(Caution { "throttle" => Self::Throttle, "block" => Self::Block });
 words!(Alg { "hmac-sha256" => Self::HmacSha256, "ed25519" => Self::Ed25519 });
