@@ -27,13 +27,19 @@ const SHORT_LIVES_MAX: u32 = 3;
 /// A link that is up, or a plan to get one.
 #[derive(Debug)]
 pub(super) enum Connection {
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Connecting {
         task: JoinHandle<Result<Up, ConnectFault>>,
         /// Whether it looks at streams and consumer first.
         provisions: bool,
     },
-    Up { link: Link, events: mpsc::Receiver<LinkEvent>, since: Instant },
+    Up {
+        link: Link,
+        events: mpsc::Receiver<LinkEvent>,
+        since: Instant,
+    },
 }
 
 /// What a successful attempt brings.
