@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::protocol::audit::{Entry, Event, Loss};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::{Now, Timestamp};
+use crate::telemetry::Condition;
 
 mod file;
 
@@ -148,16 +149,20 @@ impl Recorder {
         }
     }
 
-    /// What weakens the log at present, for `/readyz`.
+    /// What weakens the log at present.
     #[must_use]
-    pub fn fault(&self) -> Option<String> {
+    pub fn fault(&self) -> Option<(Condition, String)> {
         let writer = self.writer.as_ref()?;
         let fault = writer.fault.borrow().clone();
         let lost = self.overflowed > 0 || self.throttled > 0;
         match (fault, lost) {
-            (Some(fault), true) => Some(format!("{fault}; events are being lost")),
-            (Some(fault), false) => Some(format!("{fault}; events wait in memory")),
-            (None, true) => Some("audit: events are being lost".to_owned()),
+            (Some(fault), true) => {
+                Some((Condition::AuditUnwritable, format!("{fault}; events are being lost")))
+            }
+            (Some(fault), false) => {
+                Some((Condition::AuditUnwritable, format!("{fault}; events wait in memory")))
+            }
+            (None, true) => Some((Condition::AuditLost, "events are being lost".to_owned())),
             (None, false) => None,
         }
     }
@@ -258,22 +263,15 @@ async fn write(
             }
         }
         let Ok((returned, outcome)) = tokio::task::spawn_blocking(move || work.run()).await else {
-            let text = format!("audit: the writer of {name} has ended");
-            fault.send_replace(Some(text));
+            fault.send_replace(Some(format!("the writer of {name} has ended")));
             return;
         };
         work = returned;
-        let next = outcome.err().map(|error| format!("audit: {name}: {error}"));
+        let next = outcome.err().map(|error| format!("{name}: {error}"));
         let faulty = next.is_some();
         fault.send_if_modified(|fault| {
             let changed = *fault != next;
-            if changed {
-                match &next {
-                    Some(text) => tracing::error!(fault = text, "the audit log is not written"),
-                    None => tracing::info!("the audit log is written again"),
-                }
-                *fault = next;
-            }
+            *fault = next;
             changed
         });
         if let Some(file) = &work.file {

@@ -23,7 +23,7 @@ use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
-use crate::telemetry::{Feed, Histogram};
+use crate::telemetry::{Conditions, Feed, Histogram};
 
 mod clock;
 mod connection;
@@ -71,8 +71,8 @@ pub struct Options {
     pub uploads: Option<DriverEnd>,
     /// The audit log, if there is one.
     pub audit: Option<audit::Settings>,
-    /// Weaknesses known from the start, for `/readyz`.
-    pub degraded: Vec<String>,
+    /// What weakens a promise, for `/readyz`.
+    pub conditions: Conditions,
     /// Where the gate's transitions are told live.
     pub feed: Feed,
 }
@@ -163,9 +163,18 @@ pub struct Handle {
     /// Bound on one report, above the bridge's own bounds: it is reached only by a driver that does
     /// not run.
     report_timeout: Duration,
-    readiness: watch::Receiver<Readiness>,
+    standing: watch::Receiver<Standing>,
+    conditions: Conditions,
     snapshots: Option<Snapshots>,
     feed: Feed,
+}
+
+/// What the driver shows of itself without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    ready: bool,
+    broker: BrokerState,
+    band: Band,
 }
 
 /// Starts the driver's task. It ends when `stop` turns true or every [`Handle`] is gone.
@@ -175,16 +184,16 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
     let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
     let settings = &options.settings;
     let report_timeout = settings.reply_timeout + settings.barrier_timeout + VIEW_TIMEOUT;
-    let (readiness_sender, readiness) = watch::channel(Readiness {
+    let (standing_sender, standing) = watch::channel(Standing {
         ready: true,
         broker: BrokerState::Connecting,
         band: if options.holds.any() { Band::Isolated } else { Band::Blocked },
-        degraded: options.degraded.clone(),
     });
     let (snapshots, feed) = (options.snapshots.clone(), options.feed.clone());
+    let conditions = options.conditions.clone();
     let inputs = Inputs { commands: command_queue, orders: order_queue, stop };
-    let task = tokio::spawn(run::run(options, inputs, readiness_sender));
-    (Handle { commands, orders, report_timeout, readiness, snapshots, feed }, task)
+    let task = tokio::spawn(run::run(options, inputs, standing_sender));
+    (Handle { commands, orders, report_timeout, standing, conditions, snapshots, feed }, task)
 }
 
 impl Handle {
@@ -289,14 +298,20 @@ impl Handle {
         &self.feed
     }
 
-    /// What `/readyz` says. Damage on the spool's disk is looked up here, for it may be found while
-    /// the driver has nothing to do.
+    /// What weakens a promise at present.
+    #[must_use]
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
+    /// What `/readyz` says.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        let mut readiness = self.readiness.borrow().clone();
-        let snapshots = self.snapshots.as_ref();
-        readiness.degraded.extend(snapshots.map(Snapshots::damaged).unwrap_or_default());
-        readiness
+        let Standing { ready, broker, band } = *self.standing.borrow();
+        let mut degraded = self.conditions.lines();
+        // Looked up here, for damage may be found while the driver has nothing to do.
+        degraded.extend(self.snapshots.as_ref().map(Snapshots::damaged).unwrap_or_default());
+        Readiness { ready, broker, band, degraded }
     }
 
     /// Replaces gate settings, peers and keys.
@@ -330,7 +345,7 @@ fn unavailable<T>(error: mpsc::error::TrySendError<T>) -> Unavailable {
     }
 }
 
-/// Answer to `GET /readyz` (DESIGN section 4).
+/// Answer to `GET /readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Readiness {
     /// Whether reports are accepted.
@@ -339,7 +354,7 @@ pub struct Readiness {
     pub broker: BrokerState,
     /// Present band.
     pub band: Band,
-    /// What weakens a promise, in words.
+    /// What weakens a promise, as `code: text`.
     pub degraded: Vec<String>,
 }
 

@@ -21,7 +21,7 @@ use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, 
 use crate::http::{self, Metrics, Seen, server};
 use crate::protocol::bridge::Memory;
 use crate::snapshots::spool::SpoolFault;
-use crate::telemetry::{Family, Feed, number};
+use crate::telemetry::{Condition, Conditions, Family, Feed, number};
 
 mod hold;
 mod room;
@@ -62,8 +62,6 @@ pub struct Sidecar {
     pub api: Bound,
     /// Where the admin listener listens.
     pub admin: SocketAddr,
-    /// What the configuration could not promise, in words.
-    pub remarks: Vec<String>,
     intake: watch::Sender<bool>,
     room_stop: watch::Sender<bool>,
     worker: Option<JoinHandle<()>>,
@@ -92,21 +90,22 @@ impl Sidecar {
         let Bound::Tcp(admin_address) = admin.bound().map_err(StartFault::Admin)? else {
             return Err(StartFault::Admin(io::ErrorKind::Unsupported.into()));
         };
-        let mut remarks = Vec::new();
+        let conditions = Conditions::new();
         let memory_file = memory_file(config);
         let (memory, holds) = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
-            remarks.push(format!("starting without what survived the last run: {fault}"));
+            let text = format!("starting without what survived the last run: {fault}");
+            conditions.begin(Condition::MemoryDamaged, text);
             <(Memory, Holds)>::default()
         });
         let hold_file = config.hold_file();
         hold::make_room(&hold_file);
         let held = hold::exists(&hold_file).unwrap_or_else(|error| {
-            remarks.push(format!("containment.hold_file cannot be seen: {error}"));
+            conditions.begin(Condition::HoldFileUnseen, error.to_string());
             holds.file
         });
         let (room_stop, room_ends) = watch::channel(false);
         let feed = Feed::new();
-        let room = room::start(config, room_ends, &mut remarks, &feed)?;
+        let room = room::start(config, room_ends, &conditions, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             settings: config.bridge(),
@@ -120,7 +119,7 @@ impl Sidecar {
             deliver: settings::deliver(config),
             snapshots,
             uploads,
-            degraded: remarks.clone(),
+            conditions,
             feed,
         };
         let (intake, intake_ends) = watch::channel(false);
@@ -142,7 +141,6 @@ impl Sidecar {
             handle,
             api: bound,
             admin: admin_address,
-            remarks,
             intake,
             room_stop,
             worker,
@@ -235,6 +233,7 @@ fn metrics(handle: &Handle, requests: Requests) -> Metrics {
         Box::pin(async move {
             let mut exposition = handle.books().await.ok()?.exposition();
             exposition.families.push(requests_family(&requests));
+            exposition.families.push(handle.conditions().family());
             if let Some(snapshots) = handle.snapshots() {
                 let more = snapshots.exposition();
                 exposition.families.extend(more.families);

@@ -9,9 +9,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
+pub use condition::{Condition, Conditions};
 pub use feed::Feed;
 pub use prometheus_client::metrics::histogram::Histogram;
 
+pub mod condition;
 pub mod feed;
 
 /// How log lines look.

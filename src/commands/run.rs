@@ -82,9 +82,6 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         peers = config.peers.len(),
         "started, gate blocked until the first good report"
     );
-    for remark in &sidecar.remarks {
-        tracing::warn!(remark, "degraded");
-    }
     let tail = tokio::spawn(pass_on(config.ingest.clone(), sidecar.handle.clone()));
     let signals = tokio::spawn(operator.obey(sidecar.handle.clone()));
     let watched = run.config.clone();

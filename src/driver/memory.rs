@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::operator::Holds;
 use crate::protocol::bridge::Memory;
 use crate::protocol::packet::RuntimeId;
+use crate::telemetry::{Condition, Conditions};
 
 /// How far ahead sequence numbers are reserved, in the microseconds that they count.
 const RESERVE_US: u64 = 60_000_000;
@@ -104,7 +105,7 @@ pub(super) struct Keeper {
     /// Who waits for the write under way, and who for the one after it.
     waiting: Vec<oneshot::Sender<bool>>,
     waiting_next: Vec<oneshot::Sender<bool>>,
-    fault: Option<String>,
+    conditions: Conditions,
     /// Something happened since the last look.
     is_stirred: bool,
     look_after: Duration,
@@ -112,14 +113,14 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Keeps the memory in `path`, which held `loaded`; without a path it keeps nothing.
-    pub(super) fn new(path: Option<PathBuf>, loaded: Kept) -> Self {
+    pub(super) fn new(path: Option<PathBuf>, loaded: Kept, conditions: Conditions) -> Self {
         Self {
             path,
             on_disk: Kept { memory: used(loaded.memory), holds: loaded.holds },
             writing: None,
             waiting: Vec::new(),
             waiting_next: Vec::new(),
-            fault: None,
+            conditions,
             is_stirred: false,
             look_after: Duration::ZERO,
         }
@@ -189,20 +190,14 @@ impl Keeper {
         match outcome {
             Ok(()) => {
                 self.on_disk = kept;
-                self.fault = None;
+                self.conditions.end(Condition::MemoryUnwritable);
             }
             Err(error) => {
                 self.is_stirred = true;
-                tracing::warn!(%error, "the memory file cannot be written");
-                let lost = "an operator's hold would not survive a restart";
-                self.fault = Some(format!("memory: {error}: {lost}"));
+                let text = format!("{error}: an operator's hold would not survive a restart");
+                self.conditions.begin(Condition::MemoryUnwritable, text);
             }
         }
-    }
-
-    /// Why what is kept would not survive a restart, for `/readyz`.
-    pub(super) fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
     }
 
     /// The last write of this life; an older one must not end up in its place.
@@ -225,7 +220,7 @@ impl Keeper {
         let differs = next.floors != last.floors
             || next.operator_hold != last.operator_hold
             || kept.holds != self.on_disk.holds;
-        if differs || !reserved || self.fault.is_some() {
+        if differs || !reserved || self.conditions.holds(Condition::MemoryUnwritable) {
             self.start_write(kept);
         }
     }

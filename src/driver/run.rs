@@ -11,8 +11,8 @@ use super::inbound::{QUARANTINE_TOKENS, Receiver};
 use super::memory::{Keeper, Kept};
 use super::uploads::Uploads;
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, ReadFault, Readiness,
-    ReportFault,
+    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, ReadFault, ReportFault,
+    Standing,
 };
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
@@ -25,8 +25,7 @@ use crate::protocol::gate::Band;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Barrier, Decision, ReportReply};
-use crate::telemetry::{Feed, Histogram};
-use readiness::Silence;
+use crate::telemetry::{Condition, Conditions, Feed, Histogram};
 
 mod books;
 mod drain;
@@ -53,16 +52,16 @@ pub(super) struct Driver {
     waiting: BTreeMap<u64, Answer<Result<ReportReply, ReportFault>>>,
     /// Answers that wait for a closing to end, each as what is to be done then.
     after_closing: Vec<Deferred>,
-    readiness: watch::Sender<Readiness>,
-    configured_degraded: Vec<String>,
+    standing: watch::Sender<Standing>,
+    conditions: Conditions,
     verdicts: [u64; 4],
     closings: Histogram,
-    silence: Silence,
+    /// Attempts without an answer that have had their look at streams and connection.
+    unanswered_seen: u64,
     pub(super) keeper: Keeper,
     holds: Holds,
     feed: Feed,
     recorder: Recorder,
-    broker_faults: Vec<String>,
 }
 
 enum Deferred {
@@ -88,8 +87,8 @@ impl Deferred {
 }
 
 /// Runs until told to stop, then drains.
-pub(super) async fn run(options: Options, mut inputs: Inputs, readiness: watch::Sender<Readiness>) {
-    let mut driver = Driver::new(options, readiness);
+pub(super) async fn run(options: Options, mut inputs: Inputs, standing: watch::Sender<Standing>) {
+    let mut driver = Driver::new(options, standing);
     driver.begin();
     driver.keeper.reserve(driver.clock.now().mono, driver.kept()).await;
     driver.perform().await;
@@ -98,7 +97,7 @@ pub(super) async fn run(options: Options, mut inputs: Inputs, readiness: watch::
 }
 
 impl Driver {
-    fn new(options: Options, readiness: watch::Sender<Readiness>) -> Self {
+    fn new(options: Options, standing: watch::Sender<Standing>) -> Self {
         let clock = Clock::start();
         let me = options.settings.runtime_id.clone();
         let holds = options.holds;
@@ -115,16 +114,15 @@ impl Driver {
             uploads: Uploads::new(options.uploads),
             waiting: BTreeMap::new(),
             after_closing: Vec::new(),
-            readiness,
-            configured_degraded: options.degraded,
+            standing,
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
-            silence: Silence::default(),
-            keeper: Keeper::new(options.memory_file, loaded),
+            unanswered_seen: 0,
+            keeper: Keeper::new(options.memory_file, loaded, options.conditions.clone()),
+            conditions: options.conditions,
             holds,
             feed: options.feed,
             recorder: Recorder::start(options.audit, me),
-            broker_faults: Vec::new(),
         }
     }
 
@@ -173,7 +171,7 @@ impl Driver {
         self.perform().await;
         self.recorder.flush(self.clock.now());
         self.remember();
-        self.publish_readiness();
+        self.show();
         self.show_uploads();
         true
     }
@@ -232,20 +230,18 @@ impl Driver {
     async fn change(&mut self, change: Change) {
         match change {
             Change::Up(assets) => {
-                self.broker_faults = match assets {
-                    None => Vec::new(),
+                self.conditions.end(Condition::BrokerUnreachable);
+                self.conditions.end(Condition::BrokerComplains);
+                match assets {
+                    None => {}
                     Some(Ok(report)) => self.prepared(report),
-                    Some(Err(fault)) => vec![fault],
-                };
-                for fault in &self.broker_faults {
-                    tracing::warn!(%fault, "the broker weakens a promise");
+                    Some(Err(fault)) => self.conditions.begin(Condition::BrokerAssets, fault),
                 }
                 tracing::info!("connected to the broker");
                 self.bridge.connected(self.clock.now());
             }
             Change::Failed(fault) => {
-                tracing::warn!(%fault, "no connection to the broker");
-                self.broker_faults = vec![fault.to_string()];
+                self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
             }
             Change::Repaired(outcome) => self.repaired(outcome).await,
             Change::Gone => self.sever("the connection ended").await,
@@ -278,7 +274,7 @@ impl Driver {
                 let outcome = match outcome {
                     Ok(stored) => {
                         self.connector.worked();
-                        self.silence.end();
+                        self.conditions.end(Condition::PublishUnanswered);
                         Outcome::Stored {
                             stream_seq: stored.stream_seq,
                             duplicate: stored.duplicate,
@@ -301,13 +297,12 @@ impl Driver {
                 self.audit_inbound(now);
             }
             LinkEvent::PullFault(fault) => {
-                tracing::warn!(%fault, "pulling inbound packets failed");
+                self.conditions.begin(Condition::PullFailed, fault.to_string());
                 self.connector.repair();
             }
             LinkEvent::LameDuck => self.sever("the server is about to stop").await,
             LinkEvent::ServerFault(fault) => {
-                tracing::warn!(%fault, "the broker complains");
-                self.broker_faults = vec![fault];
+                self.conditions.begin(Condition::BrokerComplains, fault);
             }
             LinkEvent::Closed(reason) => self.sever(&reason).await,
         }
@@ -316,14 +311,14 @@ impl Driver {
     async fn repaired(&mut self, outcome: Result<AssetReport, String>) {
         match outcome {
             Ok(report) => {
-                self.broker_faults = report.differences;
+                self.conditions.end(Condition::PullFailed);
+                self.conditions.set(Condition::BrokerAssets, report.differences);
                 if self.bridge.is_pulling() {
                     self.start_pull().await;
                 }
             }
             Err(fault) => {
-                tracing::warn!(%fault, "streams and consumer cannot be looked at");
-                self.broker_faults = vec![fault];
+                self.conditions.begin(Condition::BrokerAssets, fault);
                 self.connector.repair();
             }
         }

@@ -9,6 +9,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::driver::{Handle, Order, Unavailable};
 use crate::protocol::audit::{Act, Way};
+use crate::telemetry::Condition;
 
 /// Between two looks at the file. One metadata call a second is cheap, and an operator who isolates
 /// by hand does not notice the second.
@@ -39,7 +40,6 @@ pub(super) fn exists(path: &Path) -> io::Result<bool> {
 pub(super) async fn watch(path: PathBuf, mut held: bool, handle: Handle) {
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_readable = true;
     loop {
         look.tick().await;
         let place = path.clone();
@@ -47,15 +47,12 @@ pub(super) async fn watch(path: PathBuf, mut held: bool, handle: Handle) {
         let found = match tokio::task::spawn_blocking(move || exists(&place)).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
-                if is_readable {
-                    tracing::warn!(%error, file = %path.display(), "the hold file cannot be seen");
-                }
-                is_readable = false;
+                handle.conditions().begin(Condition::HoldFileUnseen, error.to_string());
                 continue;
             }
             Err(_) => return,
         };
-        is_readable = true;
+        handle.conditions().end(Condition::HoldFileUnseen);
         if found == held {
             continue;
         }

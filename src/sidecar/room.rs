@@ -12,13 +12,13 @@ use crate::protocol::snapshot::Level;
 use crate::snapshots::gate::DriverEnd;
 use crate::snapshots::spool::SpoolFault;
 use crate::snapshots::{self, Settings, Snapshots, Started, Trust};
-use crate::telemetry::Feed;
+use crate::telemetry::{Condition, Conditions, Feed};
 
-/// Starts the room; `None`, and a remark, when its folder cannot be used.
+/// Starts the room; `None`, and a condition, when its folder cannot be used.
 pub(super) fn start(
     config: &Config,
     stop: watch::Receiver<bool>,
-    remarks: &mut Vec<String>,
+    conditions: &Conditions,
     feed: &Feed,
 ) -> Result<Option<Started>, StartFault> {
     let snapshot = &config.snapshot;
@@ -38,7 +38,8 @@ pub(super) fn start(
         Ok(started) => Ok(Some(started)),
         Err(fault @ SpoolFault::Held(_)) => Err(StartFault::Spool(fault)),
         Err(fault) => {
-            remarks.push(format!("no memory snapshots: snapshot.spool: {fault}"));
+            let text = format!("no memory snapshots: {fault}");
+            conditions.begin(Condition::SpoolUnusable, text);
             Ok(None)
         }
     }

@@ -240,7 +240,7 @@ async fn a_file_that_cannot_be_written_holds_nobody_up_and_is_made_up_for() {
     let mut recorder = start(&settings);
     recorder.record(now(), started());
     until(&mut recorder, |recorder| recorder.fault().is_some()).await;
-    let fault = recorder.fault().unwrap();
+    let (_, fault) = recorder.fault().unwrap();
     assert!(fault.contains("not a regular file") && fault.contains("wait in memory"), "{fault}");
     let begun = Instant::now();
     for _ in 0..10_000 {
@@ -248,7 +248,7 @@ async fn a_file_that_cannot_be_written_holds_nobody_up_and_is_made_up_for() {
     }
     let per_event = begun.elapsed() / 10_000;
     assert!(per_event < Duration::from_millis(1), "{per_event:?} an event");
-    assert!(recorder.fault().unwrap().contains("events are being lost"));
+    assert!(recorder.fault().unwrap().1.contains("events are being lost"));
     let lost = recorder.lost();
     assert!(lost >= 10_000 - u64::try_from(QUEUE_MAX).unwrap() - 64, "{lost}");
     fs::remove_dir(&settings.file).unwrap();
@@ -298,7 +298,7 @@ async fn two_processes_do_not_write_one_log() {
     let mut second = start(&settings);
     second.record(now(), started());
     until(&mut second, |recorder| recorder.fault().is_some()).await;
-    assert!(second.fault().unwrap().contains("another process"), "{:?}", second.fault());
+    assert!(second.fault().unwrap().1.contains("another process"), "{:?}", second.fault());
     first.record(now(), Event::Stopped);
     finish(first).await;
     until(&mut second, |recorder| recorder.fault().is_none()).await;
@@ -345,7 +345,7 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
         tokio::task::yield_now().await;
     }
     until(&mut recorder, |recorder| {
-        recorder.fault().is_some_and(|fault| fault.contains("No space left"))
+        recorder.fault().is_some_and(|(_, fault)| fault.contains("No space left"))
     })
     .await;
     let ballast = volume.folder.path().join("audit.jsonl");

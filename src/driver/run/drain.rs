@@ -9,7 +9,7 @@ impl Driver {
     /// the connection ends, the memory is kept.
     pub(super) async fn drain(mut self, inputs: Inputs) {
         let Inputs { mut commands, mut orders, .. } = inputs;
-        self.readiness.send_modify(|readiness| readiness.ready = false);
+        self.standing.send_modify(|standing| standing.ready = false);
         commands.close();
         orders.close();
         let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
