@@ -6,7 +6,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -37,7 +36,6 @@ pub(super) enum Connection {
     },
     Up {
         link: Link,
-        events: mpsc::Receiver<LinkEvent>,
         since: Instant,
     },
 }
@@ -46,7 +44,6 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) link: Link,
-    pub(super) events: mpsc::Receiver<LinkEvent>,
     /// `None` when the assets were not looked at (isolated).
     pub(super) assets: Option<Result<AssetReport, String>>,
 }
@@ -59,8 +56,6 @@ pub(super) enum Change {
     Event(LinkEvent),
     /// Streams and consumer were looked at again.
     Repaired(Result<AssetReport, String>),
-    /// The link ended without saying so.
-    Gone,
 }
 
 /// See the module's documentation.
@@ -94,9 +89,17 @@ impl Connector {
         &self.settings
     }
 
-    pub(super) fn link(&self) -> Option<&Link> {
-        match &self.connection {
+    pub(super) fn link(&mut self) -> Option<&mut Link> {
+        match &mut self.connection {
             Connection::Up { link, .. } => Some(link),
+            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+        }
+    }
+
+    /// The link with what it was made from.
+    pub(super) fn link_and_settings(&mut self) -> Option<(&mut Link, &Settings)> {
+        match &mut self.connection {
+            Connection::Up { link, .. } => Some((link, &self.settings)),
             Connection::Waiting { .. } | Connection::Connecting { .. } => None,
         }
     }
@@ -127,9 +130,9 @@ impl Connector {
     pub(super) async fn changed(&mut self, provision: bool) -> Change {
         loop {
             match &mut self.connection {
-                Connection::Up { events, .. } => {
+                Connection::Up { link, .. } => {
                     tokio::select! {
-                        event = events.recv() => return event.map_or(Change::Gone, Change::Event),
+                        event = link.event() => return Change::Event(event),
                         outcome = finished(&mut self.repair), if self.repair.is_some() => {
                             self.repair = None;
                             return Change::Repaired(outcome);
@@ -144,9 +147,9 @@ impl Connector {
                 Connection::Connecting { task, .. } => {
                     let outcome = task.await;
                     let fault = match outcome {
-                        Ok(Ok(Up { link, events, assets })) => {
+                        Ok(Ok(Up { link, assets })) => {
                             let since = Instant::now();
-                            self.connection = Connection::Up { link, events, since };
+                            self.connection = Connection::Up { link, since };
                             self.connections += 1;
                             return Change::Up(assets);
                         }
@@ -195,7 +198,7 @@ impl Connector {
     /// An event that is there already.
     pub(super) fn try_event(&mut self) -> Option<LinkEvent> {
         match &mut self.connection {
-            Connection::Up { events, .. } => events.try_recv().ok(),
+            Connection::Up { link, .. } => link.try_event(),
             Connection::Waiting { .. } | Connection::Connecting { .. } => None,
         }
     }
@@ -206,8 +209,7 @@ impl Connector {
         let until = Instant::now();
         let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
         match previous {
-            Connection::Up { link, events, since } => {
-                drop(events);
+            Connection::Up { link, since } => {
                 let is_steady = since.elapsed() >= STEADY_AFTER;
                 self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
                 link.sever().await;
@@ -246,6 +248,6 @@ async fn attempt(settings: Settings, provision: bool) -> Result<Up, ConnectFault
     } else {
         None
     };
-    let (link, events) = Link::connect(&settings).await?;
-    Ok(Up { link, events, assets })
+    let link = Link::connect(&settings).await?;
+    Ok(Up { link, assets })
 }

@@ -76,7 +76,7 @@ impl Receiver {
         &mut self,
         now: Now,
         bridge: &mut Bridge,
-        link: &Link,
+        link: &mut Link,
         message: InboundMessage,
     ) {
         let Some(Address::State { source, target }) = self.prefix.parse(&message.subject) else {
@@ -100,7 +100,7 @@ impl Receiver {
         }
     }
 
-    fn hand_over(&mut self, link: &Link, parcel: Parcel) {
+    fn hand_over(&mut self, link: &mut Link, parcel: Parcel) {
         match &self.courier {
             None => acknowledge(link, &parcel.reply),
             Some((courier, _)) => {
@@ -113,7 +113,7 @@ impl Receiver {
 
     fn refuse(
         &mut self,
-        link: &Link,
+        link: &mut Link,
         message: InboundMessage,
         refusal: &Refusal,
         source: Option<RuntimeId>,
@@ -158,7 +158,7 @@ impl Receiver {
     }
 
     /// The quarantine stream has spoken: acknowledged there means acknowledged here.
-    pub(super) fn quarantine_answered(&mut self, link: &Link, token: u64, stored: bool) {
+    pub(super) fn quarantine_answered(&mut self, link: &mut Link, token: u64, stored: bool) {
         if let Some(Refused { reply, fault, source }) = self.quarantining.remove(&token)
             && stored
         {
@@ -177,7 +177,7 @@ impl Receiver {
     }
 
     /// Acknowledges what was delivered or superseded.
-    pub(super) fn delivered(&mut self, link: Option<&Link>, delivery: Option<Delivery>) {
+    pub(super) fn delivered(&mut self, link: Option<&mut Link>, delivery: Option<Delivery>) {
         let reply = match delivery {
             Some(Delivery::Done { reply }) => {
                 self.delivered += 1;
@@ -214,7 +214,7 @@ impl Receiver {
 
 /// An acknowledgement that the link cannot take is not lost: the message comes again after the
 /// consumer's `ack_wait` and is then recognised by its sequence number.
-fn acknowledge(link: &Link, reply: &str) {
+fn acknowledge(link: &mut Link, reply: &str) {
     if let Err(fault) = link.ack(reply) {
         tracing::debug!(%fault, "acknowledgement not taken");
     }

@@ -244,7 +244,6 @@ impl Driver {
                 self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
             }
             Change::Repaired(outcome) => self.repaired(outcome).await,
-            Change::Gone => self.sever("the connection ended").await,
             Change::Event(event) => self.event(event).await,
         }
     }
@@ -351,10 +350,9 @@ impl Driver {
                 self.publish(token, &packet, &origin);
             }
             Effect::Notify(notice) => {
-                if let (Some(link), Ok(bytes)) =
-                    (self.connector.link(), serde_json::to_vec(&notice))
+                if let (Some((link, settings)), Ok(bytes)) =
+                    (self.connector.link_and_settings(), serde_json::to_vec(&notice))
                 {
-                    let settings = self.connector.settings();
                     let subject = settings.prefix.containment(&settings.runtime_id);
                     let headers = crate::nats::HeaderMap::new();
                     if link.notify(Outgoing { subject, headers, payload: bytes.into() }).is_err() {
@@ -399,11 +397,10 @@ impl Driver {
     }
 
     fn publish(&mut self, token: u64, packet: &Sealed, origin: &Origin) {
-        let Some(link) = self.connector.link() else {
+        let Some((link, settings)) = self.connector.link_and_settings() else {
             self.bridge.not_sent(self.clock.now(), token);
             return;
         };
-        let settings = self.connector.settings();
         let outgoing = Outgoing {
             subject: settings.prefix.state(&settings.runtime_id, packet.target()),
             headers: PacketHeaders {
@@ -429,7 +426,7 @@ impl Driver {
 
     /// Gives the link a control order. A link that cannot even take that is of no use: severing it
     /// does what every one of these orders is for, and the next one starts clean.
-    async fn order(&mut self, order: impl FnOnce(&Link) -> Result<(), NotTaken>) {
+    async fn order(&mut self, order: impl FnOnce(&mut Link) -> Result<(), NotTaken>) {
         if self.connector.link().is_some_and(|link| order(link).is_err()) {
             self.sever("the connection takes no orders").await;
         }

@@ -117,9 +117,8 @@ impl Driver {
     }
 
     /// Announces a manifest on `{p}.snapshot.{source}`. Whoever misses it finds it in the bucket.
-    fn announce(&self, manifest: bytes::Bytes) {
-        let Some(link) = self.connector.link() else { return };
-        let settings = self.connector.settings();
+    fn announce(&mut self, manifest: bytes::Bytes) {
+        let Some((link, settings)) = self.connector.link_and_settings() else { return };
         let subject = settings.prefix.snapshot(&settings.runtime_id);
         let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
         if link.notify(announcement).is_err() {

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use super::inbound::is_ack_subject;
 use super::pull::PullOrder;
 use super::pump::{Command, Pump};
-use super::session::Session;
+use super::session::{Greeting, Session};
 use super::settings::Settings;
 use super::subject::AssetName;
 
@@ -62,6 +62,7 @@ pub enum NotTaken {
 #[derive(Debug)]
 pub struct Link {
     commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<LinkEvent>,
     session: Session,
     max_payload: usize,
     server: String,
@@ -77,20 +78,18 @@ impl Link {
     /// # Errors
     /// [`ConnectFault`]; the driver tries again after
     /// [`backoff`](super::backoff::backoff).
-    pub async fn connect(
-        settings: &Settings,
-    ) -> Result<(Self, mpsc::Receiver<LinkEvent>), ConnectFault> {
+    pub async fn connect(settings: &Settings) -> Result<Self, ConnectFault> {
         let (commands, command_receiver) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
         // One place more, which only the last event uses, so that it never waits.
-        let (events, event_receiver) = mpsc::channel(EVENT_QUEUE_LEN_MAX + 1);
-        let last_place = events
+        let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LEN_MAX + 1);
+        let last_place = event_sender
             .clone()
             .try_reserve_owned()
             .map_err(|_| ConnectFault::Starved("no event queue".to_owned()))?;
         let (ready_sender, ready) = oneshot::channel();
         let owned = settings.clone();
         let work = move || async move {
-            match Pump::connect(owned, command_receiver, events).await {
+            match Pump::connect(owned, command_receiver, event_sender).await {
                 Ok(pump) => {
                     // Nobody listens any more: the deadline has severed us.
                     let _ = ready_sender.send(Ok(pump.greeting()));
@@ -112,9 +111,22 @@ impl Link {
             .await
             .map_err(|_| ConnectFault::TimedOut)?
             .map_err(|_| ConnectFault::Starved("the link's thread ended".to_owned()))??;
-        let link =
-            Self { commands, session, max_payload: greeting.max_payload, server: greeting.server };
-        Ok((link, event_receiver))
+        let Greeting { max_payload, server } = greeting;
+        Ok(Self { commands, events, session, max_payload, server })
+    }
+
+    /// The next event; after [`LinkEvent::Closed`] there is no other.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn event(&mut self) -> LinkEvent {
+        let event = self.events.recv().await;
+        event.unwrap_or_else(|| LinkEvent::Closed("the connection ended".to_owned()))
+    }
+
+    /// An event that is there already.
+    pub fn try_event(&mut self) -> Option<LinkEvent> {
+        self.events.try_recv().ok()
     }
 
     /// Largest headers and payload together that the server takes, in bytes.
@@ -134,7 +146,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]: nothing is sent.
-    pub fn publish(&self, token: u64, message: Outgoing) -> Result<(), NotTaken> {
+    pub fn publish(&mut self, token: u64, message: Outgoing) -> Result<(), NotTaken> {
         self.order(Command::Publish { token, message })
     }
 
@@ -143,7 +155,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]: nothing is sent.
-    pub fn notify(&self, message: Outgoing) -> Result<(), NotTaken> {
+    pub fn notify(&mut self, message: Outgoing) -> Result<(), NotTaken> {
         self.order(Command::Notify(message))
     }
 
@@ -151,7 +163,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn subscribe_acks(&self) -> Result<(), NotTaken> {
+    pub fn subscribe_acks(&mut self) -> Result<(), NotTaken> {
         self.order(Command::SubscribeAcks)
     }
 
@@ -161,7 +173,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn listen(&self) -> Result<(), NotTaken> {
+    pub fn listen(&mut self) -> Result<(), NotTaken> {
         self.order(Command::Listen)
     }
 
@@ -172,7 +184,7 @@ impl Link {
     /// # Errors
     /// [`NotTaken`].
     pub fn start_pull(
-        &self,
+        &mut self,
         stream: &AssetName,
         consumer: &AssetName,
         batch: u16,
@@ -187,7 +199,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn stop_pull(&self) -> Result<(), NotTaken> {
+    pub fn stop_pull(&mut self) -> Result<(), NotTaken> {
         self.order(Command::StopPull)
     }
 
@@ -195,7 +207,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]; the message comes again after `ack_wait`.
-    pub fn ack(&self, reply: &str) -> Result<(), NotTaken> {
+    pub fn ack(&mut self, reply: &str) -> Result<(), NotTaken> {
         self.answer(reply, Bytes::from_static(b"+ACK"))
     }
 
@@ -203,7 +215,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]; the message comes again after `ack_wait`.
-    pub fn nak(&self, reply: &str, delay: Duration) -> Result<(), NotTaken> {
+    pub fn nak(&mut self, reply: &str, delay: Duration) -> Result<(), NotTaken> {
         let body = format!("-NAK {{\"delay\": {}}}", delay.as_nanos());
         self.answer(reply, Bytes::from(body))
     }
@@ -212,7 +224,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn in_progress(&self, reply: &str) -> Result<(), NotTaken> {
+    pub fn in_progress(&mut self, reply: &str) -> Result<(), NotTaken> {
         self.answer(reply, Bytes::from_static(b"+WPI"))
     }
 
@@ -222,7 +234,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]: the subscriptions stand. Sever the link instead.
-    pub fn unsubscribe_all(&self) -> Result<(), NotTaken> {
+    pub fn unsubscribe_all(&mut self) -> Result<(), NotTaken> {
         self.order(Command::UnsubscribeAll)
     }
 
@@ -232,7 +244,7 @@ impl Link {
     ///
     /// # Errors
     /// [`NotTaken`]: there will be no confirmation. Sever the link instead.
-    pub fn confirm(&self, id: u64) -> Result<(), NotTaken> {
+    pub fn confirm(&mut self, id: u64) -> Result<(), NotTaken> {
         self.order(Command::Confirm(id))
     }
 

@@ -30,7 +30,6 @@ use driftgate::protocol::trace::TraceParent;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use support::nats_server::NatsServer;
-use tokio::sync::mpsc::Receiver;
 
 const ROUNDS: usize = 9;
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -70,17 +69,9 @@ async fn bare(context: &Context, first: u64, count: u64, window: usize, payload:
     count as f64 / begin.elapsed().as_secs_f64()
 }
 
-async fn ours(
-    link: &Link,
-    events: &mut Receiver<LinkEvent>,
-    first: u64,
-    count: u64,
-    window: u64,
-    payload: &Bytes,
-) -> f64 {
+async fn ours(link: &mut Link, first: u64, count: u64, window: u64, payload: &Bytes) -> f64 {
     let begin = Instant::now();
     let (mut sent, mut acked) = (0, 0);
-    let mut batch = Vec::with_capacity(256);
     while acked < count {
         while sent < count && sent - acked < window {
             let seq = first + sent;
@@ -89,12 +80,13 @@ async fn ours(
             link.publish(seq, message).unwrap();
             sent += 1;
         }
-        events.recv_many(&mut batch, 256).await;
-        for event in batch.drain(..) {
+        let mut next = Some(link.event().await);
+        while let Some(event) = next {
             match event {
                 LinkEvent::Ack { outcome: Ok(_), .. } => acked += 1,
                 other => panic!("{other:?}"),
             }
+            next = link.try_event();
         }
     }
     count as f64 / begin.elapsed().as_secs_f64()
@@ -114,7 +106,7 @@ async fn main() {
     let settings = server.settings("planner");
     assets::ensure(&settings).await.unwrap();
     let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
-    let (link, mut events) = Link::connect(&settings).await.unwrap();
+    let mut link = Link::connect(&settings).await.unwrap();
     link.subscribe_acks().unwrap();
     let payload = Bytes::from(vec![b'x'; 900]);
     let mut seq = 0;
@@ -124,7 +116,7 @@ async fn main() {
             let ours_first = round % 2 == 0;
             for is_ours in [ours_first, !ours_first] {
                 let rate = if is_ours {
-                    ours(&link, &mut events, seq, count, window, &payload).await
+                    ours(&mut link, seq, count, window, &payload).await
                 } else {
                     bare(&context, seq, count, usize::try_from(window).unwrap(), &payload).await
                 };

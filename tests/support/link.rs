@@ -11,14 +11,12 @@ use driftgate::nats::inbound::InboundMessage;
 use driftgate::nats::link::{Link, LinkEvent, Outgoing};
 use driftgate::nats::settings::Settings;
 use driftgate::protocol::packet::RuntimeId;
-use tokio::sync::mpsc::Receiver;
 
 use super::nats_server::PATIENCE;
 
 /// A link and its events.
 pub(crate) struct Bench {
     pub(crate) link: Link,
-    events: Receiver<LinkEvent>,
     /// Events that were read while looking for another.
     skipped: VecDeque<LinkEvent>,
     settings: Settings,
@@ -27,14 +25,14 @@ pub(crate) struct Bench {
 impl Bench {
     /// Connects with settings; the assets are left alone.
     pub(crate) async fn connect(settings: &Settings) -> Self {
-        let (link, events) = Link::connect(settings).await.expect("a connection");
-        Self { link, events, skipped: VecDeque::new(), settings: settings.clone() }
+        let link = Link::connect(settings).await.expect("a connection");
+        Self { link, skipped: VecDeque::new(), settings: settings.clone() }
     }
 
     /// Provisions, connects and opens the acknowledgement subscription.
     pub(crate) async fn open(settings: &Settings) -> Self {
         assets::ensure(settings).await.expect("provisioning");
-        let bench = Self::connect(settings).await;
+        let mut bench = Self::connect(settings).await;
         bench.link.subscribe_acks().expect("room");
         bench
     }
@@ -51,7 +49,7 @@ impl Bench {
     }
 
     /// Starts to pull what is for this runtime.
-    pub(crate) fn pull(&self, batch: u16, expires: Duration) {
+    pub(crate) fn pull(&mut self, batch: u16, expires: Duration) {
         let consumer = self.settings.consumer();
         self.link.start_pull(&self.settings.stream_in, &consumer, batch, expires).expect("room");
     }
@@ -61,10 +59,7 @@ impl Bench {
         if let Some(event) = self.skipped.pop_front() {
             return event;
         }
-        tokio::time::timeout(PATIENCE, self.events.recv())
-            .await
-            .expect("an event in time")
-            .expect("an open link")
+        tokio::time::timeout(PATIENCE, self.link.event()).await.expect("an event in time")
     }
 
     /// The next event that `pick` takes; the others stay for later.
@@ -74,10 +69,8 @@ impl Bench {
             return pick(&found).expect("just picked");
         }
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.events.recv())
-                .await
-                .expect("an event in time")
-                .expect("an open link");
+            let event =
+                tokio::time::timeout(PATIENCE, self.link.event()).await.expect("an event in time");
             if let Some(found) = pick(&event) {
                 return found;
             }
@@ -118,9 +111,8 @@ impl Bench {
         .await
     }
 
-    /// Severs the link; what it had said stays readable.
-    pub(crate) async fn sever(self) -> Receiver<LinkEvent> {
+    /// Severs the link.
+    pub(crate) async fn sever(self) {
         tokio::time::timeout(PATIENCE, self.link.sever()).await.expect("severed in time");
-        self.events
     }
 }
