@@ -49,7 +49,7 @@ bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
 
 faults: ## the table: fault, promise, observation, recovery; DRIFTGATE_HAMMER_SECONDS=180 for long
-	@$(with_nats) cargo test --locked --no-fail-fast --test faults --test audit -- --nocapture \
+	@$(with_nats) cargo test --locked --no-fail-fast --test faults -- --nocapture \
 		| grep -E '^(FAULT|HAMMER) |^test result:'
 
 mutants: ## breaks the gate, index, seal and bridge on purpose, one way at a time: hours

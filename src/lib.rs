@@ -1,7 +1,7 @@
 //! Driftgate: a sidecar that gates what an AI-agent runtime shares over NATS by how far it has
 //! drifted.
 //!
-//! Modules in reading order; each uses only what stands below it (`tests/tidy.rs` keeps it so).
+//! Modules in reading order; each uses only what stands below it (`tests/tidy` keeps it so).
 
 pub mod commands;
 pub mod sidecar;

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::row;
-use super::support::load::Load;
-use super::support::nats_server::NatsServer;
-use super::support::observer::{Observer, Packet, stored};
-use super::support::sentry::{Replies, Sentry};
-use super::support::sidecar::{BOUND, Plan, Sidecar, seq};
-use super::support::wait::until;
+use crate::support::load::Load;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::{Observer, Packet, stored};
+use crate::support::sentry::{Replies, Sentry};
+use crate::support::sidecar::{BOUND, Plan, Sidecar, seq};
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p8_a_killed_broker_keeps_what_it_said_it_had_stored() {

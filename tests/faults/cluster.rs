@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::row;
-use super::support::cluster::Cluster;
-use super::support::observer::{self, Observer};
-use super::support::sentry::{Replies, Sentry};
-use super::support::sidecar::{Plan, Sidecar, seq};
-use super::support::wait::until;
+use crate::support::cluster::Cluster;
+use crate::support::observer::{self, Observer};
+use crate::support::sentry::{Replies, Sentry};
+use crate::support::sidecar::{Plan, Sidecar, seq};
+use crate::support::wait::until;
 
 /// A planner and a critic that know all servers.
 async fn fleet(cluster: &Cluster) -> (Sidecar, Sidecar) {

@@ -4,14 +4,14 @@
 use std::time::{Duration, Instant};
 
 use super::row;
-use super::support::forge::fleet_keyring;
-use super::support::load::Load;
-use super::support::nats_server::NatsServer;
-use super::support::observer::{Packet, kept};
-use super::support::proxy::{Proxy, Way};
-use super::support::sentry::Sentry;
-use super::support::sidecar::{BOUND, Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::forge::fleet_keyring;
+use crate::support::load::Load;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::{Packet, kept};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::sentry::Sentry;
+use crate::support::sidecar::{BOUND, Plan, Sidecar};
+use crate::support::wait::until;
 
 /// One bit in so many bytes: every few dozen packets.
 const CORRUPT_EVERY: u64 = 30_011;
@@ -39,7 +39,7 @@ async fn corrupted(fault: impl Fn(&Proxy, Way), name: &str) {
     while begin.elapsed() < LENGTH {
         ticks.tick().await;
         if let Some(peer) = critic.shown("planner").await {
-            let bytes = super::support::forge::canonical(&peer["packet"]);
+            let bytes = crate::support::forge::canonical(&peer["packet"]);
             assert!(ring.open(&bytes).is_ok(), "shown though it does not verify: {peer}");
         }
     }
@@ -78,7 +78,7 @@ async fn refused_what_was_changed(
     server: &NatsServer,
     critic: &Sidecar,
     ring: &driftgate::protocol::keyring::Keyring,
-) -> super::support::books::Books {
+) -> crate::support::books::Books {
     // A client that hears only answers: headers that were changed end any other.
     let client = async_nats::connect(server.url()).await.expect("a connection");
     let kept = kept(&client, "DRIFTGATE_STATE").await;

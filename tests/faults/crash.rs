@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use super::row;
-use super::support::load::Load;
-use super::support::nats_server::{NatsServer, eventually};
-use super::support::report::Dice;
-use super::support::sentry::Sentry;
-use super::support::sidecar::{BOUND, Plan, Sidecar};
+use crate::support::load::Load;
+use crate::support::nats_server::{NatsServer, eventually};
+use crate::support::report::Dice;
+use crate::support::sentry::Sentry;
+use crate::support::sidecar::{BOUND, Plan, Sidecar};
 
 const ROUNDS: u32 = 6;
 

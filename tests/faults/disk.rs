@@ -7,12 +7,12 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::row;
-use super::support::http::{Answer, Caller};
-use super::support::nats_server::NatsServer;
-use super::support::observer::{Observer, Packet, stored};
-use super::support::sentry::{Replies, Sentry};
-use super::support::sidecar::{BOUND, Plan, Sidecar, seq, status};
-use super::support::wait::until;
+use crate::support::http::{Answer, Caller};
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::{Observer, Packet, stored};
+use crate::support::sentry::{Replies, Sentry};
+use crate::support::sidecar::{BOUND, Plan, Sidecar, seq, status};
+use crate::support::wait::until;
 
 /// A file system of 2 MiB, unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);

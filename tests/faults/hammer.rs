@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use super::support::load::Load;
-use super::support::nats_server::NatsServer;
-use super::support::sentry::Sentry;
-use super::support::sidecar::{Plan, Sidecar};
+use crate::support::load::Load;
+use crate::support::nats_server::NatsServer;
+use crate::support::sentry::Sentry;
+use crate::support::sidecar::{Plan, Sidecar};
 
 const REPORTERS: u64 = 64;
 

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::row;
-use super::support::forge::fleet_keyring;
-use super::support::load::Load;
-use super::support::nats_server::{NatsServer, eventually};
-use super::support::observer::{Observer, stored};
-use super::support::proxy::{Proxy, Way};
-use super::support::sentry::{Replies, Sentry};
-use super::support::sidecar::{Plan, Sidecar, seq, status};
-use super::support::wait::until;
+use crate::support::forge::fleet_keyring;
+use crate::support::load::Load;
+use crate::support::nats_server::{NatsServer, eventually};
+use crate::support::observer::{Observer, stored};
+use crate::support::proxy::{Proxy, Way};
+use crate::support::sentry::{Replies, Sentry};
+use crate::support::sidecar::{Plan, Sidecar, seq, status};
+use crate::support::wait::until;
 
 /// A sidecar whose broker is behind a proxy, watched from the other side.
 struct Rig {
@@ -43,7 +43,7 @@ impl Rig {
         let load = Load::start(8, 2, &api, &self.sentry);
         fault().await;
         let (replies, slowest) = load.stop().await;
-        assert!(slowest < super::support::sidecar::BOUND, "{slowest:?}");
+        assert!(slowest < crate::support::sidecar::BOUND, "{slowest:?}");
         let books = self.sidecar.settled().await;
         self.sentry.closed(0).await;
         let packets = self.sentry.check(&replies, false);

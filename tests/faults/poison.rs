@@ -11,13 +11,13 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::row;
-use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
-use super::support::nats_server::NatsServer;
-use super::support::observer::kept;
-use super::support::raw::{self, Writer};
-use super::support::report::report;
-use super::support::sidecar::{BOUND, Plan, Sidecar};
-use super::support::wait::{LONG, until};
+use crate::support::forge::{draft, fleet_keyring, sign, unix_ms};
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::kept;
+use crate::support::raw::{self, Writer};
+use crate::support::report::report;
+use crate::support::sidecar::{BOUND, Plan, Sidecar};
+use crate::support::wait::{LONG, until};
 
 const SUBJECT: &str = "driftgate.v1.state.critic.planner";
 /// Header blocks of the poisonous kind: by a panic of async-nats the first, by an error the others.

@@ -6,10 +6,10 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::row;
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::sidecar::{Plan, Sidecar, seq, status};
-use super::support::wait::until;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::sidecar::{Plan, Sidecar, seq, status};
+use crate::support::wait::until;
 
 /// A server that knows an administrator and a planner, who may publish `allowed`.
 fn permissions(user: &nkeys::KeyPair, allowed: &str) -> String {

@@ -7,13 +7,13 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::row;
-use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::proxy::{FLIP, Garble, Proxy, Way};
-use super::support::sentry::{Replies, Sentry};
-use super::support::sidecar::{Plan, Sidecar, status};
-use super::support::wait::until;
+use crate::support::forge::{draft, fleet_keyring, sign, unix_ms};
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::proxy::{FLIP, Garble, Proxy, Way};
+use crate::support::sentry::{Replies, Sentry};
+use crate::support::sidecar::{Plan, Sidecar, status};
+use crate::support::wait::until;
 
 /// What `/readyz` says about publishes without an answer.
 async fn complains(sidecar: &Sidecar) -> bool {

@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
-use super::support::http::Caller;
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::report::report;
-use super::support::runtime::{Mood, Runtime};
-use super::support::sidecar::{Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::forge::{draft, fleet_keyring, sign, unix_ms};
+use crate::support::http::Caller;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::report::report;
+use crate::support::runtime::{Mood, Runtime};
+use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::wait::until;
 
 const CANARY: &str = "kanarienvogel";
 

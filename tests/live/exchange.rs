@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use super::support::http::Caller;
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::report::report;
-use super::support::runtime::{Mood, Runtime};
-use super::support::sidecar::{Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::http::Caller;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::report::report;
+use crate::support::runtime::{Mood, Runtime};
+use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::wait::until;
 
 /// Sequence number of a packet as `/field/state` shows it.
 fn seq_of(peer: &Value) -> u64 {

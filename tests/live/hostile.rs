@@ -5,14 +5,14 @@ use driftgate::protocol::keyring::Keyring;
 use serde_json::{Value, json};
 
 use super::exchange::shows;
-use super::support::forge::{
+use crate::support::forge::{
     canonical, draft, fleet_keyring, foreign_keyring, sign, stamp, unix_ms,
 };
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::runtime::{Mood, Runtime};
-use super::support::sidecar::{Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::runtime::{Mood, Runtime};
+use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::wait::until;
 
 const PEERS: &str = "[[peers]]\nid = \"planner\"\nimport = [\"state\"]\n\n[[peers]]\nid = \"mute\"\n\
                      export = [\"state\"]\n\n[[peers]]\nid = \"former\"\nimport = [\"state\"]\n\

@@ -1,11 +1,11 @@
 //! The process: restarts, signals, reloads.
 
-use super::support::http::Caller;
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::report::report;
-use super::support::sidecar::{Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::http::Caller;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::report::report;
+use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p6_a_restarted_sidecar_is_blocked_and_counts_on() {

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::support::nats_server::NatsServer;
-use super::support::observer::{Observer, Packet, stored};
-use super::support::sidecar::{Plan, Sidecar, seq, status};
-use super::support::wait::until;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::{Observer, Packet, stored};
+use crate::support::sidecar::{Plan, Sidecar, seq, status};
+use crate::support::wait::until;
 
 /// Waits for the stream to hold exactly the packets of these numbers.
 async fn holds(server: &NatsServer, numbers: &[u64]) {

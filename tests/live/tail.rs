@@ -4,11 +4,11 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::support::nats_server::NatsServer;
-use super::support::observer::Observer;
-use super::support::report::report;
-use super::support::sidecar::{Plan, Sidecar};
-use super::support::wait::until;
+use crate::support::nats_server::NatsServer;
+use crate::support::observer::Observer;
+use crate::support::report::report;
+use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::wait::until;
 
 fn append(path: &Path, line: &str) {
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
@@ -39,7 +39,7 @@ async fn a_followed_file_reports_like_the_runtime_itself() {
     let sidecar = Sidecar::connected(plan).await;
     let is_packet = |di: f64| {
         move |message: &async_nats::Message| {
-            super::support::observer::Packet::of(message)
+            crate::support::observer::Packet::of(message)
                 .is_some_and(|packet| (packet.di() - di).abs() < 1e-6)
         }
     };

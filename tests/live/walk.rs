@@ -1,8 +1,8 @@
 //! Issue 2's walk: which reports reach the broker, and what the server itself shows meanwhile.
 
-use super::support::nats_server::{NatsServer, eventually};
-use super::support::observer::{Observer, Packet, stored};
-use super::support::sidecar::{Plan, Sidecar};
+use crate::support::nats_server::{NatsServer, eventually};
+use crate::support::observer::{Observer, Packet, stored};
+use crate::support::sidecar::{Plan, Sidecar};
 
 /// Index reported, band after it, what becomes of the one packet.
 const WALK: [(f64, &str, &str); 9] = [

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the vectors that tests/vectors.rs checks, independently of the Rust code.
+"""Makes the vectors that tests/protocol/vectors.rs checks, independently of the Rust code.
 
     python3 -m venv /tmp/v && /tmp/v/bin/pip install rfc8785 cryptography
     /tmp/v/bin/python tests/vectors/make.py

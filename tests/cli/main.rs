@@ -1,0 +1,11 @@
+//! The subcommands that an operator calls.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod demo;
+#[cfg(test)]
+mod replay;
+#[cfg(test)]
+mod verify;

@@ -1,0 +1,95 @@
+//! `driftgate check`: what would run, or everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use driftgate::commands::check::{Check, run};
+use driftgate::commands::sysexits;
+use driftgate::protocol::time::Timestamp;
+
+/// DESIGN section 6, as it stands.
+const DESIGN: &str = include_str!("../fixtures/design.toml");
+/// Base64 of 32 bytes of 7.
+const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
+
+#[test]
+fn check_says_what_would_run_and_warns_of_what_is_probably_not_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
+    fs::write(&key, KEY).unwrap();
+    let text = DESIGN
+        .replace("/etc/driftgate/keys/k1", key.to_str().unwrap())
+        .replace("# expires", "expires")
+        .replace("nats://127.0.0.1:4222", "nats://broker.example:4222")
+        + "[[peers]]\nid = \"mute\"\n";
+    fs::write(&file, text).unwrap();
+    let (code, shown) = check(&file, "2028-01-01T00:00:00Z");
+    assert_eq!(code, format!("{:?}", ExitCode::SUCCESS), "{shown}");
+    for expected in [
+        "runtime      planner (symbolic), profile srip-05",
+        "critic: export state, snapshot, telemetry; import state, snapshot, telemetry; until 2027-01-01T00:00:00.000Z",
+        "reopens below 0.45, blocks at 0.5, isolates at 0.6; caution sends 1 report in 3",
+        "silence blocks after 2m, isolates after never",
+        "listen       api 127.0.0.1:7405, admin 127.0.0.1:7406",
+        "signs with k1, verifies with k1",
+        "warning: peers: the authorisation of critic ended",
+        "warning: peers: mute is listed with neither export nor import",
+        "warning: nats.url: broker.example is neither loopback nor TLS",
+    ] {
+        assert!(shown.contains(expected), "missing: {expected}\nin:\n{shown}");
+    }
+    assert!(!shown.contains(KEY.trim()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(check(&file, "2028-01-01T00:00:00Z").1.contains("can be read by everybody"));
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(!check(&file, "2028-01-01T00:00:00Z").1.contains("can be read by"));
+    }
+}
+
+#[test]
+fn check_warns_where_one_peer_could_speak_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
+    fs::write(&key, KEY).unwrap();
+    let key = key.to_str().unwrap();
+    let design = DESIGN.replace("/etc/driftgate/keys/k1", key);
+    let two_keys = design.replace(
+        "keys = [{ id = \"k1\"",
+        &format!("keys = [{{ id = \"k2\", file = \"{key}\" }}, {{ id = \"k1\""),
+    );
+    let monitor = "[[peers]]\nid = \"monitor\"\nimport = [\"state\"]\nkey_id = \"k2\"\n";
+    let pinned = two_keys.replace("id = \"critic\"", "id = \"critic\"\nkey_id = \"k1\"");
+    for (text, is_warned) in [
+        (design, false),
+        (two_keys.clone(), false),
+        (format!("{two_keys}{monitor}"), true),
+        (format!("{pinned}{monitor}"), false),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let (_, shown) = check(&file, "2026-01-01T00:00:00Z");
+        let warning = "warning: peers: critic has no key_id";
+        assert_eq!(shown.contains(warning), is_warned, "{text}\n{shown}");
+    }
+}
+
+#[test]
+fn check_exits_78_with_all_mistakes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("driftgate.toml");
+    fs::write(&file, "[nats]\nwindow = 0\n").unwrap();
+    let (code, shown) = check(&file, "2028-01-01T00:00:00Z");
+    assert_eq!(code, format!("{:?}", ExitCode::from(sysexits::CONFIG)));
+    assert!(shown.contains("nats.window: ") && shown.ends_with("4 mistakes\n"), "{shown}");
+}
+
+fn check(file: &Path, now: &str) -> (String, String) {
+    let mut output = Vec::new();
+    let now = Timestamp::parse(now).unwrap_or_default();
+    let code = run(&Check { config: vec![file.to_owned()] }, &BTreeMap::new(), now, &mut output);
+    (format!("{code:?}"), String::from_utf8_lossy(&output).into_owned())
+}

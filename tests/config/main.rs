@@ -1,0 +1,6 @@
+//! What may stand in a configuration, and what `check` says about it.
+
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod settings;

@@ -1,0 +1,24 @@
+//! The local interface: the whole status table in-process, then the listener over raw sockets.
+//!
+//! Every raw test ends with a request that works: nothing a client does takes the listener down.
+
+#[cfg(test)]
+mod rig;
+
+#[cfg(test)]
+mod table;
+
+#[cfg(test)]
+mod door;
+
+#[cfg(test)]
+mod body;
+
+#[cfg(test)]
+mod connection;
+
+#[cfg(test)]
+mod stream;
+
+#[cfg(test)]
+mod socket;

@@ -1,0 +1,44 @@
+//! The real binary beside a real nats-server, watched by a foreign client that hears everything:
+//! the walk of a report, the exchange between sidecars, hostile peers, outages, the process's life.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::float_cmp,
+    reason = "in a test a panic is the report, and figures are printed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod walk;
+
+#[cfg(test)]
+mod exchange;
+
+#[cfg(test)]
+mod hostile;
+
+#[cfg(test)]
+mod canary;
+
+#[cfg(test)]
+mod outage;
+
+#[cfg(test)]
+mod life;
+
+#[cfg(test)]
+mod tail;
+
+#[cfg(test)]
+mod follow;
+
+#[cfg(test)]
+mod operator;
+
+#[cfg(test)]
+mod snapshots;

@@ -1,0 +1,147 @@
+//! Provisioning against a real nats-server: what is created, what is compared, what is left alone.
+
+#![allow(clippy::disallowed_methods, reason = "a test may panic, and measures with the real clock")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
+
+use crate::support::nats_server::NatsServer;
+use async_nats::Client;
+use driftgate::nats::assets::{AssetFault, ensure};
+use driftgate::nats::subject::AssetName;
+use serde_json::{Value, json};
+
+async fn call(client: &Client, call: &str, body: Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = client.request(format!("$JS.API.{call}"), body.into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert!(answer.get("error").is_none(), "{answer}");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn provisioning_creates_what_is_promised_and_twice_is_once() {
+    let server = NatsServer::start();
+    let settings = server.settings("planner");
+    let first = ensure(&settings).await.unwrap();
+    assert_eq!(first.created.len(), 3, "{first:?}");
+    assert!(first.has_stream_out && first.has_consumer);
+    assert_eq!(first.differences, Vec::<String>::new());
+    let second = ensure(&settings).await.unwrap();
+    assert!(second.created.is_empty() && second.differences.is_empty(), "{second:?}");
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let stream = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
+    let hour_ns = 3_600_000_000_000_u64;
+    for (field, expected) in [
+        ("subjects", json!(["driftgate.v1.state.*.*"])),
+        ("max_msgs_per_subject", json!(8)),
+        ("max_age", json!(hour_ns)),
+        ("duplicate_window", json!(hour_ns / 30)),
+        ("max_consumers", json!(20_000)),
+        ("discard", json!("old")),
+        ("storage", json!("file")),
+    ] {
+        assert_eq!(stream["config"][field], expected, "{field}");
+    }
+    let consumer =
+        call(&client, "CONSUMER.INFO.DRIFTGATE_STATE.driftgate-planner", Value::Null).await;
+    for (field, expected) in [
+        ("filter_subject", json!("driftgate.v1.state.*.planner")),
+        ("ack_policy", json!("explicit")),
+        ("ack_wait", json!(30_000_000_000_u64)),
+        ("max_ack_pending", json!(256)),
+        ("max_deliver", json!(-1)),
+        ("deliver_policy", json!("last_per_subject")),
+    ] {
+        assert_eq!(consumer["config"][field], expected, "{field}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecars_that_start_together_agree() {
+    let server = NatsServer::start();
+    let settings: Vec<_> = (0..8).map(|n| server.settings(&format!("r{n}"))).collect();
+    let reports = futures_util::future::join_all(settings.iter().map(ensure)).await;
+    for report in reports {
+        let report = report.unwrap();
+        assert!(report.has_stream_out && report.has_consumer && report.differences.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_provisioning_what_is_absent_is_said_and_stays_absent() {
+    let server = NatsServer::start();
+    let mut settings = server.settings("planner");
+    settings.provision = false;
+    for _ in 0..2 {
+        let report = ensure(&settings).await.unwrap();
+        let absent = ["stream DRIFTGATE_STATE is absent", "stream DRIFTGATE_QUARANTINE is absent"];
+        assert_eq!(report.differences, absent);
+        assert!(!report.has_stream_out && !report.has_consumer && report.created.is_empty());
+    }
+    settings.provision = true;
+    settings.stream_in = AssetName::new("SOURCED").unwrap();
+    let report = ensure(&settings).await.unwrap();
+    assert_eq!(report.differences, ["stream SOURCED is absent"]);
+    assert!(report.has_stream_out && !report.has_consumer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_weaker_setting_is_reported_in_words_and_left_alone() {
+    let server = NatsServer::start();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let weak_stream = json!({
+        "name": "DRIFTGATE_STATE", "subjects": ["driftgate.v1.state.planner.*"],
+        "retention": "interest", "discard": "new", "storage": "memory", "num_replicas": 1,
+        "max_msgs_per_subject": 1, "max_age": 60_000_000_000_u64, "max_msgs": -1, "max_bytes": -1,
+        "duplicate_window": 1_000_000_000, "max_consumers": 100, "no_ack": true
+    });
+    call(&client, "STREAM.CREATE.DRIFTGATE_STATE", weak_stream).await;
+    let weak_consumer = json!({ "stream_name": "DRIFTGATE_STATE", "config": {
+        "durable_name": "driftgate-planner", "filter_subject": "driftgate.v1.state.planner.*",
+        "ack_policy": "all", "ack_wait": 1_000_000_000, "max_ack_pending": 5_000,
+        "max_deliver": 3, "deliver_policy": "all", "headers_only": true
+    }});
+    call(&client, "CONSUMER.DURABLE.CREATE.DRIFTGATE_STATE.driftgate-planner", weak_consumer).await;
+    let mut settings = server.settings("planner");
+    settings.replicas = 3;
+    settings.stream_quarantine = AssetName::new("DRIFTGATE_STATE").unwrap();
+    let before = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
+    let report = ensure(&settings).await.unwrap();
+    for part in [
+        "stream DRIFTGATE_STATE: subjects are",
+        "retention is interest",
+        "discard is new",
+        "storage is memory",
+        "num_replicas is 1",
+        "max_msgs_per_subject is 1",
+        "max_age is 60 s",
+        "duplicate_window is 1 s",
+        "max_consumers is 100",
+        "no_ack is set",
+        "consumer driftgate-planner: filter_subject is",
+        "ack_policy is all",
+        "ack_wait is 1 s",
+        "max_ack_pending is 5000",
+        "max_deliver is 3",
+        "deliver_policy is all",
+        "headers_only is set",
+    ] {
+        let count = report.differences.iter().filter(|said| said.contains(part)).count();
+        assert!(count > 0, "{part} in {:#?}", report.differences);
+    }
+    let after = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
+    assert_eq!(before["config"], after["config"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_refuses_is_a_fault_in_its_words() {
+    let server = NatsServer::start();
+    let mut settings = server.settings("planner");
+    settings.replicas = 3;
+    let Err(AssetFault::Refused { call, err_code, .. }) = ensure(&settings).await else { panic!() };
+    assert_eq!((call.as_str(), err_code), ("STREAM.CREATE.DRIFTGATE_STATE", 10_074));
+    let without = NatsServer::start_with(
+        "accounts { A { users: [ { user: a, password: a } ] } }\nno_auth_user: a",
+    );
+    let fault = ensure(&without.settings("planner")).await;
+    assert_eq!(fault, Err(AssetFault::NoJetStream));
+}

@@ -1,0 +1,15 @@
+//! The room that knows NATS, against a real nats-server.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod assets;
+#[cfg(test)]
+mod link;
+#[cfg(test)]
+mod object;
+#[cfg(test)]
+mod object_faults;
+#[cfg(test)]
+mod subject;

@@ -1,0 +1,35 @@
+//! The pure part, from the numbers to the composed bridge: no broker, no clock.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod audit;
+#[cfg(test)]
+mod barrier;
+#[cfg(test)]
+mod bookkeeping;
+#[cfg(test)]
+mod bridge;
+#[cfg(test)]
+mod drift;
+#[cfg(test)]
+mod evidence;
+#[cfg(test)]
+mod file_profiles;
+#[cfg(test)]
+mod gate;
+#[cfg(test)]
+mod packets;
+#[cfg(test)]
+mod profiles;
+#[cfg(test)]
+mod snapshot;
+#[cfg(test)]
+mod swing;
+#[cfg(test)]
+mod syntax;
+#[cfg(test)]
+mod vectors;
+#[cfg(test)]
+mod views;
