@@ -14,6 +14,7 @@
 
 pub mod server;
 pub mod listener;
+mod handling;
 mod paced;
 mod field_state;
 mod phase_telemetry;

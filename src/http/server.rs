@@ -11,13 +11,13 @@ use core::time::Duration;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Seen;
+use super::handling::Handler;
 use super::listener::{Arrival, Listener, Stream};
 use super::paced::Paced;
 use super::problem::{Outcome, Problem};
@@ -63,6 +63,7 @@ pub async fn serve(
     let mut refusals = JoinSet::new();
     let (stop, stopping) = watch::channel(());
     let router = router.layer(Extension(Stopping(stopping.clone())));
+    let handler = Handler::new(router, seen.clone(), limits.connections_max);
     loop {
         tokio::select! {
             biased;
@@ -74,7 +75,7 @@ pub async fn serve(
                     None => {
                         let stream = Paced::new(arrival.stream, limits.write_timeout);
                         let stopping = stopping.clone();
-                        connections.spawn(converse(stream, router.clone(), limits, stopping));
+                        connections.spawn(converse(stream, handler.clone(), limits, stopping));
                     }
                     Some(problem) => {
                         seen.tell("connection", problem.status());
@@ -129,7 +130,7 @@ fn turned_away(arrival: &Arrival, open: usize, limits: Limits) -> Option<Problem
 /// One connection, from its first byte to its last.
 async fn converse(
     stream: Paced<Box<dyn Stream>>,
-    router: Router,
+    handler: Handler,
     limits: Limits,
     mut stopping: watch::Receiver<()>,
 ) {
@@ -139,9 +140,7 @@ async fn converse(
         .header_read_timeout(limits.head_timeout)
         .max_header_size(limits.head_bytes_max)
         .max_headers(limits.headers_max);
-    let service = TowerToHyperService::new(router);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), handler));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         // The sender is dropped at stop, which is the one change there is.

@@ -18,6 +18,9 @@ mod body;
 mod connection;
 
 #[cfg(test)]
+mod hang_up;
+
+#[cfg(test)]
 mod stream;
 
 #[cfg(test)]

@@ -1,0 +1,114 @@
+//! Work that outlives its connection: a request that changes something is handled to its end.
+//!
+//! hyper drops the handling of a request when its client hangs up. That is right for a question;
+//! a report or an order whose bytes have arrived takes effect though nobody waits for the answer.
+//! So this future, when it is dropped before its end, goes on in a task of its own. While the
+//! client stays it costs nothing but its place.
+
+use core::convert::Infallible;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
+use futures_util::future::{Either, Ready, ready};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::Service as HyperService;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Service as _;
+
+use super::Seen;
+use super::operator;
+use super::problem::{Outcome, Problem};
+
+/// Orders of operators at a time, in places of their own: none waits behind reports.
+const ORDERS_MAX: usize = 16;
+/// Handling ends within seconds.
+const RETRY_S: u32 = 1;
+
+/// Handles the requests of one listener.
+#[derive(Clone)]
+pub(super) struct Handler {
+    router: Router,
+    seen: Seen,
+    places: Arc<Semaphore>,
+    order_places: Arc<Semaphore>,
+}
+
+impl Handler {
+    pub(super) fn new(router: Router, seen: Seen, connections_max: usize) -> Self {
+        // As many again may go on without a client; each ends within the driver's answer times.
+        let places = connections_max.saturating_mul(2).min(Semaphore::MAX_PERMITS);
+        Self {
+            router,
+            seen,
+            places: Arc::new(Semaphore::new(places)),
+            order_places: Arc::new(Semaphore::new(ORDERS_MAX)),
+        }
+    }
+}
+
+impl HyperService<Request<Incoming>> for Handler {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Handling, Ready<Result<Response, Infallible>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        // A question is dropped with its client.
+        let place = if request.method().is_safe() {
+            None
+        } else {
+            let is_order = request.uri().path().starts_with(operator::PREFIX);
+            let places = if is_order { &self.order_places } else { &self.places };
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+                let detail = "too many are handled whose clients have hung up";
+                let problem = Problem::new(Outcome::Overloaded, detail).retry_after(RETRY_S);
+                self.seen.tell("connection", problem.status());
+                return Either::Right(ready(Ok(problem.into_response())));
+            };
+            Some(place)
+        };
+        let work = self.router.clone().call(request.map(Body::new));
+        Either::Left(Handling { work: Some(work), place })
+    }
+}
+
+/// The handling of one request; see the module's documentation.
+pub(super) struct Handling {
+    /// `None` when it is done.
+    work: Option<RouteFuture<Infallible>>,
+    /// `None`: it ends with its client.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Future for Handling {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let outcome = Pin::new(work).poll(context);
+        if outcome.is_ready() {
+            self.work = None;
+        }
+        outcome
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        let (Some(work), Some(place)) = (self.work.take(), self.place.take()) else { return };
+        // Without a runtime the process is ending.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _ = work.await;
+                drop(place);
+            });
+        }
+    }
+}
