@@ -1,16 +1,16 @@
 //! The local interface: decode, ask the driver, encode (DESIGN section 4).
 //!
-//! Two listeners. The API listener is for the one runtime beside us: every request passes the
-//! door (Host, Origin, token) before it is routed. The admin listener is for probes and
-//! scrapers: it has no write route and no secrets, so it has no door. Both run under the accept
+//! Two listeners. The API listener is for the one runtime beside us: every request passes
+//! [`access`] (Host, Origin, token) before it is routed. The admin listener is for probes and
+//! scrapers: it has no write route and no secrets, so anybody may ask. Both run under the accept
 //! loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to
 //! say no.
 //!
 //! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
 //! names, which are the caller's (see [`Seen`] and [`admin_router`]).
 //!
-//! A new route is a file with `routes()`, one line in [`api_router`], and nothing else: the door,
-//! the labels, 404 and 405 come with the router.
+//! A new route is a file with `routes()`, one line in [`api_router`], and nothing else: access, the
+//! labels, 404 and 405 come with the router.
 
 pub mod server;
 pub mod listener;
@@ -22,7 +22,7 @@ mod safety;
 mod snapshot;
 mod operator;
 mod admin;
-mod door;
+mod access;
 mod document;
 mod answer;
 mod query;
@@ -51,7 +51,7 @@ use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, S
 use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
 
-use door::Door;
+use access::Access;
 use listener::Bound;
 use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
@@ -142,8 +142,8 @@ impl Ask for Handle {
 
 /// Told about every answer: the route's pattern, never the path as sent, and the status.
 ///
-/// Routes that nobody knows are `unmatched`, what the door turned away is `door`, what the accept
-/// loop turned away is `connection`; so the label set is as small as the route table.
+/// Routes that nobody knows are `unmatched`, what may not ask is `access`, what the accept loop
+/// turned away is `connection`; so the label set is as small as the route table.
 #[derive(Clone)]
 #[expect(clippy::type_complexity, reason = "one function, and this type is its name")]
 pub struct Seen(Arc<dyn Fn(&str, u16) + Send + Sync>);
@@ -175,6 +175,8 @@ pub type Metrics =
 struct Room<A> {
     ask: A,
     body: BodyLimits,
+    /// Whether reports come in here.
+    reports: bool,
     streams: Streams,
 }
 
@@ -191,7 +193,7 @@ struct Room<A> {
 /// ```
 pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
     let streams = Streams::new(&settings.limits);
-    let room = Room { ask, body: settings.body, streams };
+    let room = Room { ask, body: settings.body, reports: settings.reports, streams };
     let routes = Router::new()
         .merge(field_state::routes())
         .merge(phase_telemetry::routes())
@@ -199,19 +201,22 @@ pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: S
         .merge(snapshot::routes())
         .merge(operator::routes());
     let routes = finish(routes).with_state(room);
-    let door = Arc::new(Door::new(settings, bound));
-    // The door stands before the router, not inside it: a path trick can at most choose between
-    // rooms, never walk round the door.
-    let entrance = service_fn(move |request: Request| {
-        let (routes, door, seen) = (routes.clone(), Arc::clone(&door), seen.clone());
+    let access = Arc::new(Access::new(settings, bound));
+    // Access is checked before the router, not inside it: a path trick can at most choose between
+    // routes, never walk round the check.
+    let entrance = service_fn(move |mut request: Request| {
+        let (routes, access, seen) = (routes.clone(), Arc::clone(&access), seen.clone());
         async move {
-            let response = match door.admit(&request) {
+            let response = match access.check(&request) {
                 Err(problem) => {
                     let response = problem.into_response();
-                    seen.tell("door", response.status());
+                    seen.tell("access", response.status());
                     response
                 }
-                Ok(()) => tell(routes.oneshot(request).await, &seen),
+                Ok(may_release) => {
+                    request.extensions_mut().insert(may_release);
+                    tell(routes.oneshot(request).await, &seen)
+                }
             };
             Ok::<_, Infallible>(guarded(response))
         }

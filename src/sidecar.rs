@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Config, SecretFile};
 use crate::driver::{self, Handle, Holds};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
@@ -48,8 +48,8 @@ pub enum StartFault {
     /// Something in the configuration that only assembling finds.
     #[error(transparent)]
     Settings(#[from] SettingsFault),
-    /// The bearer token cannot be used.
-    #[error("listen.token_file: {0}")]
+    /// A bearer token cannot be used.
+    #[error("listen.token_file, listen.operator_token_file: {0}")]
     Token(TokenFault),
 }
 
@@ -189,10 +189,10 @@ fn memory_file(config: &Config) -> PathBuf {
 
 fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
     let listen = &config.listen;
-    let token = listen.token.as_ref().map(|token| {
-        let text = String::from_utf8_lossy(token.secret.expose());
-        Token::new(&text).map_err(StartFault::Token)
-    });
+    let token = |secret: &Option<SecretFile>| {
+        let text = secret.as_ref().map(|file| String::from_utf8_lossy(file.secret.expose()));
+        text.map(|text| Token::new(&text)).transpose().map_err(StartFault::Token)
+    };
     let limits = Limits {
         connections_max: listen.connections_max,
         head_timeout: listen.header_timeout,
@@ -208,7 +208,9 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
         },
         hosts: listen.allowed_hosts.clone(),
         origins: listen.allowed_origins.clone(),
-        token: token.transpose()?,
+        token: token(&listen.token)?,
+        operator_token: token(&listen.operator_token)?,
+        reports: config.ingest.http,
         limits,
         body: BodyLimits {
             bytes_max: usize::try_from(listen.body_bytes_max).unwrap_or(usize::MAX),

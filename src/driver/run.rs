@@ -11,8 +11,8 @@ use super::inbound::{QUARANTINE_TOKENS, Receiver};
 use super::memory::{Keeper, Kept};
 use super::uploads::Uploads;
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, ReadFault, ReportFault,
-    Standing,
+    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault,
+    ReportFault, Standing,
 };
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
@@ -24,6 +24,7 @@ use crate::protocol::bridge::{Bridge, Effect, Memory};
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
+use crate::protocol::time::Timestamp;
 use crate::protocol::view::{Barrier, Decision, ReportReply};
 use crate::telemetry::{Condition, Conditions, Feed, Histogram};
 
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     unanswered_seen: u64,
     pub(super) keeper: Keeper,
     holds: Holds,
+    /// The newest isolate of whoever still holds, and when it came.
+    isolated: Option<(Order, Timestamp)>,
     feed: Feed,
     recorder: Recorder,
 }
@@ -121,6 +124,7 @@ impl Driver {
             keeper: Keeper::new(options.memory_file, loaded, options.conditions.clone()),
             conditions: options.conditions,
             holds,
+            isolated: None,
             feed: options.feed,
             recorder: Recorder::start(options.audit, me),
         }
@@ -206,7 +210,7 @@ impl Driver {
                 };
                 drop(answer.send(state));
             }
-            Command::Safety { answer } => drop(answer.send(self.bridge.safety())),
+            Command::Safety { answer } => drop(answer.send(self.safety())),
             Command::Books { answer } => drop(answer.send(self.books())),
             Command::Ping { answer } => drop(answer.send(())),
             Command::Reload { settings, keyring } => {

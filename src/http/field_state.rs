@@ -24,6 +24,10 @@ async fn report<A: Ask>(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    if !room.reports {
+        let detail = "ingest.http is false: reports come in from the file of ingest.tail alone";
+        return Err(Problem::new(Outcome::NoReports, detail));
+    }
     parameters(&parts.uri, &[])?;
     let answer = Answer::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;

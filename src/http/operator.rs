@@ -1,14 +1,18 @@
 //! `/operator/isolate` and `/operator/release`: an operator's hold.
 //!
-//! They stand on the API listener, behind its door (Host, Origin, token or uid), and not on the
-//! admin listener, which in a pod is reachable by everybody and has no write route. When HTTP is
-//! down, a file and two signals do the same.
+//! They stand on the API listener, behind its checks (Host, Origin, token or uid), and not on the
+//! admin listener, which in a pod is reachable by everybody and has no write route. Whoever can
+//! report can isolate; releasing asks for the operator's own token. When HTTP is down, a file and
+//! two signals do the same.
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use hyper::body::Body as _;
+use hyper::header::CONTENT_TYPE;
 
+use super::access::{MayRelease, unauthorized};
 use super::answer::Answer;
 use super::document::BodyForm;
 use super::problem::{Outcome, Problem};
@@ -35,7 +39,14 @@ async fn isolate<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Respo
 }
 
 async fn release<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Response, Problem> {
-    operate(room, request, Act::Release).await
+    match request.extensions().get() {
+        Some(MayRelease::Yes) => operate(room, request, Act::Release).await,
+        Some(MayRelease::No) => Err(unauthorized("releasing needs the operator's token")),
+        Some(MayRelease::Nobody) | None => {
+            let detail = "set listen.operator_token_file; the hold file and SIGUSR2 release too";
+            Err(Problem::new(Outcome::NoOperatorToken, detail))
+        }
+    }
 }
 
 async fn operate<A: Ask>(
@@ -46,9 +57,14 @@ async fn operate<A: Ask>(
     let (parts, body) = request.into_parts();
     parameters(&parts.uri, &[])?;
     let answer = Answer::of(&parts.headers)?;
-    let form = BodyForm::of(&parts.headers)?;
-    let limits = BodyLimits { bytes_max: room.body.bytes_max.min(BYTES_MAX), ..room.body };
-    let order = order(act, &form.read(body, limits).await?)?;
+    // The hand that is in a hurry writes no body.
+    let order = if body.is_end_stream() && !parts.headers.contains_key(CONTENT_TYPE) {
+        Order::new(act, Way::Http)
+    } else {
+        let form = BodyForm::of(&parts.headers)?;
+        let limits = BodyLimits { bytes_max: room.body.bytes_max.min(BYTES_MAX), ..room.body };
+        order(act, &form.read(body, limits).await?)?
+    };
     answer.write(&room.ask.operate(order).await?)
 }
 

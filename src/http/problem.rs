@@ -33,6 +33,8 @@ pub(super) enum Outcome {
     Unauthorized,
     ForeignOrigin,
     ForeignUser,
+    NoOperatorToken,
+    NoReports,
     UnknownRoute,
     UnknownPeer,
     UnknownSnapshot,
@@ -70,6 +72,8 @@ impl Outcome {
             Self::Unauthorized => (401, "unauthorized", "Bearer token missing or wrong"),
             Self::ForeignOrigin => (403, "foreign-origin", "Origin not allowed"),
             Self::ForeignUser => (403, "foreign-user", "User not allowed"),
+            Self::NoOperatorToken => (403, "no-operator-token", "No operator's token configured"),
+            Self::NoReports => (403, "no-reports", "Reports are not taken here"),
             Self::UnknownRoute => (404, "unknown-route", "No such route"),
             Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
@@ -121,6 +125,8 @@ impl Outcome {
             | Self::SnapshotLate
             | Self::Unreadable
             | Self::ForeignOrigin
+            | Self::NoOperatorToken
+            | Self::NoReports
             | Self::UnknownRoute
             | Self::UnknownPeer
             | Self::WrongMethod

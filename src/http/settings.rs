@@ -125,6 +125,11 @@ pub struct ApiSettings {
     pub origins: Vec<String>,
     /// When set, every request must carry it.
     pub token: Option<Token>,
+    /// Releases an operator's hold, and opens the other operator's routes too. `None`: no route
+    /// releases.
+    pub operator_token: Option<Token>,
+    /// Whether reports are taken here.
+    pub reports: bool,
     /// Limits of its connections.
     pub limits: Limits,
     /// Limits of a report body.
@@ -138,6 +143,8 @@ impl Default for ApiSettings {
             hosts: Vec::new(),
             origins: Vec::new(),
             token: None,
+            operator_token: None,
+            reports: true,
             limits: Limits::default(),
             body: BodyLimits::default(),
         }

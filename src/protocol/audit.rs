@@ -46,6 +46,12 @@ impl Remark {
     pub fn new(text: &str, bytes_max: usize) -> Option<Self> {
         is_text(text, bytes_max).then(|| Self(text.to_owned()))
     }
+
+    /// What was said.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// What an operator does.

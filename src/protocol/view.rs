@@ -196,8 +196,23 @@ pub struct SafetyView {
     pub would_reopen: Option<String>,
     /// Whether an operator holds it.
     pub operator_hold: bool,
+    /// Who holds it and why, as far as this life was told.
+    pub hold: Option<HoldView>,
     /// The newest transitions, oldest first, at most 32.
     pub transitions: VecDeque<Transition>,
+}
+
+/// An operator's hold as shown by `GET /aegida/safety`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HoldView {
+    /// `command` (a route or a signal), `file`.
+    pub held_by: Vec<&'static str>,
+    /// Who says to have isolated. Nothing proves it.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When the newest isolate came in; null when that was before the start.
+    pub at: Option<Timestamp>,
 }
 
 /// Thresholds as shown by `GET /aegida/safety`.

@@ -238,6 +238,7 @@ fn safety() -> SafetyView {
         },
         would_reopen: None,
         operator_hold: false,
+        hold: None,
         transitions: VecDeque::new(),
     }
 }

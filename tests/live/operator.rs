@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 
 /// Base64 of 32 bytes of 7.
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
+/// What releases.
+const OPERATOR_TOKEN: &str = "the-operators-own-token";
 /// A report with DI 0.1667.
 const GOOD: &str = r#"{"attractor_state": {"id": "a-1", "type": "symbolic", "stability": 0.91,
     "phase": "stable", "scr": 0.8}, "drift_metrics": {"sdi": 0.2, "sv": 0.1, "pd": 0.1}}"#;
@@ -31,16 +34,26 @@ struct Life {
 
 impl Home {
     fn new(nats: &str) -> Self {
+        Self::with(nats, "")
+    }
+
+    /// With more sections.
+    fn with(nats: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
         let text = format!(
             "[runtime]\nid = \"planner\"\n[[peers]]\nid = \"critic\"\nexport = [\"state\"]\n\
              import = [\"state\"]\n[nats]\nurl = [\"{nats}\"]\n[listen]\napi = \"127.0.0.1:0\"\n\
-             admin = \"127.0.0.1:0\"\n[integrity]\nsign_with = \"k1\"\n\
+             admin = \"127.0.0.1:0\"\noperator_token_file = \"{path}/operator\"\n\
+             [integrity]\nsign_with = \"k1\"\n\
              keys = [{{ id = \"k1\", file = \"{path}/k1\" }}]\n[snapshot]\n\
-             spool = \"{path}/spool\"\n[audit]\nfile = \"{path}/audit.jsonl\"\n"
+             spool = \"{path}/spool\"\n[audit]\nfile = \"{path}/audit.jsonl\"\n{more}"
         );
-        fs::write(folder.path().join("k1"), KEY).unwrap();
+        for (name, secret) in [("k1", KEY), ("operator", OPERATOR_TOKEN)] {
+            let path = folder.path().join(name);
+            fs::write(&path, secret).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
         fs::write(folder.path().join("driftgate.toml"), text).unwrap();
         Self { folder }
     }
@@ -106,12 +119,16 @@ impl Home {
 
 impl Life {
     fn ask(address: &str, head: &str, body: &str) -> (u16, Value) {
+        Self::ask_with(address, head, "", body)
+    }
+
+    fn ask_with(address: &str, head: &str, more: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let length = body.len();
         let request = format!(
             "{head} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+             Content-Length: {length}\r\n{more}Connection: close\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
@@ -122,10 +139,14 @@ impl Life {
     }
 
     fn order(&self, act: &str, body: &Value) -> Value {
-        let head = format!("POST /operator/{act}");
-        let (status, reply) = Self::ask(&self.api, &head, &body.to_string());
+        let (status, reply) = self.order_with(act, OPERATOR_TOKEN, body);
         assert_eq!(status, 200, "{reply}");
         reply
+    }
+
+    fn order_with(&self, act: &str, token: &str, body: &Value) -> (u16, Value) {
+        let more = format!("Authorization: Bearer {token}\r\n");
+        Self::ask_with(&self.api, &format!("POST /operator/{act}"), &more, &body.to_string())
     }
 
     fn report(&self) -> Value {
@@ -184,6 +205,9 @@ fn an_isolate_survives_a_kill_and_its_release_waits_for_a_good_report() {
         "audited": true,
     });
     assert_eq!(life.order("isolate", &order), expected);
+    let hold = &life.safety()["hold"];
+    assert_eq!((&hold["by"], &hold["reason"]), (&json!("eve"), &json!("odd replies")));
+    assert!(hold["at"].is_string());
     life.kill();
     let life = home.start();
     let safety = life.safety();
@@ -351,4 +375,31 @@ fn a_frozen_broker_delays_an_isolate_by_its_bound_and_no_more() {
     assert_eq!((&reply["band"], &reply["survives_restart"]), (&json!("isolated"), &json!(true)));
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     server.thaw();
+}
+
+#[test]
+fn the_runtime_can_isolate_and_cannot_lift_the_hold() {
+    let home = Home::new(NOWHERE);
+    let life = home.start();
+    assert_eq!(life.report()["band"], "open");
+    let (status, reply) = life.order_with("isolate", "not-the-operators-token", &json!({}));
+    assert_eq!((status, &reply["band"]), (200, &json!("isolated")));
+    let (status, reply) = life.order_with("release", "not-the-operators-token", &json!({}));
+    assert_eq!((status, &reply["type"]), (401, &json!("urn:driftgate:problem:unauthorized")));
+    assert!(life.is_held());
+    assert_eq!(life.report()["band"], "isolated");
+    life.order("release", &json!({}));
+    assert_eq!((life.is_held(), &life.safety()["hold"]), (false, &Value::Null));
+}
+
+#[test]
+fn reports_over_http_can_be_turned_off_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let tail = format!("[ingest]\nhttp = false\n[ingest.tail]\npath = {:?}\n", file.path());
+    let home = Home::with(NOWHERE, &tail);
+    let life = home.start();
+    let (status, problem) = Life::ask(&life.api, "POST /field/state", GOOD);
+    assert_eq!((status, &problem["type"]), (403, &json!("urn:driftgate:problem:no-reports")));
+    assert_eq!(life.safety()["band"], "blocked");
+    assert_eq!(life.order("isolate", &json!({}))["band"], "isolated");
 }

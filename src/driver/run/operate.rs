@@ -4,12 +4,12 @@ use tokio::sync::oneshot;
 
 use super::{Answer, Deferred, Driver, Event, Kept};
 use crate::driver::operator::{MEMORY_TIMEOUT, Order};
-use crate::protocol::audit::Act;
+use crate::protocol::audit::{Act, Remark, Way};
 use crate::protocol::canonical::Json;
 use crate::protocol::profile::Malformed;
 use crate::protocol::time::Now;
 use crate::protocol::trace::TraceParent;
-use crate::protocol::view::{OperatorReply, Transition};
+use crate::protocol::view::{HoldView, OperatorReply, SafetyView, Transition};
 
 impl Driver {
     pub(super) fn begin(&mut self) {
@@ -75,6 +75,17 @@ impl Driver {
         }
     }
 
+    /// Thresholds, band and reasons, and who holds.
+    pub(super) fn safety(&self) -> SafetyView {
+        let hold = self.holds.any().then(|| {
+            let (order, at) = self.isolated.clone().unzip();
+            let (by, reason) = order.map_or((None, None), |order| (order.by, order.reason));
+            let text = |remark: Option<Remark>| remark.map(|remark| remark.as_str().to_owned());
+            HoldView { held_by: self.holds.words(), by: text(by), reason: text(reason), at }
+        });
+        SafetyView { hold, ..self.bridge.safety() }
+    }
+
     fn closings(&self) -> u64 {
         let counters = self.bridge.counters();
         counters.confirmed.saturating_add(counters.unconfirmed)
@@ -91,8 +102,17 @@ impl Driver {
             act = order.act.word(),
             way = order.way.word(),
             operator_hold = is_held,
+            by = order.by.as_ref().map(Remark::as_str),
+            reason = order.reason.as_ref().map(Remark::as_str),
             "an operator acts"
         );
+        let is_file = |order: &Order| order.way == Way::File;
+        self.isolated = match order.act {
+            Act::Isolate => Some((order.clone(), now.wall)),
+            Act::Release => {
+                self.isolated.take().filter(|(earlier, _)| is_file(earlier) != is_file(&order))
+            }
+        };
         let Order { act, way, by, reason } = order;
         let event = Event::Operator { act, way, by, reason, operator_hold: is_held };
         self.recorder.record(now, event);

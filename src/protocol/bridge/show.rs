@@ -90,6 +90,8 @@ impl Bridge {
             },
             would_reopen: self.would_reopen(),
             operator_hold: self.judge.gate().operator_hold(),
+            // The driver knows who holds.
+            hold: None,
             transitions: self.transitions.clone(),
         }
     }

@@ -1,28 +1,42 @@
-//! Who may speak to the API listener: checked before routing, on every request.
+//! Who may ask what of the API listener: checked before routing, on every request.
 //!
 //! Against DNS rebinding: an exact list of `Host` values. Against other pages in a browser: any
 //! `Origin` that is not configured. Against other processes: an optional bearer token, or on a Unix
 //! socket the peer's uid (`listener.rs`). No answer carries a CORS header, so no page of a foreign
-//! origin can read one.
+//! origin can read one. The operator has a token of its own: a runtime that could lift an
+//! operator's hold would not be held.
 
 use axum::extract::Request;
 use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::{HeaderMap, Uri};
 
 use super::listener::Bound;
+use super::operator;
 use super::problem::{Outcome, Problem};
 use super::settings::{ApiSettings, Token};
 
+/// Whether the sender of a request may release an operator's hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayRelease {
+    /// It sent the operator's token.
+    Yes,
+    /// It did not.
+    No,
+    /// Nobody may over HTTP: no such token is configured.
+    Nobody,
+}
+
 /// The three checks.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Access {
     /// `None` on a Unix socket: no browser can open one, and clients make up the `Host` there.
     hosts: Option<Vec<String>>,
     origins: Vec<String>,
     token: Option<Token>,
+    operator_token: Option<Token>,
 }
 
-impl Door {
+impl Access {
     pub(super) fn new(settings: &ApiSettings, bound: &Bound) -> Self {
         let hosts = match bound {
             Bound::Tcp(address) => {
@@ -38,7 +52,8 @@ impl Door {
             }
             Bound::Unix(_) => None,
         };
-        Self { hosts, origins: settings.origins.clone(), token: settings.token.clone() }
+        let ApiSettings { origins, token, operator_token, .. } = settings.clone();
+        Self { hosts, origins, token, operator_token }
     }
 
     /// Lets `request` in, or says why not.
@@ -46,10 +61,10 @@ impl Door {
     /// # Errors
     /// [`Outcome::Misdirected`], [`Outcome::ForeignOrigin`] or [`Outcome::Unauthorized`], in this
     /// order: a page that rebinds learns nothing about tokens.
-    pub(super) fn admit(&self, request: &Request) -> Result<(), Problem> {
+    pub(super) fn check(&self, request: &Request) -> Result<MayRelease, Problem> {
         self.check_host(request.headers(), request.uri())?;
         self.check_origin(request.headers())?;
-        self.check_token(request.headers())
+        self.check_token(request.headers(), request.uri())
     }
 
     fn check_host(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
@@ -83,19 +98,31 @@ impl Door {
         Err(Problem::new(Outcome::ForeignOrigin, detail).of_field(ORIGIN.as_str()))
     }
 
-    fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return Ok(()) };
+    /// The operator's token opens the operator's routes and no other.
+    fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<MayRelease, Problem> {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let guess = match (given.next(), given.next()) {
             (Some(value), None) => bearer(value.as_bytes()),
             _ => None,
         };
-        if guess.is_some_and(|guess| token.matches(guess)) {
-            return Ok(());
+        let fits = |token: &Token| guess.is_some_and(|guess| token.matches(guess));
+        let may_release = match &self.operator_token {
+            None => MayRelease::Nobody,
+            Some(token) if fits(token) => MayRelease::Yes,
+            Some(_) => MayRelease::No,
+        };
+        let is_order = uri.path().starts_with(operator::PREFIX);
+        let is_operator = is_order && may_release == MayRelease::Yes;
+        if is_operator || self.token.as_ref().is_none_or(fits) {
+            return Ok(may_release);
         }
-        let detail = "send Authorization: Bearer <token>";
-        Err(Problem::new(Outcome::Unauthorized, detail).of_field(AUTHORIZATION.as_str()))
+        Err(unauthorized("send Authorization: Bearer <token>"))
     }
+}
+
+/// The answer to a token that is missing or wrong.
+pub(super) fn unauthorized(detail: &str) -> Problem {
+    Problem::new(Outcome::Unauthorized, detail).of_field(AUTHORIZATION.as_str())
 }
 
 /// The token of a `Bearer` value (RFC 6750 section 2.1); the scheme's case does not matter.
