@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -23,16 +24,14 @@ const STEADY_AFTER: Duration = Duration::from_secs(2);
 /// How many such attempts count: pauses of up to 0.8 s, since the broker is there after all.
 const SHORT_LIVES_MAX: u32 = 3;
 
-/// A link that is up, or a plan to get one.
+/// A link that is up, or an attempt to get one.
 #[derive(Debug)]
 pub(super) enum Connection {
-    Waiting {
-        until: Instant,
-    },
+    /// An attempt, in a task of its own from its pause on: it waits for nobody.
     Connecting {
         task: JoinHandle<Result<Up, ConnectFault>>,
-        /// Whether it looks at streams and consumer first.
-        provisions: bool,
+        /// When its pause is over.
+        after: Instant,
     },
     Up {
         link: Link,
@@ -62,6 +61,8 @@ pub(super) enum Change {
 #[derive(Debug)]
 pub(super) struct Connector {
     settings: Settings,
+    /// Whether an attempt may look at streams and consumer: an isolated sidecar asks for nothing.
+    provisions: watch::Sender<bool>,
     connection: Connection,
     /// Failed attempts and short-lived links in a row.
     attempt: u32,
@@ -73,11 +74,14 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(settings: Settings) -> Self {
-        let until = Instant::now();
+    /// Begins with an attempt at once.
+    pub(super) fn new(settings: Settings, provisions: bool) -> Self {
+        let provisions = watch::Sender::new(provisions);
+        let connection = begin(&settings, &provisions, Instant::now());
         Self {
             settings,
-            connection: Connection::Waiting { until },
+            provisions,
+            connection,
             attempt: 0,
             connections: 0,
             repair: None,
@@ -92,7 +96,7 @@ impl Connector {
     pub(super) fn link(&mut self) -> Option<&mut Link> {
         match &mut self.connection {
             Connection::Up { link, .. } => Some(link),
-            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+            Connection::Connecting { .. } => None,
         }
     }
 
@@ -100,14 +104,14 @@ impl Connector {
     pub(super) fn link_and_settings(&mut self) -> Option<(&mut Link, &Settings)> {
         match &mut self.connection {
             Connection::Up { link, .. } => Some((link, &self.settings)),
-            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+            Connection::Connecting { .. } => None,
         }
     }
 
     pub(super) fn state(&self) -> BrokerState {
         match &self.connection {
             Connection::Up { .. } => BrokerState::Connected,
-            Connection::Waiting { .. } | Connection::Connecting { .. } => {
+            Connection::Connecting { .. } => {
                 if self.attempt < PATIENCE_ATTEMPTS {
                     BrokerState::Connecting
                 } else {
@@ -122,43 +126,40 @@ impl Connector {
         self.connections
     }
 
-    /// Waits for the next change. `provision` says whether a new connection may look at its assets:
-    /// an isolated sidecar asks the broker for nothing.
+    /// Whether attempts from here on may look at streams and consumer.
+    pub(super) fn provision(&self, provisions: bool) {
+        self.provisions.send_if_modified(|held| std::mem::replace(held, provisions) != provisions);
+    }
+
+    /// Waits for the next change.
     ///
     /// # Cancel safety
     /// Safe: attempts run in tasks of their own, events stay in their channel.
-    pub(super) async fn changed(&mut self, provision: bool) -> Change {
-        loop {
-            match &mut self.connection {
-                Connection::Up { link, .. } => {
-                    tokio::select! {
-                        event = link.event() => return Change::Event(event),
-                        outcome = finished(&mut self.repair), if self.repair.is_some() => {
-                            self.repair = None;
-                            return Change::Repaired(outcome);
-                        }
+    pub(super) async fn changed(&mut self) -> Change {
+        match &mut self.connection {
+            Connection::Up { link, .. } => {
+                tokio::select! {
+                    event = link.event() => Change::Event(event),
+                    outcome = finished(&mut self.repair), if self.repair.is_some() => {
+                        self.repair = None;
+                        Change::Repaired(outcome)
                     }
                 }
-                Connection::Waiting { until } => {
-                    tokio::time::sleep_until(*until).await;
-                    let task = tokio::spawn(attempt(self.settings.clone(), provision));
-                    self.connection = Connection::Connecting { task, provisions: provision };
-                }
-                Connection::Connecting { task, .. } => {
-                    let outcome = task.await;
-                    let fault = match outcome {
-                        Ok(Ok(Up { link, assets })) => {
-                            let since = Instant::now();
-                            self.connection = Connection::Up { link, since };
-                            self.connections += 1;
-                            return Change::Up(assets);
-                        }
-                        Ok(Err(fault)) => fault,
-                        Err(error) => ConnectFault::Starved(error.to_string()),
-                    };
-                    self.pause();
-                    return Change::Failed(fault);
-                }
+            }
+            Connection::Connecting { task, .. } => {
+                let outcome = task.await;
+                let fault = match outcome {
+                    Ok(Ok(Up { link, assets })) => {
+                        let since = Instant::now();
+                        self.connection = Connection::Up { link, since };
+                        self.connections += 1;
+                        return Change::Up(assets);
+                    }
+                    Ok(Err(fault)) => fault,
+                    Err(error) => ConnectFault::Starved(error.to_string()),
+                };
+                self.pause();
+                Change::Failed(fault)
             }
         }
     }
@@ -184,14 +185,19 @@ impl Connector {
     }
 
     /// Isolated: the broker is asked for nothing, by a look at streams and consumer neither. An
-    /// attempt to connect that begins with one begins anew without it.
+    /// attempt to connect that may be at one begins anew without it.
     pub(super) fn stop_provisioning(&mut self) {
+        self.provision(false);
+        self.stop_repair();
+        if let Connection::Connecting { task, after } = &self.connection {
+            task.abort();
+            self.connection = begin(&self.settings, &self.provisions, *after);
+        }
+    }
+
+    fn stop_repair(&mut self) {
         if let Some(task) = self.repair.take() {
             task.abort();
-        }
-        if let Connection::Connecting { task, provisions: true } = &self.connection {
-            task.abort();
-            self.connection = Connection::Waiting { until: Instant::now() };
         }
     }
 
@@ -199,32 +205,50 @@ impl Connector {
     pub(super) fn try_event(&mut self) -> Option<LinkEvent> {
         match &mut self.connection {
             Connection::Up { link, .. } => link.try_event(),
-            Connection::Waiting { .. } | Connection::Connecting { .. } => None,
+            Connection::Connecting { .. } => None,
         }
     }
 
     /// Ends the link with its buffers and plans the next attempt.
     pub(super) async fn sever(&mut self) {
-        self.stop_provisioning();
-        let until = Instant::now();
-        let previous = std::mem::replace(&mut self.connection, Connection::Waiting { until });
-        match previous {
-            Connection::Up { link, since } => {
-                let is_steady = since.elapsed() >= STEADY_AFTER;
-                self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
-                link.sever().await;
-            }
-            Connection::Connecting { task, .. } => task.abort(),
-            Connection::Waiting { .. } => {}
+        self.stop_repair();
+        if let Connection::Up { since, .. } = &self.connection {
+            let is_steady = since.elapsed() >= STEADY_AFTER;
+            self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
         }
-        self.pause();
+        match self.pause() {
+            Connection::Up { link, .. } => link.sever().await,
+            Connection::Connecting { task, .. } => task.abort(),
+        }
     }
 
-    fn pause(&mut self) {
+    /// Begins the next attempt; gives what it takes the place of.
+    fn pause(&mut self) -> Connection {
         let pause: Duration = backoff(self.attempt, random());
         self.attempt = self.attempt.saturating_add(1);
-        self.connection = Connection::Waiting { until: Instant::now() + pause };
+        let next = begin(&self.settings, &self.provisions, Instant::now() + pause);
+        std::mem::replace(&mut self.connection, next)
     }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        self.stop_repair();
+        if let Connection::Connecting { task, .. } = &self.connection {
+            task.abort();
+        }
+    }
+}
+
+/// An attempt that begins when its pause is over, whatever else is being done then.
+fn begin(settings: &Settings, provisions: &watch::Sender<bool>, after: Instant) -> Connection {
+    let (settings, provisions) = (settings.clone(), provisions.subscribe());
+    let task = tokio::spawn(async move {
+        tokio::time::sleep_until(after).await;
+        let provisions = *provisions.borrow();
+        attempt(settings, provisions).await
+    });
+    Connection::Connecting { task, after }
 }
 
 /// Each `RandomState` is seeded by the operating system: enough for jitter.

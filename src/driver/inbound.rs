@@ -176,6 +176,11 @@ impl Receiver {
         }
     }
 
+    /// What it has reported already.
+    pub(super) fn try_delivery(&mut self) -> Option<Delivery> {
+        self.courier.as_mut()?.1.try_recv().ok()
+    }
+
     /// Acknowledges what was delivered or superseded.
     pub(super) fn delivered(&mut self, link: Option<&mut Link>, delivery: Option<Delivery>) {
         let reply = match delivery {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::clock::Clock;
 use super::connection::{Change, Connector};
@@ -113,7 +113,7 @@ impl Driver {
             clock,
             bridge,
             receiver: Receiver::new(prefix, me.clone(), options.deliver),
-            connector: Connector::new(options.nats),
+            connector: Connector::new(options.nats, !holds.any()),
             uploads: Uploads::new(options.uploads),
             waiting: BTreeMap::new(),
             after_closing: Vec::new(),
@@ -130,31 +130,60 @@ impl Driver {
         }
     }
 
-    /// Waits for one input, handles what else is there already, performs the effects. `false` ends
-    /// the loop.
+    /// Waits for one input, handles a bounded part of what else is there already, performs the
+    /// effects. `false` ends the loop.
+    ///
+    /// Whoever sends without pause must not keep anybody else waiting. So commands, of which a
+    /// runtime may always have one more, are waited for last, and every queue gets its part in
+    /// every turn, whichever of them woke the loop.
     async fn turn(&mut self, inputs: &mut Inputs) -> bool {
         let Inputs { commands, orders, stop } = inputs;
-        let provision = self.bridge.band() != Band::Isolated;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
             () = stopped(stop) => return false,
             Some((order, answer)) = orders.recv() => self.operate(order, answer),
+            // What changed meanwhile is written at the end of this turn, also when nothing else
+            // comes.
+            () = self.keeper.written() => {}
+            () = self.recorder.changed() => {}
+            change = self.connector.changed() => self.change(change).await,
+            delivery = self.receiver.delivery() => {
+                self.receiver.delivered(self.connector.link(), delivery);
+            }
+            ask = self.uploads.ask() => self.upload(ask),
             command = commands.recv() => match command {
                 None => return false,
                 Some(command) => self.command(command),
             },
-            change = self.connector.changed(provision) => self.change(change).await,
-            delivery = self.receiver.delivery() => {
-                self.receiver.delivered(self.connector.link(), delivery);
-            }
-            // What changed meanwhile is written at the end of this turn, also when nothing else
-            // comes.
-            () = self.keeper.written() => {}
-            ask = self.uploads.ask() => self.upload(ask),
-            () = self.recorder.changed() => {}
             () = tokio::time::sleep_until(deadline) => {}
+        }
+        self.take(commands).await;
+        self.bridge.tick(self.clock.now());
+        self.look_for_answers().await;
+        self.perform().await;
+        self.connector.provision(self.bridge.band() != Band::Isolated);
+        self.recorder.flush(self.clock.now());
+        self.remember();
+        self.show();
+        self.show_uploads();
+        true
+    }
+
+    /// Handles what is there already, a bounded part of each queue.
+    async fn take(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        for _ in 0..BATCH_MAX {
+            let Some(event) = self.connector.try_event() else { break };
+            self.change(Change::Event(event)).await;
+        }
+        for _ in 0..BATCH_MAX {
+            let Some(delivery) = self.receiver.try_delivery() else { break };
+            self.receiver.delivered(self.connector.link(), Some(delivery));
+        }
+        for _ in 0..BATCH_MAX {
+            let Some(ask) = self.uploads.try_ask() else { break };
+            self.upload(ask);
         }
         for _ in 0..BATCH_MAX {
             let Ok(command) = commands.try_recv() else { break };
@@ -162,22 +191,6 @@ impl Driver {
             self.perform().await;
             self.command(command);
         }
-        for _ in 0..BATCH_MAX {
-            let Some(event) = self.connector.try_event() else { break };
-            self.change(Change::Event(event)).await;
-        }
-        for _ in 0..BATCH_MAX {
-            let Some(ask) = self.uploads.try_ask() else { break };
-            self.upload(ask);
-        }
-        self.bridge.tick(self.clock.now());
-        self.look_for_answers().await;
-        self.perform().await;
-        self.recorder.flush(self.clock.now());
-        self.remember();
-        self.show();
-        self.show_uploads();
-        true
     }
 
     fn command(&mut self, command: Command) {

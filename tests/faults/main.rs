@@ -50,3 +50,6 @@ mod hammer;
 
 #[cfg(test)]
 mod audit;
+
+#[cfg(test)]
+mod busy;

@@ -12,6 +12,7 @@ impl Driver {
         self.standing.send_modify(|standing| standing.ready = false);
         commands.close();
         orders.close();
+        self.connector.provision(false);
         let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
         let until = self.clock.instant(deadline);
         while let Ok((order, answer)) = orders.try_recv() {
@@ -26,7 +27,7 @@ impl Driver {
         while !self.bridge.is_idle() {
             let wake = self.clock.instant(self.bridge.deadline(self.clock.now())).min(until);
             tokio::select! {
-                change = self.connector.changed(false) => self.change(change).await,
+                change = self.connector.changed() => self.change(change).await,
                 () = self.keeper.written() => {}
                 () = tokio::time::sleep_until(wake) => {}
             }
