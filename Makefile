@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint bench faults mutants clean
+.PHONY: help build demo test totals lint documents deny msrv bench faults mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -44,6 +44,20 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+
+documents: ## config/driftgate.toml and docs/configuration.md, written out from the keys' rows
+	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config documents
+
+deny: ## licences, sources, bans and advisories of all that is built in
+	@cargo deny --version >/dev/null 2>&1 || { \
+		echo "make deny needs cargo-deny: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check
+
+# The version is Cargo.toml's; a folder of its own, for another compiler makes everything again.
+msrv: ## builds with the oldest compiler that Cargo.toml declares
+	@version=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
+	echo "rust $$version"; \
+	cargo +$$version check --locked --all-targets --target-dir $(or $(CARGO_TARGET_DIR),target)/msrv
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)

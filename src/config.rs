@@ -4,57 +4,80 @@
 //! names its key. Secrets come only from files, and no `Debug` shows them. What is deliberately not
 //! here: reading the environment (`main.rs` hands it in), and what the values do.
 //!
-//! Modules in the order of the walk: `source` merges, `section`, `parse` and `word` read, `read`
-//! builds `settings`; `difference` and `warning` look at the result.
+//! `settings` has one row per key and is the place to begin. In the order of the walk: `source`
+//! merges, `table` reads what `parse` and `key` understand, `agree` looks at keys together,
+//! `reload` compares, `document` writes the rows out, `warning` looks at the result.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::gate::Thresholds;
+use crate::protocol::judge::Policy;
+use crate::protocol::keyring::{KEYS_MAX, Keyring, KeyringFault};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::Options;
 use crate::protocol::{bridge, inbox};
 
 mod source;
-mod section;
-mod parse;
-mod read;
-mod word;
+mod table;
+mod agree;
+mod reload;
+mod document;
 mod settings;
+mod parse;
+mod key;
 mod secret;
-mod difference;
 mod warning;
 mod mistake;
-pub mod limit;
 
-pub use difference::{Change, Effect};
+pub use document::{SectionRows, example, manual, reference};
+pub use key::{Absent, Effect, Form, Row};
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes};
 pub use parse::show_duration;
-pub use secret::{Secret, SecretFile};
+pub use reload::{Change, Reload};
+pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
-    Audit, BlockedInbound, Caution, ClientCertificate, Containment, Credentials, Deliver,
-    DriftSource, Durability, Flapping, Ingest, Integrity, Listen, Listener, Log, LogFormat,
-    LogLevel, Mode, Nats, Peer, Runtime, Scopes, Snapshot, Tail, Tls,
+    Audit, BlockedInbound, Caution, Containment, Deliver, DriftSource, Durability, FlappingKeys,
+    Ingest, Integrity, KeyKeys, Listen, Listener, Log, Mode, Nats, Peer, Runtime, Scopes, Snapshot,
+    TailKeys, Tls,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, read_from_disk};
 pub use warning::Warning;
 
-/// The whole configuration (DESIGN section 6). `config/driftgate.toml` documents every key.
-#[derive(Clone, Debug, PartialEq)]
+use key::Section as _;
+use table::{Reader, Table};
+
+/// Most peers: what the fan-out is measured for.
+pub const PEERS_MAX: usize = 10_000;
+
+/// The whole configuration. `docs/configuration.md` documents every key.
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Whom this sidecar speaks for.
     pub runtime: Runtime,
-    /// Who is reached and heard, at most `limit::PEERS_MAX`.
+    /// Who is reached and heard, at most [`PEERS_MAX`].
     pub peers: BTreeMap<RuntimeId, Peer>,
     /// The broker.
     pub nats: Nats,
+    /// Transport security towards it.
+    pub tls: Tls,
     /// The local interface.
     pub listen: Listen,
     /// How reports come in.
     pub ingest: Ingest,
+    /// The file that is followed.
+    pub tail: TailKeys,
     /// The gate.
     pub containment: Containment,
-    /// The keys.
+    /// Closings that follow each other too fast.
+    pub flapping: FlappingKeys,
+    /// Which key signs.
     pub integrity: Integrity,
+    /// All keys by id, at most [`KEYS_MAX`].
+    pub keys: BTreeMap<String, KeyFile>,
+    /// The same, ready for use.
+    pub keyring: Keyring,
     /// Memory snapshots.
     pub snapshot: Snapshot,
     /// Inbound packets handed to the runtime.
@@ -63,6 +86,17 @@ pub struct Config {
     pub audit: Audit,
     /// The log.
     pub log: Log,
+}
+
+/// `ingest.tail`, where a file is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The file; it need not exist yet.
+    pub path: PathBuf,
+    /// Between two looks at it.
+    pub interval: core::time::Duration,
+    /// Longest line that is read as a report, in bytes.
+    pub line_bytes_max: u64,
 }
 
 impl Config {
@@ -89,82 +123,95 @@ impl Config {
         read_file: ReadFile<'_>,
     ) -> Result<Self, Mistakes> {
         let values = source::merge(files, environment, read_file)?;
-        let mut reader = section::Reader { read_file, mistakes: Mistakes::default() };
-        let mut root = section::Section::root(&mut reader, values);
+        let mut reader = Reader::new(read_file);
+        let mut root = Table::root(&mut reader, values);
         let config = Self::read(&mut root);
         root.finish();
-        reader.mistakes.into_result()?;
-        config.ok_or_else(|| {
-            // Every part that can be missing has noted why; this keeps the types honest.
-            let mut mistakes = Mistakes::default();
-            mistakes.push(Mistake::new("configuration", "is incomplete"));
-            mistakes
-        })
+        if let Some(config) = &config {
+            config.agree(&mut reader);
+        }
+        let keyring = config.as_ref().map(|config| config.ring(Some(&config.integrity.sign_with)));
+        match (config, keyring) {
+            (Some(config), Some(Ok(keyring))) if reader.mistakes.count() == 0 => {
+                Ok(Self { keyring, ..config })
+            }
+            _ => Err(reader.mistakes),
+        }
     }
 
-    fn read(root: &mut section::Section<'_, '_>) -> Option<Self> {
-        let runtime = root.within("runtime", read::runtime);
-        let peers = read::peers(root, runtime.as_ref().map(|runtime| &runtime.id));
-        let nats = root.within("nats", read::nats);
-        let listen = root.within("listen", read::listen);
-        let ingest = root.within("ingest", read::ingest);
-        let containment = root.within("containment", read::containment);
-        let (integrity, key_ids) = root.within("integrity", read::integrity);
-        let snapshot = root.within("snapshot", read::snapshot);
-        let deliver = root.within("deliver", read::deliver);
-        let audit = root.within("audit", read::audit);
-        let log = root.within("log", read::log);
-        if containment.barrier_timeout > listen.reply_timeout {
-            let reply = show_duration(listen.reply_timeout);
-            // The reply to a closing report waits for the barrier, and must itself be in time.
-            root.refuse(
-                "containment.barrier_timeout",
-                format!("must not be longer than listen.reply_timeout, {reply}"),
-            );
-        }
-        for (id, peer) in peers.iter().filter(|_| !key_ids.is_empty()) {
-            let unknown = peer.key_id.as_ref().filter(|key_id| !key_ids.contains(*key_id));
-            if let Some(key_id) = unknown {
-                let problem = format!("{key_id} is not in integrity.keys");
-                root.refuse(&format!("peers.{id}.key_id"), problem);
-            }
-        }
+    /// Every section as it stands; `None` when one lacks what nothing can stand in for.
+    fn read(root: &mut Table<'_, '_>) -> Option<Self> {
+        let runtime: Option<Runtime> = root.section();
+        let peers = read_peers(root, runtime.as_ref().map(|runtime| &runtime.id));
+        let (nats, tls) = root.within("nats", |table| (Nats::read(table), table.section()));
+        let listen = root.section();
+        let (ingest, tail) = root.within("ingest", |table| (Ingest::read(table), table.section()));
+        let (containment, flapping) =
+            root.within("containment", |table| (Containment::read(table), table.section()));
+        let (integrity, keys) =
+            root.within("integrity", |table| (Integrity::read(table), read_keys(table)));
+        let (snapshot, deliver, audit, log) =
+            (root.section(), root.section(), root.section(), root.section());
         Some(Self {
             runtime: runtime?,
             peers,
-            nats,
-            listen,
-            ingest,
-            containment,
+            nats: nats?,
+            tls: tls?,
+            listen: listen?,
+            ingest: ingest?,
+            tail: tail?,
+            containment: containment?,
+            flapping: flapping?,
             integrity: integrity?,
-            snapshot,
-            deliver,
-            audit,
-            log,
+            keys,
+            keyring: Keyring::new(BTreeMap::new(), None).ok()?,
+            snapshot: snapshot?,
+            deliver: deliver?,
+            audit: audit?,
+            log: log?,
         })
+    }
+
+    /// The ring of all keys; without `sign_with` it verifies only.
+    fn ring(&self, sign_with: Option<&str>) -> Result<Keyring, KeyringFault> {
+        let keys = self.keys.iter().map(|(id, key)| (id.clone(), key.material.clone()));
+        Keyring::new(keys, sign_with)
     }
 
     /// Every file with a secret that the configuration names, each with the key that names it, for
     /// watching and for looking at its permissions.
     #[must_use]
     pub fn secret_files(&self) -> Vec<(String, &Path)> {
-        let nats = self.nats.credentials.file();
-        let client = self.nats.tls.client.as_ref();
-        let tls = client.map(|client| ("nats.tls.key_file", client.key_file.as_path()));
-        let token =
-            self.listen.token.as_ref().map(|token| ("listen.token_file", token.file.as_path()));
-        let operator = self
-            .listen
-            .operator_token
-            .as_ref()
-            .map(|token| ("listen.operator_token_file", token.file.as_path()));
-        let single = [nats, tls, token, operator].into_iter().flatten();
-        let keys = self
-            .integrity
-            .keys
-            .iter()
-            .map(|(id, key)| (format!("integrity.keys.{id}"), key.file.as_path()));
-        single.map(|(key, file)| (key.to_owned(), file)).chain(keys).collect()
+        let (nats, listen) = (&self.nats, &self.listen);
+        let single = [
+            ("nats.creds_file", nats.creds_file.as_deref()),
+            ("nats.nkey_file", nats.nkey_file.as_deref()),
+            ("nats.token_file", nats.token_file.as_deref()),
+            ("nats.tls.key_file", self.tls.key_file.as_deref()),
+            ("listen.token_file", listen.token_file.as_ref().map(|token| token.file.as_path())),
+            (
+                "listen.operator_token_file",
+                listen.operator_token_file.as_ref().map(|token| token.file.as_path()),
+            ),
+        ];
+        let single = single.into_iter().filter_map(|(key, file)| Some((key.to_owned(), file?)));
+        let keys = self.keys.iter();
+        let keys = keys.map(|(id, key)| (format!("integrity.keys.{id}"), key.file.file.as_path()));
+        single.chain(keys).collect()
+    }
+
+    /// The file that is followed, if one is.
+    #[must_use]
+    pub fn tail(&self) -> Option<Tail> {
+        let TailKeys { path, interval, line_bytes_max } = self.tail.clone();
+        Some(Tail { path: path?, interval, line_bytes_max })
+    }
+
+    /// How evidence is judged.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let Containment { reopen, block, isolate, accept, dwell, .. } = self.containment;
+        Policy { thresholds: Thresholds { reopen, block, isolate }, accept, dwell }
     }
 
     /// What the bridge is told.
@@ -186,7 +233,7 @@ impl Config {
             runtime_id: self.runtime.id.clone(),
             attractor_type: self.runtime.attractor_type,
             peers: self.peers.iter().map(peer).collect(),
-            policy: containment.policy.clone(),
+            policy: self.policy(),
             caution_every: containment.caution_every,
             caution_blocks: containment.caution == Caution::Block,
             blocked_inbound_hold: containment.blocked_inbound == BlockedInbound::Hold,
@@ -212,9 +259,39 @@ impl Config {
     /// What the operator says about evidence, for the translator of reports.
     #[must_use]
     pub fn evidence(&self) -> Options {
-        Options {
-            accept: self.containment.policy.accept,
-            assumed_scr: self.containment.assumed_scr,
-        }
+        Options { accept: self.containment.accept, assumed_scr: self.containment.assumed_scr }
     }
+}
+
+/// `own` is this runtime's id, if it has one.
+fn read_peers(root: &mut Table<'_, '_>, own: Option<&RuntimeId>) -> BTreeMap<RuntimeId, Peer> {
+    let mut peers = BTreeMap::new();
+    root.each("peers", PEERS_MAX, |table| {
+        let given = table.peek("id");
+        let is_given = |peer: &Peer| given.as_deref() == Some(peer.id.as_str());
+        let Some(peer) = Peer::read(table).filter(is_given) else { return };
+        if Some(&peer.id) == own {
+            table.refuse("id", format!("must not be runtime.id itself, {}", peer.id));
+        } else if let Entry::Vacant(vacant) = peers.entry(peer.id.clone()) {
+            vacant.insert(peer);
+        } else {
+            table.refuse("id", "must be unique, and stands above already");
+        }
+    });
+    peers
+}
+
+fn read_keys(table: &mut Table<'_, '_>) -> BTreeMap<String, KeyFile> {
+    let mut keys = BTreeMap::new();
+    table.each("keys", KEYS_MAX, |table| {
+        let given = table.peek("id");
+        let key = KeyKeys::read(table);
+        let Some(id) = given else { return };
+        if !table.is_new_key(&id) {
+            table.refuse("id", format!("must be unique, and {id} stands above already"));
+        } else if let Some(key) = key {
+            keys.insert(id, key.file);
+        }
+    });
+    keys
 }

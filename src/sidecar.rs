@@ -109,7 +109,7 @@ impl Sidecar {
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             settings: config.bridge(),
-            keyring: config.integrity.keyring.clone(),
+            keyring: config.keyring.clone(),
             translator: settings::translator(config),
             memory,
             holds: holds.at_start(held),
@@ -174,7 +174,7 @@ impl Sidecar {
     /// # Errors
     /// [`SettingsFault`]; nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
-        let keyring = config.integrity.keyring.clone();
+        let keyring = config.keyring.clone();
         if let Some(snapshots) = self.handle.snapshots() {
             snapshots.reload(room::trust(config));
         }
@@ -208,8 +208,8 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
         },
         hosts: listen.allowed_hosts.clone(),
         origins: listen.allowed_origins.clone(),
-        token: token(&listen.token)?,
-        operator_token: token(&listen.operator_token)?,
+        token: token(&listen.token_file)?,
+        operator_token: token(&listen.operator_token_file)?,
         reports: config.ingest.http,
         limits,
         body: BodyLimits {

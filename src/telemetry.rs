@@ -7,6 +7,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
 
 pub use condition::{Condition, Conditions};
@@ -34,7 +35,7 @@ pub struct LogFault(String);
 ///
 /// # Errors
 /// [`LogFault`] for a bad level, or when logging was started before.
-pub fn start_log(level: &str, format: LogFormat) -> Result<(), LogFault> {
+pub fn start_log(level: Level, format: LogFormat) -> Result<(), LogFault> {
     // The client's own lines are about its internals; what matters of them comes as events.
     let filter = EnvFilter::try_new(format!("{level},async_nats=off"))
         .map_err(|error| LogFault(error.to_string()))?;

@@ -98,7 +98,7 @@ fn write_identity(config: &Config, output: &mut dyn Write) -> io::Result<()> {
 
 fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> {
     let containment = &config.containment;
-    let marks = containment.policy.thresholds;
+    let marks = containment;
     let caution = match containment.caution {
         Caution::Throttle => format!("sends 1 report in {}", containment.caution_every),
         Caution::Block => "sends nothing".to_owned(),
@@ -112,8 +112,8 @@ fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> 
     writeln!(
         output,
         "             accepts {} evidence, {} good reports reopen",
-        containment.policy.accept.word(),
-        containment.policy.dwell
+        containment.accept.word(),
+        containment.dwell
     )?;
     writeln!(
         output,
@@ -131,17 +131,17 @@ fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
         Listener::Tcp(address) => address.to_string(),
         Listener::Unix(path) => format!("unix:{}", path.display()),
     };
-    let token = if config.listen.token.is_some() { ", with a token" } else { "" };
+    let token = if config.listen.token_file.is_some() { ", with a token" } else { "" };
     writeln!(output, "listen       api {api}{token}, admin {}", config.listen.admin)?;
-    let tail = config.ingest.tail.as_ref().map(|tail| format!("tail {}", tail.path.display()));
+    let tail = config.tail().map(|tail| format!("tail {}", tail.path.display()));
     let http = config.ingest.http.then(|| "http".to_owned());
     let ways: Vec<String> = http.into_iter().chain(tail).collect();
     writeln!(output, "ingest       {}", ways.join(", "))?;
-    let ids: Vec<&str> = config.integrity.keys.keys().map(String::as_str).collect();
+    let ids: Vec<&str> = config.keys.keys().map(String::as_str).collect();
     writeln!(
         output,
         "integrity    signs with {}, verifies with {}",
-        config.integrity.keyring.sign_with().unwrap_or_default(),
+        config.keyring.sign_with().unwrap_or_default(),
         ids.join(", ")
     )?;
     writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())

@@ -9,6 +9,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 
+use tracing::Level;
+
 use super::fleet::{Fleet, FleetFault, Member, connected};
 use super::run::say;
 use super::signals::{OperatorSignals, StopSignals};
@@ -43,7 +45,7 @@ pub(super) async fn run(
         Ok(program) => program,
         Err(fault) => return say(sysexits::UNAVAILABLE, &fault.to_string()),
     };
-    if let Err(fault) = telemetry::start_log("info", LogFormat::Text) {
+    if let Err(fault) = telemetry::start_log(Level::INFO, LogFormat::Text) {
         return say(sysexits::UNAVAILABLE, &fault.to_string());
     }
     let started = tokio::select! {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::signals::OperatorSignals;
 use super::sysexits;
-use crate::config::{Config, Effect, Ingest, LogFormat, LogLevel, Mistakes, read_from_disk};
+use crate::config::{Config, Effect, Mistakes, Tail, read_from_disk};
 use crate::driver::{Handle, ReportFault};
 use crate::http::listener::Bound;
 use crate::ingest::tail::{Line, LineFault, follow};
@@ -56,7 +56,7 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         Ok(config) => config,
         Err(mistakes) => return refuse(&mistakes),
     };
-    if let Err(fault) = telemetry::start_log(level(&config), format(&config)) {
+    if let Err(fault) = telemetry::start_log(config.log.level, config.log.format) {
         return say(sysexits::CONFIG, &fault.to_string());
     }
     let sidecar = match Sidecar::start(&config).await {
@@ -82,7 +82,7 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         peers = config.peers.len(),
         "started, gate blocked until the first good report"
     );
-    let tail = tokio::spawn(pass_on(config.ingest.clone(), sidecar.handle.clone()));
+    let tail = tokio::spawn(pass_on(config.tail(), sidecar.handle.clone()));
     let signals = tokio::spawn(operator.obey(sidecar.handle.clone()));
     let watched = run.config.clone();
     tokio::select! {
@@ -103,8 +103,8 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
 ///
 /// The log says what is wrong with a line and not where in it: a pointer may quote a key of the
 /// runtime's own, which is raw text (P9). `driftgate replay` on the file names the field.
-async fn pass_on(ingest: Ingest, handle: Handle) {
-    let Some(tail) = ingest.tail else { return };
+async fn pass_on(tail: Option<Tail>, handle: Handle) {
+    let Some(tail) = tail else { return };
     let (mut lines, _reader) = follow(tail);
     while let Some(line) = lines.recv().await {
         match line {
@@ -186,23 +186,6 @@ fn stamps(files: &[PathBuf], config: &Config) -> Vec<Option<(SystemTime, u64)>> 
         .chain(secrets.iter().map(|(_, path)| *path))
         .map(stamp)
         .collect()
-}
-
-fn level(config: &Config) -> &'static str {
-    match config.log.level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    }
-}
-
-fn format(config: &Config) -> telemetry::LogFormat {
-    match config.log.format {
-        LogFormat::Json => telemetry::LogFormat::Json,
-        LogFormat::Text => telemetry::LogFormat::Text,
-    }
 }
 
 fn refuse(mistakes: &Mistakes) -> ExitCode {

@@ -110,8 +110,8 @@ fn proof(
     if !arguments.config.is_empty() {
         let config = Config::load(&arguments.config, environment, &read_from_disk)
             .map_err(|mistakes| format!("the configuration is wrong:\n{mistakes}"))?;
-        let block = config.containment.policy.thresholds.block;
-        return Ok((Proof::Keyed(config.integrity.keyring), block));
+        let block = config.containment.block;
+        return Ok((Proof::Keyed(config.keyring), block));
     }
     if arguments.key_files.is_empty() {
         return Err("no key: a checksum alone proves nothing, for anyone can make one. Give \

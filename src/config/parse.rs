@@ -1,177 +1,134 @@
-//! One value of a file or of the environment, read into a type that cannot be wrong.
+//! The kinds of values: each function makes the [`Key`] of one kind, with what may stand there said
+//! in the same words to the reader of the documents and to the writer of a mistake.
 //!
-//! Each parser says on refusal what would be right; `section.rs` adds the key, the value and where
-//! it stands. Deliberately not here: anything that needs two keys at once.
+//! The environment gives text for everything, so every kind takes text too. Deliberately not here:
+//! anything that needs two keys at once.
 
 use core::fmt::Display;
 use core::ops::RangeInclusive;
+use core::str::FromStr;
 use core::time::Duration;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_nats::ServerAddr;
 
-use super::limit;
+use super::key::{Form, Key, Raw, Refused, Scalar};
+use super::secret::{KeyFile, Secret, SecretFile};
 use super::settings::{Listener, Scopes};
-use super::word::Word;
+use super::source::ReadFile;
+use crate::keys;
+use crate::profiles;
+use crate::protocol::drift::Coherence;
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
+use crate::protocol::profile::Profile;
 use crate::protocol::time::Timestamp;
 
-/// A value that is neither a table nor a list. The environment gives text for everything, so every
-/// parser takes text too; none takes a number for text, since YAML reads `007` as 7.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scalar {
-    Flag(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-}
+/// Largest key, token, credentials or certificate file, in bytes: a chain of certificates is the
+/// longest of them.
+const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
+/// Most entries of a short list (servers, hosts, origins): more is a mistake of a template.
+pub(super) const LIST_LEN_MAX: usize = 64;
+/// Longest path or other text, in bytes: the longest path that Linux takes.
+const TEXT_BYTES_MAX: usize = 4096;
+/// Longest path of a Unix socket, in bytes: `sun_path` without its closing zero.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// Longest subject prefix, in bytes, so that prefix, two ids and the words stay under the 256
+/// bytes that servers and tools are at ease with.
+const PREFIX_BYTES_MAX: usize = 64;
+/// Bytes of a bearer token: shorter ones can be guessed, longer ones do not fit a header line.
+const TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
 
-/// Why a value was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// What would be right.
-    pub(super) expected: String,
-    /// Whether the value may be a secret and must not be shown.
-    pub(super) secret: bool,
-}
-
-impl<T: Into<String>> From<T> for Refused {
-    fn from(expected: T) -> Self {
-        Self { expected: expected.into(), secret: false }
-    }
-}
-
-pub(super) type Parsed<T> = Result<T, Refused>;
-
-impl Scalar {
-    /// The value as a message shows it, cut to a length that fits a line.
-    pub(super) fn shown(&self) -> String {
-        const SHOWN_CHARS_MAX: usize = 80;
-        match self {
-            Self::Flag(flag) => flag.to_string(),
-            Self::Integer(number) => number.to_string(),
-            Self::Float(number) => number.to_string(),
-            Self::Text(text) if text.chars().count() > SHOWN_CHARS_MAX => {
-                let start: String = text.chars().take(SHOWN_CHARS_MAX).collect();
-                format!("{start:?}...")
-            }
-            Self::Text(text) => format!("{text:?}"),
+/// A kind whose refusal says what may stand there.
+fn kind<T: 'static>(
+    form: Form,
+    values: impl Into<String>,
+    parse: impl Fn(&str) -> Option<T> + 'static,
+) -> Key<T> {
+    let values = values.into();
+    let must = format!("must be {values}");
+    Key::new(form, values, move |scalar, _| {
+        let is_right = form == Form::Bare || scalar.is_text;
+        if !is_right {
+            return Err("must be text: put it in quotes".into());
         }
-    }
-
-    fn text(&self) -> Parsed<&str> {
-        match self {
-            Self::Text(text) if text.len() > limit::TEXT_BYTES_MAX => {
-                Err(format!("must have at most {} bytes", limit::TEXT_BYTES_MAX).into())
-            }
-            Self::Text(text) => Ok(text),
-            Self::Flag(_) | Self::Integer(_) | Self::Float(_) => {
-                Err("must be text: put it in quotes".into())
-            }
-        }
-    }
-
-    fn integer(&self) -> Option<i128> {
-        match self {
-            Self::Integer(number) => Some(*number),
-            Self::Text(text) => text.trim().parse().ok(),
-            Self::Flag(_) | Self::Float(_) => None,
-        }
-    }
-}
-
-/// One of the words of `T`.
-pub(super) fn word<T: Word>(scalar: &Scalar) -> Parsed<T> {
-    let found = match scalar {
-        Scalar::Text(text) => T::WORDS.iter().find(|(word, _)| word == text),
-        Scalar::Flag(_) | Scalar::Integer(_) | Scalar::Float(_) => None,
-    };
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
-        format!("must be one of {}", words.join(", ")).into()
+        let short = Some(scalar.text.as_str()).filter(|text| text.len() <= TEXT_BYTES_MAX);
+        short.and_then(&parse).ok_or_else(|| must.clone().into())
     })
 }
 
-pub(super) fn flag(scalar: &Scalar) -> Parsed<bool> {
-    match scalar {
-        Scalar::Flag(flag) => Ok(*flag),
-        Scalar::Text(text) if text == "true" => Ok(true),
-        Scalar::Text(text) if text == "false" => Ok(false),
-        Scalar::Text(_) | Scalar::Integer(_) | Scalar::Float(_) => {
-            Err("must be true or false".into())
-        }
-    }
+/// One word of a closed list. A number or truth value is none of them.
+pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Key<T> {
+    let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    kind(Form::Quoted, format!("one of {}", list.join(", ")), |text| {
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+    })
 }
 
-/// Any number that is not an error of the format; the caller knows the range.
-pub(super) fn number(scalar: &Scalar) -> Parsed<f64> {
-    match scalar {
-        Scalar::Float(number) => Some(*number),
-        Scalar::Integer(number) => i32::try_from(*number).ok().map(f64::from),
-        Scalar::Text(text) => text.trim().parse().ok(),
-        Scalar::Flag(_) => None,
-    }
-    .filter(|number| number.is_finite())
-    .ok_or_else(|| "must be a number".into())
+pub(super) fn flag() -> Key<bool> {
+    kind(Form::Bare, "true or false", |text| text.parse().ok())
 }
 
-/// A whole number in `range`.
-pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl FnOnce(&Scalar) -> Parsed<T>
+/// A whole number of `range`.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> Key<T>
 where
-    T: TryFrom<i128> + PartialOrd + Display,
+    T: FromStr + PartialOrd + Display + 'static,
 {
-    move |scalar| {
-        scalar
-            .integer()
-            .and_then(|number| T::try_from(number).ok())
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                format!("must be a whole number, {} to {}", range.start(), range.end()).into()
-            })
-    }
+    let values = format!("a whole number, {} to {}", range.start(), range.end());
+    let within = move |number: &T| range.contains(number);
+    kind(Form::Bare, values, move |text| text.trim().parse().ok().filter(&within))
 }
 
-/// A number of bytes in `range`: plain, or with `KiB`, `MiB` or `GiB`.
-pub(super) fn size(range: RangeInclusive<u64>) -> impl FnOnce(&Scalar) -> Parsed<u64> {
-    const UNITS: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-    move |scalar| {
-        let plain = || scalar.integer().and_then(|number| u64::try_from(number).ok());
-        let with_unit = || match scalar {
-            Scalar::Text(text) => UNITS.iter().find_map(|(unit, factor)| {
-                let digits = text.trim().strip_suffix(unit)?.trim_end();
-                digits.parse::<u64>().ok()?.checked_mul(*factor)
-            }),
-            Scalar::Flag(_) | Scalar::Integer(_) | Scalar::Float(_) => None,
-        };
-        plain().or_else(with_unit).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
-            format!(
-                "must be a size such as 65536 or \"64KiB\", {} to {} bytes",
-                range.start(),
-                range.end()
-            )
-            .into()
-        })
-    }
+/// A whole number of a few.
+pub(super) fn choice(numbers: &'static [usize]) -> Key<usize> {
+    let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    kind(Form::Bare, format!("one of {}", list.join(", ")), |text| {
+        text.trim().parse().ok().filter(|number| numbers.contains(number))
+    })
 }
 
-/// A span of time in `range`: `"250ms"`, `"120s"`, `"5m"`, `"1h"`, `"2d"`, or a plain number of
-/// seconds.
-pub(super) fn duration(
-    range: RangeInclusive<Duration>,
-) -> impl FnOnce(&Scalar) -> Parsed<Duration> {
-    move |scalar| {
-        let read = match scalar {
-            Scalar::Text(text) => read_duration(text.trim()),
-            Scalar::Integer(number) => u64::try_from(*number).ok().map(Duration::from_secs),
-            Scalar::Float(number) => Duration::try_from_secs_f64(*number).ok(),
-            Scalar::Flag(_) => None,
-        };
-        read.filter(|span| range.contains(span)).ok_or_else(|| {
-            let (start, end) = (show_duration(*range.start()), show_duration(*range.end()));
-            format!("must be a duration such as \"90s\" or \"5m\", {start} to {end}").into()
-        })
-    }
+/// A number above 0 and at most `max`.
+pub(super) fn mark(max: f64) -> Key<f64> {
+    kind(Form::Bare, format!("above 0 and at most {max}"), move |text| {
+        text.trim().parse().ok().filter(|number| *number > 0.0 && *number <= max)
+    })
+}
+
+pub(super) fn coherence() -> Key<Coherence> {
+    kind(Form::Bare, "above 0 and at most 1", |text| Coherence::new(text.trim().parse().ok()?))
+}
+
+/// Bytes from `min` to `max`: plain, or with `KiB`, `MiB` or `GiB`.
+pub(super) fn size(min: &'static str, max: &'static str) -> Key<u64> {
+    let values = format!("bytes, or a size such as \"64KiB\", {min} to {max}");
+    let form = Form::Quoted;
+    let range = read_size(min).zip(read_size(max));
+    Key::new(form, values.clone(), move |scalar, _| {
+        let within = |bytes: &u64| range.is_some_and(|(min, max)| (min..=max).contains(bytes));
+        let refused = || format!("must be {values}").into();
+        read_size(&scalar.text).filter(within).ok_or_else(refused)
+    })
+}
+
+fn read_size(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+    let text = text.trim();
+    let of_unit = |(unit, factor): &(&str, u64)| {
+        text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(*factor)
+    };
+    UNITS.iter().find_map(of_unit)
+}
+
+/// A span of time from `min` to `max`: `"250ms"`, `"120s"`, `"5m"`, `"1h"`, `"2d"`, or a plain number
+/// of seconds.
+pub(super) fn duration(min: &'static str, max: &'static str) -> Key<Duration> {
+    let values = format!("a duration such as \"90s\" or \"5m\", {min} to {max}");
+    let range = read_duration(min).zip(read_duration(max));
+    Key::new(Form::Quoted, values.clone(), move |scalar, _| {
+        let within = |span: &Duration| range.is_some_and(|(min, max)| (min..=max).contains(span));
+        let read = read_duration(scalar.text.trim()).filter(within);
+        read.ok_or_else(|| format!("must be {values}").into())
+    })
 }
 
 const DURATION_UNITS: [(&str, u64); 5] =
@@ -180,15 +137,12 @@ const DURATION_UNITS: [(&str, u64); 5] =
 fn read_duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = text.get(digits.len()..)?;
-    let number: u64 = digits.trim_end().parse().ok()?;
-    let ms = match unit {
-        "" => number.checked_mul(1000)?,
-        _ => {
-            let (_, ms) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
-            number.checked_mul(*ms)?
-        }
-    };
-    Some(Duration::from_millis(ms))
+    let digits = digits.trim_end();
+    if unit.is_empty() {
+        return Duration::try_from_secs_f64(digits.parse().ok()?).ok();
+    }
+    let (_, ms) = DURATION_UNITS.iter().find(|(name, _)| *name == unit)?;
+    digits.parse::<u64>().ok()?.checked_mul(*ms).map(Duration::from_millis)
 }
 
 /// The shortest text that the duration parser reads back as the same span, to the millisecond.
@@ -202,38 +156,59 @@ pub fn show_duration(span: Duration) -> String {
         .map_or_else(|| "0s".to_owned(), |(unit, unit_ms)| format!("{}{unit}", ms / unit_ms))
 }
 
-/// Any text but the empty one.
-pub(super) fn text(scalar: &Scalar) -> Parsed<String> {
-    match scalar.text()? {
-        "" => Err("must not be empty".into()),
-        text => Ok(text.to_owned()),
-    }
+/// Several values: an array, or text with commas between the entries.
+pub(super) fn list<T: 'static>(entry: Key<T>, len: RangeInclusive<usize>) -> Key<Vec<T>> {
+    let values = format!("a list of at most {}, each {}", len.end(), entry.values);
+    let form = Form::List(entry.form == Form::Quoted);
+    let parse = move |raw: &Raw, read_file: ReadFile<'_>| {
+        let entries = match raw {
+            Raw::Many(entries) => entries.clone(),
+            Raw::One(Scalar { text, is_text: true }) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+                .map(|entry| Scalar { text: entry.to_owned(), is_text: true })
+                .collect(),
+            Raw::One(_) => return Err(vec!["must be a list".into()]),
+        };
+        if !len.contains(&entries.len()) {
+            let expected = format!("must have {} to {} entries", len.start(), len.end());
+            return Err(vec![expected.into()]);
+        }
+        let (mut read, mut refused) = (Vec::new(), Vec::new());
+        for (index, scalar) in entries.into_iter().enumerate() {
+            match (entry.parse)(&Raw::One(scalar), read_file) {
+                Ok(value) => read.push(value),
+                Err(more) => {
+                    let at = |refused| Refused { index: Some(index), ..refused };
+                    refused.extend(more.into_iter().map(at));
+                }
+            }
+        }
+        if refused.is_empty() { Ok(read) } else { Err(refused) }
+    };
+    Key::of(form, values, Box::new(parse))
 }
 
-pub(super) fn path(scalar: &Scalar) -> Parsed<PathBuf> {
-    text(scalar).map(PathBuf::from)
+pub(super) fn path() -> Key<PathBuf> {
+    kind(Form::Quoted, "a path", |text| (!text.is_empty()).then(|| text.into()))
 }
 
-pub(super) fn runtime_id(scalar: &Scalar) -> Parsed<RuntimeId> {
-    RuntimeId::new(scalar.text()?).ok_or_else(|| {
-        format!("must be one NATS token: 1 to {RUNTIME_ID_BYTES_MAX} of A-Z a-z 0-9 _ -").into()
-    })
+pub(super) fn runtime_id() -> Key<RuntimeId> {
+    let values = format!("one NATS token: 1 to {RUNTIME_ID_BYTES_MAX} of A-Z a-z 0-9 _ -");
+    kind(Form::Quoted, values, RuntimeId::new)
 }
 
-pub(super) fn attractor_type(scalar: &Scalar) -> Parsed<AttractorType> {
-    AttractorType::of_word(scalar.text()?)
-        .ok_or_else(|| format!("must be one of {}", AttractorType::WORDS).into())
+pub(super) fn attractor_type() -> Key<AttractorType> {
+    let values = format!("one of {}", AttractorType::WORDS);
+    kind(Form::Quoted, values, AttractorType::of_word)
 }
 
 /// A key id, or a stream name: the token characters of NATS, at most `bytes_max` of them.
-pub(super) fn token(bytes_max: usize) -> impl Fn(&Scalar) -> Parsed<String> {
-    move |scalar| {
-        let text = scalar.text()?;
-        if is_token(text) && text.len() <= bytes_max {
-            return Ok(text.to_owned());
-        }
-        Err(format!("must be 1 to {bytes_max} of A-Z a-z 0-9 _ -").into())
-    }
+pub(super) fn token(bytes_max: usize) -> Key<String> {
+    kind(Form::Quoted, format!("1 to {bytes_max} of A-Z a-z 0-9 _ -"), move |text| {
+        (is_token(text) && text.len() <= bytes_max).then(|| text.to_owned())
+    })
 }
 
 fn is_token(text: &str) -> bool {
@@ -242,106 +217,188 @@ fn is_token(text: &str) -> bool {
 }
 
 /// A prefix of subjects, without wildcards.
-pub(super) fn subject_prefix(scalar: &Scalar) -> Parsed<String> {
-    let text = scalar.text()?;
-    if text.split('.').all(is_token) && text.len() <= limit::PREFIX_BYTES_MAX {
-        return Ok(text.to_owned());
-    }
-    Err(format!(
-        "must be tokens of A-Z a-z 0-9 _ - with dots between them, at most {} bytes",
-        limit::PREFIX_BYTES_MAX
-    )
-    .into())
-}
-
-pub(super) fn server(scalar: &Scalar) -> Parsed<ServerAddr> {
-    let text = scalar.text()?;
-    if text.contains('@') {
-        return Err(Refused {
-            expected: "must not hold a user, password or token: secrets come from files, see \
-                       nats.creds_file and nats.nkey_file"
-                .into(),
-            secret: true,
-        });
-    }
-    let refused = || Refused::from("must be like nats://host:4222 or tls://host:4222");
-    let server: ServerAddr = text.parse().map_err(|_| refused())?;
-    let plain = matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty();
-    // A path, query or fragment would be ignored in silence.
-    let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-    if plain && !bare.contains(['/', '?', '#']) { Ok(server) } else { Err(refused()) }
-}
-
-pub(super) fn http_url(scalar: &Scalar) -> Parsed<hyper::Uri> {
-    let text = scalar.text()?;
-    if text.contains('@') {
-        return Err(Refused {
-            expected: "must not hold a user or password: secrets come from files".into(),
-            secret: true,
-        });
-    }
-    let url = text.parse::<hyper::Uri>().ok();
-    url.filter(|url| url.scheme_str() == Some("http") && url.host().is_some())
-        .ok_or_else(|| "must be like http://127.0.0.1:8080/path".into())
-}
-
-pub(super) fn socket_address(scalar: &Scalar) -> Parsed<SocketAddr> {
-    scalar.text()?.parse().map_err(|_| {
-        "must be an IP address and a port, such as 127.0.0.1:7406 or [::1]:7406".into()
+pub(super) fn subject_prefix() -> Key<String> {
+    let values = format!(
+        "tokens of A-Z a-z 0-9 _ - with dots between them, at most {PREFIX_BYTES_MAX} bytes"
+    );
+    kind(Form::Quoted, values, |text| {
+        let fits = text.split('.').all(is_token) && text.len() <= PREFIX_BYTES_MAX;
+        fits.then(|| text.to_owned())
     })
 }
 
-pub(super) fn listener(scalar: &Scalar) -> Parsed<Listener> {
-    let text = scalar.text()?;
-    let Some(path) = text.strip_prefix("unix:") else {
-        return text.parse().map(Listener::Tcp).map_err(|_| {
-            "must be an IP address and a port, such as 127.0.0.1:7405, or unix:/path".into()
-        });
-    };
-    if path.starts_with('/') && path.len() <= limit::SOCKET_PATH_BYTES_MAX {
-        return Ok(Listener::Unix(PathBuf::from(path)));
-    }
-    Err(format!(
-        "must be unix: and an absolute path of at most {} bytes",
-        limit::SOCKET_PATH_BYTES_MAX
-    )
-    .into())
+/// An address that must not hold a secret.
+fn url<T: 'static>(values: &'static str, parse: fn(&str) -> Option<T>) -> Key<T> {
+    Key::new(Form::Quoted, values, move |scalar, _| {
+        if scalar.text.contains('@') {
+            let expected = "must not hold a user, password or token: secrets come from files";
+            return Err(Refused::secret(expected));
+        }
+        parse(&scalar.text).ok_or_else(|| format!("must be {values}").into())
+    })
+}
+
+pub(super) fn server() -> Key<ServerAddr> {
+    url("like nats://host:4222 or tls://host:4222", |text| {
+        let server: ServerAddr = text.parse().ok()?;
+        let is_plain = matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty();
+        // A path, query or fragment would be ignored in silence.
+        let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
+        (is_plain && !bare.contains(['/', '?', '#'])).then_some(server)
+    })
+}
+
+pub(super) fn http_url() -> Key<hyper::Uri> {
+    url("like http://127.0.0.1:8080/path", |text| {
+        let url = text.parse::<hyper::Uri>().ok();
+        url.filter(|url| url.scheme_str() == Some("http") && url.host().is_some())
+    })
+}
+
+pub(super) fn socket_address() -> Key<SocketAddr> {
+    let values = "an IP address and a port, such as 127.0.0.1:7406 or [::1]:7406";
+    kind(Form::Quoted, values, |text| text.parse().ok())
+}
+
+pub(super) fn listener() -> Key<Listener> {
+    let values = format!(
+        "an IP address and a port, or unix: and an absolute path of at most {SOCKET_PATH_BYTES_MAX} \
+         bytes"
+    );
+    kind(Form::Quoted, values, |text| match text.strip_prefix("unix:") {
+        None => text.parse().ok().map(Listener::Tcp),
+        Some(path) => (path.starts_with('/') && path.len() <= SOCKET_PATH_BYTES_MAX)
+            .then(|| Listener::Unix(path.into())),
+    })
+}
+
+fn is_host(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !text.is_empty() && text.bytes().all(allowed)
 }
 
 /// The value of a `Host` header, port and all.
-pub(super) fn host(scalar: &Scalar) -> Parsed<String> {
-    let text = scalar.text()?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-    if !text.is_empty() && text.bytes().all(allowed) {
-        return Ok(text.to_ascii_lowercase());
-    }
-    Err("must be the exact value of a Host header, such as planner.example:7405".into())
+pub(super) fn host() -> Key<String> {
+    kind(Form::Quoted, "the exact value of a Host header, such as planner.example:7405", |text| {
+        is_host(text).then(|| text.to_ascii_lowercase())
+    })
 }
 
 /// The value of an `Origin` header. `*` and `null` stand for anybody and are refused.
-pub(super) fn origin(scalar: &Scalar) -> Parsed<String> {
-    let text = scalar.text()?;
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-    if rest.is_some_and(|host| !host.is_empty() && host.bytes().all(allowed)) {
-        return Ok(text.to_ascii_lowercase());
-    }
-    Err("must be the exact value of an Origin header, such as https://console.example".into())
+pub(super) fn origin() -> Key<String> {
+    let values = "the exact value of an Origin header, such as https://console.example";
+    kind(Form::Quoted, values, |text| {
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        is_host(host).then(|| text.to_ascii_lowercase())
+    })
 }
 
-pub(super) fn timestamp(scalar: &Scalar) -> Parsed<Timestamp> {
-    Timestamp::parse(scalar.text()?)
-        .ok_or_else(|| "must be a date and time such as 2027-01-01T00:00:00Z".into())
+pub(super) fn timestamp() -> Key<Timestamp> {
+    kind(Form::Quoted, "a date and time such as 2027-01-01T00:00:00Z", Timestamp::parse)
 }
 
-/// One word of a peer's `export` or `import`, as the scopes that it grants.
-pub(super) fn scope(scalar: &Scalar) -> Parsed<Scopes> {
-    match scalar.text()? {
-        "state" => Ok(Scopes { state: true, ..Scopes::default() }),
-        "snapshot" => Ok(Scopes { snapshot: true, ..Scopes::default() }),
-        "telemetry" => Ok(Scopes { telemetry: true, ..Scopes::default() }),
-        _ => Err("must be one of state, snapshot, telemetry".into()),
-    }
+/// What a peer's `export` or `import` grants.
+pub(super) fn scopes() -> Key<Scopes> {
+    const WORDS: &[(&str, Scopes)] = &[
+        ("state", Scopes { state: true, ..Scopes::NONE }),
+        ("snapshot", Scopes { snapshot: true, ..Scopes::NONE }),
+        ("telemetry", Scopes { telemetry: true, ..Scopes::NONE }),
+    ];
+    let words = list(word(WORDS), 0..=LIST_LEN_MAX);
+    let parse = move |raw: &Raw, read_file: ReadFile<'_>| {
+        let granted = (words.parse)(raw, read_file)?;
+        Ok(granted.into_iter().fold(Scopes::NONE, Scopes::or))
+    };
+    let values = "a list of state, snapshot and telemetry".to_owned();
+    Key::of(Form::List(true), values, Box::new(parse))
+}
+
+/// A file that is there and not empty; what it holds is never shown.
+pub(super) fn file() -> Key<PathBuf> {
+    content("the path of a file", |_| Ok(())).map(|(path, ())| path)
+}
+
+/// A file with the nkey seed of a user.
+pub(super) fn nkey_file() -> Key<PathBuf> {
+    let seed = |content: &[u8]| {
+        let text = core::str::from_utf8(content).unwrap_or_default().trim();
+        nkeys::KeyPair::from_seed(text)
+            .map(drop)
+            .map_err(|_| "must hold an nkey seed (SU...)".into())
+    };
+    content("the path of a file with an nkey seed (SU...)", seed).map(|(path, ())| path)
+}
+
+/// A file with one bearer token (RFC 6750 section 2.1, `b64token`).
+pub(super) fn token_file() -> Key<SecretFile> {
+    let (start, end) = (TOKEN_BYTES.start(), TOKEN_BYTES.end());
+    let form = format!("one token of {start} to {end} of A-Z a-z 0-9 - . _ ~ + / =");
+    let values = format!("the path of a file with {form}");
+    let token = move |content: &[u8]| {
+        let token = content.trim_ascii();
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+        let fits = TOKEN_BYTES.contains(&token.len()) && token.iter().all(allowed);
+        fits.then(|| Secret::new(token.to_vec())).ok_or_else(|| format!("must hold {form}"))
+    };
+    content(values, token).map(|(file, secret)| SecretFile { file, secret })
+}
+
+/// A file with a key, as `driftgate keygen` writes it.
+pub(super) fn key_file() -> Key<KeyFile> {
+    let values = "the path of a file with the base64 of 32 random bytes, a user nkey seed (SU...), \
+                  or a peer's user nkey (U...)";
+    let read = |content: &[u8]| {
+        let secret = Secret::new(content.trim_ascii().to_vec());
+        keys::material(content)
+            .map(|material| (secret, material))
+            .map_err(|fault| fault.to_string())
+    };
+    content(values, read)
+        .map(|(file, (secret, material))| KeyFile { file: SecretFile { file, secret }, material })
+}
+
+/// The name of a built-in profile, or the path of a profile file.
+pub(super) fn profile() -> Key<Profile> {
+    let built_in = profiles::names().join(", ");
+    let values = format!("one of {built_in}, or the path of a profile");
+    let must = format!("must be {values}");
+    Key::new(Form::Quoted, values, move |scalar, read_file| {
+        let name = &scalar.text;
+        if profiles::names().contains(&name.as_str()) {
+            return profiles::load(name).map_err(|fault| fault.to_string().into());
+        }
+        if !name.contains(['/', '.']) {
+            return Err(must.clone().into());
+        }
+        let content = read(Path::new(name), read_file)?;
+        profiles::parse(&String::from_utf8_lossy(&content))
+            .map_err(|fault| format!("the file {name} is no profile: {fault}").into())
+    })
+}
+
+fn content<T: 'static>(
+    values: impl Into<String>,
+    look: impl Fn(&[u8]) -> Result<T, String> + 'static,
+) -> Key<(PathBuf, T)> {
+    Key::new(Form::Quoted, values, move |scalar, read_file| {
+        let path = PathBuf::from(&scalar.text);
+        let found = look(&read(&path, read_file)?);
+        let found = found.map_err(|problem| format!("the file {} {problem}", path.display()))?;
+        Ok((path, found))
+    })
+}
+
+/// The content of a file that some key names.
+fn read(path: &Path, read_file: ReadFile<'_>) -> Result<Vec<u8>, Refused> {
+    let problem = match read_file(path) {
+        Ok(content) if content.is_empty() => "is empty".to_owned(),
+        Ok(content) if content.len() > SECRET_FILE_BYTES_MAX => {
+            format!("is larger than {SECRET_FILE_BYTES_MAX} bytes")
+        }
+        Ok(content) => return Ok(content),
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    Err(format!("the file {} {problem}", path.display()).into())
 }
 
 #[cfg(test)]
@@ -371,7 +428,7 @@ mod tests {
 
     #[test]
     fn a_size_is_read_with_and_without_a_unit() {
-        let read = |text: &str| size(0..=u64::MAX)(&Scalar::Text(text.to_owned())).ok();
+        let read = read_size;
         assert_eq!(read("262144"), Some(262_144));
         assert_eq!(read("256KiB"), Some(262_144));
         assert_eq!(read("2 GiB"), Some(2 << 30));

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use subtle::ConstantTimeEq as _;
 
+use crate::protocol::keyring::KeyMaterial;
+
 /// Bytes whose `Debug` shows nothing and whose comparison takes the same time wherever they differ.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
@@ -46,4 +48,20 @@ pub struct SecretFile {
     pub file: PathBuf,
     /// Its content, without surrounding white space.
     pub secret: Secret,
+}
+
+/// A key and the file that it was read from.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    /// The file and what it holds.
+    pub file: SecretFile,
+    /// The same, ready for a ring.
+    pub material: KeyMaterial,
+}
+
+impl PartialEq for KeyFile {
+    /// The file decides: the material is nothing but its content.
+    fn eq(&self, other: &Self) -> bool {
+        self.file == other.file
+    }
 }

@@ -1,32 +1,352 @@
-//! The typed configuration, one struct per section of `config/driftgate.toml`, and every default.
+//! Every key of the configuration: one row each, with its meaning, type, kind and range, what stands
+//! for it when absent, and when a change takes effect. Nothing else says any of these: reading,
+//! comparing, `config/driftgate.toml` and `docs/configuration.md` come from here.
 //!
-//! A value that exists has passed its range. Deliberately not here: how it was written down
-//! (`parse.rs`), and what two sections must agree on (`read.rs`).
+//! A key that says `live` takes the function that tells which of two values is stricter; the others
+//! take a restart. Deliberately not here: what two keys must agree on (`agree.rs`).
 
 use core::time::Duration;
-use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use async_nats::ServerAddr;
+use tracing::Level;
 
-use super::secret::SecretFile;
-use crate::protocol::drift::Coherence;
-use crate::protocol::judge::Policy;
-use crate::protocol::keyring::Keyring;
+use super::key::{Effect, Key, Row, Section, differ, section};
+use super::key::{higher, keep, lower, lower_or_any, lower_or_none};
+use super::parse::{
+    LIST_LEN_MAX, attractor_type, choice, coherence, duration, file, flag, host, http_url, integer,
+    key_file, list, listener, mark, nkey_file, origin, path, profile, runtime_id, scopes, server,
+    size, socket_address, subject_prefix, timestamp, token, token_file, word,
+};
+use super::secret::{KeyFile, SecretFile};
+use super::table::Table;
+use crate::protocol::drift::{Coherence, Provenance};
+use crate::protocol::gate::Mark;
+use crate::protocol::keyring::{Alg, KEY_ID_BYTES_MAX};
 use crate::protocol::packet::{AttractorType, RuntimeId};
 use crate::protocol::profile::Profile;
 use crate::protocol::time::Timestamp;
+use crate::telemetry::LogFormat;
 
-/// `[runtime]`: whom this sidecar speaks for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Runtime {
-    /// The runtime's identity. Stable across restarts, one NATS token.
-    pub id: RuntimeId,
-    /// Attractor type where a report names none. Without it such a report cannot fill a packet.
-    pub attractor_type: Option<AttractorType>,
-    /// How reports are translated (DESIGN section 4 "Profiles"). The default is `srip-05`.
-    pub profile: Profile,
+/// Longest stream name, in bytes: it is also a folder name at the server.
+const STREAM_NAME_BYTES_MAX: usize = 128;
+/// The highest lock: what the specification calls critical.
+const LOCK_MAX: f64 = 0.7;
+
+section! {
+    /// Whom this sidecar speaks for.
+    Runtime at "runtime" {
+        /// The runtime's name, unique in the fleet and the same after a restart.
+        id: RuntimeId = runtime_id().required(
+            "the name of this runtime, unique in the fleet and the same after a restart", "planner");
+        /// Attractor type where a report names none.
+        attractor_type: Option<AttractorType> = attractor_type()
+            .optional("none, and such a report cannot be exported", "symbolic");
+        /// What the runtime's reports look like: srip-05 (native), a public runtime's, or a file's.
+        profile: Profile = profile().or("srip-05");
+    }
+}
+
+section! {
+    /// Who is reached and who is heard. Nobody is who is not listed. At most 10,000 entries.
+    Peer at "peers[]" {
+        /// The peer's runtime id: unique, and not runtime.id.
+        id: RuntimeId = runtime_id().required("the runtime id of the peer", "critic").live(keep);
+        /// What is sent to it.
+        export: Scopes = scopes().or("").live(keep);
+        /// What is accepted from it.
+        import: Scopes = scopes().or("").live(keep);
+        /// The only key of integrity.keys that it may sign with.
+        key_id: Option<String> = token(KEY_ID_BYTES_MAX).optional("any of them", "k1").live(keep);
+        /// When the authorisation ends.
+        expires: Option<Timestamp> = timestamp().optional("never", "2030-01-01T00:00:00Z").live(keep);
+        /// The weakest drift source that its packets may have: native, or derived, where a profile of
+        /// its own computes parts of the index.
+        accept: DriftSource =
+            word(&[("native", DriftSource::Native), ("derived", DriftSource::Derived)])
+                .or("native").live(keep);
+    }
+}
+
+section! {
+    /// The broker.
+    Nats at "nats" {
+        /// Servers of one cluster.
+        url: Vec<ServerAddr> = list(server(), 1..=LIST_LEN_MAX).or("nats://127.0.0.1:4222");
+        /// What every subject begins with.
+        prefix: String = subject_prefix().or("driftgate.v1");
+        /// Credentials with a JWT and a seed; at most one of creds_file, nkey_file and token_file,
+        /// each read again at each connect.
+        creds_file: Option<PathBuf> = file().optional("no such proof", "/etc/driftgate/nats.creds");
+        /// Credentials with a user nkey seed.
+        nkey_file: Option<PathBuf> = nkey_file().optional("no such proof", "/etc/driftgate/nats.nk");
+        /// Credentials with a token.
+        token_file: Option<PathBuf> = file().optional("no such proof", "/etc/driftgate/nats.token");
+        /// Create streams, buckets and consumers that are absent; else only bind and compare.
+        provision: bool = flag().or("true");
+        /// Copies of what is created. An even number adds cost and no safety.
+        replicas: usize = choice(&[1, 3, 5]).or("1");
+        /// How sure a stored packet is: acked (by the stream), replicated (and the stream has 3
+        /// copies or more), synced (and it stands on servers with the tag sync:always, which write to
+        /// disk before they acknowledge). A stream that falls short is named by /readyz.
+        durability: Durability = word(&[
+            ("acked", Durability::Acked),
+            ("replicated", Durability::Replicated),
+            ("synced", Durability::Synced),
+        ]).or("acked");
+        /// The stream that packets go to.
+        stream_out: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_STATE");
+        /// The stream that packets come from; another one where clusters are joined by sourcing.
+        stream_in: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_STATE");
+        /// The stream that keeps refused inbound bytes.
+        stream_quarantine: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_QUARANTINE");
+        /// The JetStream domain of the streams and buckets.
+        domain: Option<String> = token(STREAM_NAME_BYTES_MAX).optional("the server's own", "hub");
+        /// What the subjects of replies begin with, so that server permissions can keep others from
+        /// reading them.
+        inbox_prefix: Option<String> = subject_prefix()
+            .optional("_INBOX. and the runtime id", "_INBOX.planner");
+        /// Wait for a connection to one server.
+        // Below, every handshake fails; above, an outage looks like a slow start.
+        connect_timeout: Duration = duration("100ms", "1m").or("5s");
+        /// Between pings. Two unanswered ones end the connection.
+        ping_interval: Duration = duration("1s", "5m").or("10s");
+        /// Packets in flight without an acknowledgement.
+        // The client's own command queue holds 2,048.
+        window: usize = integer(1..=2048).or("256");
+        /// Wait for one acknowledgement, before its outcome counts as unknown.
+        ack_timeout: Duration = duration("100ms", "1m").or("5s");
+    }
+}
+
+section! {
+    /// Transport security towards the broker.
+    Tls at "nats.tls" {
+        /// Certificates to trust beside those of the system, PEM.
+        ca_file: Option<PathBuf> = file().optional("only those", "/etc/driftgate/tls/ca.pem");
+        /// Client certificate, PEM; needs key_file.
+        cert_file: Option<PathBuf> = file().optional("none", "/etc/driftgate/tls/cert.pem");
+        /// Its key, PEM; needs cert_file.
+        key_file: Option<PathBuf> = file().optional("none", "/etc/driftgate/tls/key.pem");
+        /// Refuse a server that offers no TLS.
+        required: bool = flag().or("false");
+        /// Speak TLS before the server's greeting, for servers with handshake_first.
+        first: bool = flag().or("false");
+    }
+}
+
+section! {
+    /// The local interface.
+    Listen at "listen" {
+        /// The API. Port 0 takes a free one. Anything but loopback needs token_file.
+        api: Listener = listener().or("127.0.0.1:7405");
+        /// Probes and metrics; 0.0.0.0:7406 in a pod.
+        admin: SocketAddr = socket_address().or("127.0.0.1:7406");
+        /// On a Unix socket: user ids that are let in beside the sidecar's own and root's.
+        socket_uids: Vec<u32> = list(integer(0..=u32::MAX), 0..=LIST_LEN_MAX).or("");
+        /// The bearer token that every call of the API must carry.
+        token_file: Option<SecretFile> = token_file()
+            .optional("none is asked for", "/etc/driftgate/token");
+        /// The operator's bearer token, which POST /operator/release asks for.
+        operator_token_file: Option<SecretFile> = token_file()
+            .optional("nobody can release over HTTP", "/etc/driftgate/operator-token");
+        /// Origin values that are let in.
+        allowed_origins: Vec<String> = list(origin(), 0..=LIST_LEN_MAX).or("");
+        /// Host values that are let in beside the loopback ones.
+        allowed_hosts: Vec<String> = list(host(), 0..=LIST_LEN_MAX).or("");
+        /// Largest body of a report.
+        // Below, no report fits; above, it is not a report.
+        body_bytes_max: u64 = size("1KiB", "16MiB").or("256KiB");
+        /// Most connections on each listener. Event streams hold at most half of them.
+        connections_max: usize = integer(1..=65_536).or("256");
+        /// Wait for the head of a request.
+        header_timeout: Duration = duration("100ms", "1m").or("5s");
+        /// Longest time that any call takes.
+        reply_timeout: Duration = duration("100ms", "1m").or("2s");
+    }
+}
+
+section! {
+    /// How reports come in; at least one way.
+    Ingest at "ingest" {
+        /// Serve POST /field/state.
+        http: bool = flag().or("true");
+    }
+}
+
+section! {
+    /// Follow a JSONL file that the runtime appends to.
+    TailKeys at "ingest.tail" {
+        /// The file; it need not exist yet.
+        path: Option<PathBuf> = path().optional("no file is followed", "/var/log/runtime/cycles.jsonl");
+        /// Between two looks at it.
+        // Below, an idle sidecar is not idle.
+        interval: Duration = duration("10ms", "10s").or("250ms");
+        /// Longest line that is read as a report.
+        line_bytes_max: u64 = size("1KiB", "16MiB").or("256KiB");
+    }
+}
+
+section! {
+    /// The gate. Thresholds can be tightened, never loosened; reopen <= block <= isolate.
+    Containment at "containment" {
+        /// enforce, or shadow: all is judged, counted and shown, and nothing is exported.
+        mode: Mode = word(&[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)]).or("enforce");
+        /// Caution begins here, and a closed gate opens only below.
+        reopen: f64 = mark(Mark::Reopen.limit()).or("0.45").live(lower);
+        /// Publication is cut from here.
+        block: f64 = mark(Mark::Block.limit()).or("0.5").live(lower);
+        /// Subscription is cut from here.
+        isolate: f64 = mark(Mark::Isolate.limit()).or("0.6").live(lower);
+        /// An index from here up stays isolated until an operator releases it, also across restarts.
+        lock: Option<f64> = mark(LOCK_MAX).optional("none", "0.7").live(lower_or_any);
+        /// Good reports in a row that reopen.
+        // Beyond, a gate would in effect never reopen.
+        dwell: u32 = integer(1..=100).or("1").live(higher);
+        /// The weakest evidence that counts: native (the runtime reports all four parts of the index),
+        /// reported (a bare index), derived (a profile computes parts; an explicit opt-in).
+        accept: Provenance = word(&[
+            ("native", Provenance::Native),
+            ("reported", Provenance::Reported),
+            ("derived", Provenance::Derived),
+        ]).or("native").live(higher);
+        /// Coherence that you vouch for where a profile reports none.
+        assumed_scr: Option<Coherence> = coherence().optional(
+            "none, because a coherence that nobody measured makes the index look small", "0.8",
+        ).live(lower_or_none);
+        /// In caution: throttle (send one report in caution_every) or block (send nothing).
+        caution: Caution = word(&[("throttle", Caution::Throttle), ("block", Caution::Block)])
+            .or("throttle").live(higher);
+        /// One report in so many is sent in caution. One would not be reduced.
+        caution_every: u32 = integer(2..=1000).or("3").live(higher);
+        /// Silence that blocks.
+        // Below no runtime keeps up, above nobody is watching.
+        stale_after: Duration = duration("1s", "24h").or("120s").live(lower);
+        /// Silence that isolates, not below stale_after.
+        silence_isolates_after: Option<Duration> = duration("1s", "30d").optional(
+            "never, because an idle runtime is not a drifting one", "15m").live(lower_or_any);
+        /// Time blocked that isolates.
+        isolate_after: Option<Duration> = duration("1s", "30d").optional("never", "30m")
+            .live(lower_or_any);
+        /// Packets that arrive while blocked: deliver (to the runtime, as evidence) or hold (on the
+        /// stream).
+        blocked_inbound: BlockedInbound =
+            word(&[("deliver", BlockedInbound::Deliver), ("hold", BlockedInbound::Hold)])
+                .or("deliver").live(higher);
+        /// Wait for the broker's word that a cut is complete, not above listen.reply_timeout. After
+        /// it the connection is dropped.
+        barrier_timeout: Duration = duration("10ms", "1m").or("2s").live(keep);
+        /// Oldest packet that is accepted.
+        // The stream keeps packets for an hour.
+        packet_max_age: Duration = duration("1s", "1h").or("5m").live(lower);
+        /// How far ahead a packet may be dated.
+        // Clocks further apart want mending, not allowance.
+        clock_skew_max: Duration = duration("0s", "5m").or("30s").live(lower);
+        /// For an operator without HTTP: while this file exists, the gate is isolated; taking it away
+        /// takes the hold back (and opens nothing by itself). Looked for once a second. The runtime
+        /// must not be able to write its folder.
+        hold_file: Option<PathBuf> = path()
+            .optional("the file `hold` in snapshot.spool", "/var/lib/driftgate/spool/hold");
+    }
+}
+
+section! {
+    /// So many closings in so many cycles ask for a dwell of 3, twice as many isolate.
+    FlappingKeys at "containment.flapping" {
+        /// How many closings; needs cycles.
+        closings: Option<u32> = integer(2..=100).optional("not looked at", "3").live(lower_or_any);
+        /// In how many cycles, not fewer than closings; needs closings.
+        cycles: Option<u32> = integer(2..=10_000).optional("not looked at", "50").live(higher);
+    }
+}
+
+section! {
+    /// The keys. `driftgate keygen` makes one.
+    Integrity at "integrity" {
+        /// hmac-sha256, or ed25519 with the runtime's nkey.
+        alg: Alg = word(&[("hmac-sha256", Alg::HmacSha256), ("ed25519", Alg::Ed25519)])
+            .or("hmac-sha256").live(keep);
+        /// The key that signs: one of integrity.keys, of the kind that alg asks for.
+        sign_with: String = token(KEY_ID_BYTES_MAX)
+            .required("the id of the key that signs, one of integrity.keys", "k1").live(keep);
+    }
+}
+
+section! {
+    /// All keys; each of them verifies. At least one, at most 20,000.
+    KeyKeys at "integrity.keys[]" {
+        /// The name of the key: unique.
+        id: String = token(KEY_ID_BYTES_MAX).required("the name of the key", "k1").live(keep);
+        /// What it is.
+        file: KeyFile = key_file().required(
+            "the path of the key; `driftgate keygen` makes one", "/etc/driftgate/keys/k1").live(keep);
+    }
+}
+
+section! {
+    /// Memory snapshots.
+    Snapshot at "snapshot" {
+        /// Folder for what is accepted and not yet at the broker, and for the sidecar's memory.
+        spool: PathBuf = path().or("/var/lib/driftgate/spool");
+        /// zstd level. Higher ones need memory that a sidecar does not have.
+        level: i32 = integer(1..=19).or("3");
+        /// Largest snapshot, in plain bytes.
+        bytes_max: u64 = size("1KiB", "4GiB").or("64MiB");
+        /// The whole spool, not below bytes_max. Keep it under 80 % of the volume: a pod is evicted,
+        /// not told, when its volume is full.
+        spool_bytes_max: u64 = size("1MiB", "1024GiB").or("512MiB");
+        /// Snapshots held in memory between uploads. An upload adds at its peak twice what the
+        /// snapshot and its base have together, and for zstd's tables and what glibc's allocator keeps
+        /// some 25MiB at level 3, up to 160MiB at level 9; less with MALLOC_MMAP_THRESHOLD_=262144 in
+        /// the environment.
+        cache_bytes_max: u64 = size("0", "16GiB").or("64MiB");
+        /// Full snapshots that are kept at the broker.
+        keep_full: u32 = integer(1..=1000).or("2");
+        /// What is younger than this is never collected.
+        keep_for: Duration = duration("0s", "30d").or("1h");
+        /// Bytes of ours at the broker, as stored. Beyond them a push is refused.
+        stored_bytes_max: u64 = size("1MiB", "1024GiB").or("1GiB");
+    }
+}
+
+section! {
+    /// Inbound packets handed to the runtime as they arrive.
+    Deliver at "deliver" {
+        /// Where they are posted.
+        url: Option<hyper::Uri> = http_url()
+            .optional("nowhere; the runtime asks GET /field/state", "http://127.0.0.1:8080/inbox");
+        /// Wait for the runtime to take one.
+        timeout: Duration = duration("10ms", "1m").or("2s");
+    }
+}
+
+section! {
+    /// A hash-chained log of containment events.
+    Audit at "audit" {
+        /// The file.
+        file: Option<PathBuf> = path().optional("none is written", "/var/lib/driftgate/audit.jsonl");
+        /// When a file of it is full.
+        bytes_max: u64 = size("64KiB", "16GiB").or("16MiB");
+        /// Files that are kept, the newest among them.
+        files_max: u32 = integer(1..=1000).or("8");
+    }
+}
+
+section! {
+    /// The log of the sidecar itself, on standard error.
+    Log at "log" {
+        /// How much.
+        level: Level = word(&[
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ]).or("info").live(keep);
+        /// json (one object per line), or text for people.
+        format: LogFormat = word(&[("json", LogFormat::Json), ("text", LogFormat::Text)]).or("json");
+    }
 }
 
 /// What may pass between this runtime and one peer, in one direction.
@@ -41,6 +361,9 @@ pub struct Scopes {
 }
 
 impl Scopes {
+    /// Nothing.
+    pub const NONE: Self = Self { state: false, snapshot: false, telemetry: false };
+
     /// The words, in the order of the fields.
     #[must_use]
     pub fn words(self) -> Vec<&'static str> {
@@ -59,161 +382,42 @@ impl Scopes {
         }
     }
 
+    /// What both grant.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            state: self.state && other.state,
+            snapshot: self.snapshot && other.snapshot,
+            telemetry: self.telemetry && other.telemetry,
+        }
+    }
+
     /// Whether nothing may pass.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self == Self::default()
+        self == Self::NONE
     }
 }
 
-/// One entry of `[[peers]]`. Who is not listed is neither reached nor heard (SPEC R67).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// What is sent to it.
-    pub export: Scopes,
-    /// What is accepted from it.
-    pub import: Scopes,
-    /// The only key that it may sign with; any key of the ring otherwise.
-    pub key_id: Option<String>,
-    /// When the authorisation ends; open-ended otherwise.
-    pub expires: Option<Timestamp>,
-    /// The weakest drift source that its packets may have.
-    pub accept: DriftSource,
-}
-
 /// Where the drift metrics of a packet may come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum DriftSource {
-    /// The runtime reported all four parts. The default.
-    #[default]
+    /// The runtime reported all four parts.
     Native,
     /// Or a profile computed parts that it does not report.
     Derived,
 }
 
 /// How sure a stored packet is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Durability {
-    /// The stream has acknowledged it. The default.
-    #[default]
+    /// The stream has acknowledged it.
     Acked,
     /// And the stream has at least three replicas.
     Replicated,
     /// And it stands on servers that write to disk before they acknowledge (placement tag
     /// `sync:always`).
     Synced,
-}
-
-/// How the sidecar identifies itself to NATS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Credentials {
-    /// Not at all, or by its client certificate.
-    #[default]
-    None,
-    /// A credentials file with a JWT and a seed.
-    CredsFile(PathBuf),
-    /// A file with a user nkey seed.
-    NkeyFile(PathBuf),
-    /// A file with a token.
-    TokenFile(PathBuf),
-}
-
-impl Credentials {
-    /// The key that names the file, and the file.
-    #[must_use]
-    pub fn file(&self) -> Option<(&'static str, &Path)> {
-        match self {
-            Self::None => None,
-            Self::CredsFile(file) => Some(("nats.creds_file", file)),
-            Self::NkeyFile(file) => Some(("nats.nkey_file", file)),
-            Self::TokenFile(file) => Some(("nats.token_file", file)),
-        }
-    }
-}
-
-/// `[nats.tls]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Certificates to trust beside those of the system.
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate.
-    pub client: Option<ClientCertificate>,
-    /// Refuse a server that offers no TLS.
-    pub required: bool,
-    /// Speak TLS before the server's greeting, for servers with `handshake_first`.
-    pub first: bool,
-}
-
-/// Certificate and key that the sidecar shows to the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// Certificate chain, PEM.
-    pub cert_file: PathBuf,
-    /// Private key, PEM.
-    pub key_file: PathBuf,
-}
-
-/// `[nats]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Nats {
-    /// Servers, at least one.
-    pub url: Vec<ServerAddr>,
-    /// What every subject begins with.
-    pub prefix: String,
-    /// Identity towards the server.
-    pub credentials: Credentials,
-    /// Transport security.
-    pub tls: Tls,
-    /// Create streams, buckets and consumers that are absent; else only bind and compare.
-    pub provision: bool,
-    /// Copies of each stream and bucket, one of `limit::REPLICAS`.
-    pub replicas: usize,
-    /// How sure a stored packet is.
-    pub durability: Durability,
-    /// The stream that packets are published to.
-    pub stream_out: String,
-    /// The stream that packets are read from; another one where clusters are joined by sourcing.
-    pub stream_in: String,
-    /// The stream that keeps refused inbound bytes.
-    pub stream_quarantine: String,
-    /// The JetStream domain of the streams and buckets; without it the server's own.
-    pub domain: Option<String>,
-    /// What the subjects of replies begin with; without it `_INBOX.` and the runtime id, so that
-    /// permissions can keep others from reading them.
-    pub inbox_prefix: Option<String>,
-    /// Wait for a connection to one server.
-    pub connect_timeout: Duration,
-    /// Between pings to the server.
-    pub ping_interval: Duration,
-    /// Packets in flight without an acknowledgement.
-    pub window: usize,
-    /// Wait for one acknowledgement before its outcome counts as unknown.
-    pub ack_timeout: Duration,
-}
-
-impl Default for Nats {
-    fn default() -> Self {
-        Self {
-            // An address that is written here and always parses; an empty list is refused by
-            // `read.rs`, so a failure would be seen at once.
-            url: "nats://127.0.0.1:4222".parse().into_iter().collect(),
-            prefix: "driftgate.v1".to_owned(),
-            credentials: Credentials::None,
-            tls: Tls::default(),
-            provision: true,
-            replicas: 1,
-            durability: Durability::Acked,
-            stream_out: "DRIFTGATE_STATE".to_owned(),
-            stream_in: "DRIFTGATE_STATE".to_owned(),
-            stream_quarantine: "DRIFTGATE_QUARANTINE".to_owned(),
-            domain: None,
-            inbox_prefix: None,
-            connect_timeout: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(10),
-            window: 256,
-            ack_timeout: Duration::from_secs(5),
-        }
-    }
 }
 
 /// Where the API listens.
@@ -236,299 +440,29 @@ impl Listener {
     }
 }
 
-/// `[listen]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The API of DESIGN section 4.
-    pub api: Listener,
-    /// Probes, metrics and the console.
-    pub admin: SocketAddr,
-    /// On a Unix socket: peer user ids that are let in beside the sidecar's own and root's.
-    pub socket_uids: Vec<u32>,
-    /// Bearer token that every call of the API must carry.
-    pub token: Option<SecretFile>,
-    /// Bearer token of the operator, which releasing asks for.
-    pub operator_token: Option<SecretFile>,
-    /// `Origin` values that are let in; none by default.
-    pub allowed_origins: Vec<String>,
-    /// `Host` values that are let in beside the loopback ones.
-    pub allowed_hosts: Vec<String>,
-    /// Largest body of a report, in bytes.
-    pub body_bytes_max: u64,
-    /// Most connections on each listener.
-    pub connections_max: usize,
-    /// Wait for the head of a request.
-    pub header_timeout: Duration,
-    /// Longest time that a call takes (P10).
-    pub reply_timeout: Duration,
-}
-
-impl Default for Listen {
-    fn default() -> Self {
-        Self {
-            api: Listener::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 7405))),
-            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 7406)),
-            socket_uids: Vec::new(),
-            token: None,
-            operator_token: None,
-            allowed_origins: Vec::new(),
-            allowed_hosts: Vec::new(),
-            body_bytes_max: 256 * 1024,
-            connections_max: 256,
-            header_timeout: Duration::from_secs(5),
-            reply_timeout: Duration::from_secs(2),
-        }
-    }
-}
-
-/// `[ingest]`: how reports come in. At least one way is on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ingest {
-    /// `POST /field/state` is served.
-    pub http: bool,
-    /// A file is followed.
-    pub tail: Option<Tail>,
-}
-
-impl Default for Ingest {
-    fn default() -> Self {
-        Self { http: true, tail: None }
-    }
-}
-
-/// `[ingest.tail]`: a JSONL file that the runtime appends to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// The file; it need not exist yet.
-    pub path: PathBuf,
-    /// Between two looks at it.
-    pub interval: Duration,
-    /// Longest line that is read as a report, in bytes.
-    pub line_bytes_max: u64,
-}
-
-impl Tail {
-    /// Follows `path` with the defaults.
-    #[must_use]
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, interval: Duration::from_millis(250), line_bytes_max: 256 * 1024 }
-    }
-}
-
 /// What becomes of packets that arrive while blocked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum BlockedInbound {
-    /// They reach the runtime as evidence. The default.
-    #[default]
+    /// They reach the runtime as evidence.
     Deliver,
     /// They stay on the stream.
     Hold,
 }
 
 /// What the caution band does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Caution {
-    /// One report in `caution_every` is sent. The default.
-    #[default]
+    /// One report in `caution_every` is sent.
     Throttle,
     /// The strict reading of SRIP-05 section 9: nothing is sent.
     Block,
 }
 
 /// Whether anything is exported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum Mode {
-    /// What the gate lets through. The default.
-    #[default]
+    /// What the gate lets through.
     Enforce,
     /// Nothing: all is judged, counted and shown only.
     Shadow,
-}
-
-/// `[containment.flapping]`: so many closings in so many cycles ask for a dwell of 3, twice as many
-/// isolate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flapping {
-    /// Closings.
-    pub closings: u32,
-    /// Cycles, not fewer than `closings`.
-    pub cycles: u32,
-}
-
-/// `[containment]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Containment {
-    /// Whether anything is exported.
-    pub mode: Mode,
-    /// An index from here up stays isolated until an operator releases it; none by default.
-    pub lock: Option<f64>,
-    /// Closings that follow each other too fast; not looked at by default.
-    pub flapping: Option<Flapping>,
-    /// Thresholds (`reopen`, `block`, `isolate`), `accept` and `dwell`.
-    pub policy: Policy,
-    /// One report in this many is sent in caution.
-    pub caution_every: u32,
-    /// What the caution band does.
-    pub caution: Caution,
-    /// Silence that blocks.
-    pub stale_after: Duration,
-    /// Silence that isolates; never by default.
-    pub silence_isolates_after: Option<Duration>,
-    /// Time blocked that isolates; never by default.
-    pub isolate_after: Option<Duration>,
-    /// Coherence that the operator vouches for where a profile reports none. No default: a
-    /// coherence that nobody measured makes the index look small.
-    pub assumed_scr: Option<Coherence>,
-    /// What becomes of packets that arrive while blocked.
-    pub blocked_inbound: BlockedInbound,
-    /// The file whose existence isolates; [`crate::config::Config::hold_file`] has its default.
-    pub hold_file: Option<PathBuf>,
-    /// Wait for the broker's word that a cut is complete (P2).
-    pub barrier_timeout: Duration,
-    /// Oldest packet that is accepted.
-    pub packet_max_age: Duration,
-    /// How far ahead a packet may be dated.
-    pub clock_skew_max: Duration,
-}
-
-impl Default for Containment {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Enforce,
-            lock: None,
-            flapping: None,
-            policy: Policy::default(),
-            caution_every: 3,
-            caution: Caution::Throttle,
-            stale_after: Duration::from_secs(120),
-            silence_isolates_after: None,
-            isolate_after: None,
-            assumed_scr: None,
-            blocked_inbound: BlockedInbound::Deliver,
-            hold_file: None,
-            barrier_timeout: Duration::from_secs(2),
-            packet_max_age: Duration::from_secs(300),
-            clock_skew_max: Duration::from_secs(30),
-        }
-    }
-}
-
-/// `[integrity]`.
-#[derive(Clone, Debug)]
-pub struct Integrity {
-    /// Where each key comes from and what its file holds, by id.
-    pub keys: BTreeMap<String, SecretFile>,
-    /// The same keys, ready for use: `sign_with` is one of them and of the kind that `alg` asks
-    /// for.
-    pub keyring: Keyring,
-}
-
-impl PartialEq for Integrity {
-    /// The files decide: a ring is nothing but them and the id of its signer.
-    fn eq(&self, other: &Self) -> bool {
-        self.keys == other.keys && self.keyring.sign_with() == other.keyring.sign_with()
-    }
-}
-
-/// `[snapshot]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Folder for what is accepted and not yet at the broker.
-    pub spool: PathBuf,
-    /// zstd level.
-    pub level: i32,
-    /// Largest snapshot, in plain bytes.
-    pub bytes_max: u64,
-    /// The whole spool, in bytes on disk.
-    pub spool_bytes_max: u64,
-    /// Snapshots held in memory, in bytes.
-    pub cache_bytes_max: u64,
-    /// Full snapshots that are kept at the broker.
-    pub keep_full: u32,
-    /// What is younger than this is never collected.
-    pub keep_for: Duration,
-    /// Bytes of ours at the broker, as stored; beyond them a push is refused.
-    pub stored_bytes_max: u64,
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self {
-            spool: PathBuf::from("/var/lib/driftgate/spool"),
-            level: 3,
-            bytes_max: 64 << 20,
-            spool_bytes_max: 512 << 20,
-            cache_bytes_max: 64 << 20,
-            keep_full: 2,
-            keep_for: Duration::from_secs(3600),
-            stored_bytes_max: 1 << 30,
-        }
-    }
-}
-
-/// `[deliver]`: inbound packets handed to the runtime as they arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deliver {
-    /// Where they are posted; without it the runtime asks `GET /field/state`.
-    pub url: Option<hyper::Uri>,
-    /// Wait for the runtime to take one.
-    pub timeout: Duration,
-}
-
-impl Default for Deliver {
-    fn default() -> Self {
-        Self { url: None, timeout: Duration::from_secs(2) }
-    }
-}
-
-/// `[audit]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audit {
-    /// Hash-chained log of containment events; without it none is written.
-    pub file: Option<PathBuf>,
-    /// When a file of it is full, in bytes.
-    pub bytes_max: u64,
-    /// How many files are kept, the newest among them.
-    pub files_max: u32,
-}
-
-impl Default for Audit {
-    fn default() -> Self {
-        Self { file: None, bytes_max: 16 << 20, files_max: 8 }
-    }
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevel {
-    /// `error`
-    Error,
-    /// `warn`
-    Warn,
-    /// `info`, the default.
-    #[default]
-    Info,
-    /// `debug`
-    Debug,
-    /// `trace`
-    Trace,
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object per line. The default.
-    #[default]
-    Json,
-    /// For people.
-    Text,
-}
-
-/// `[log]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Log {
-    /// How much.
-    pub level: LogLevel,
-    /// How.
-    pub format: LogFormat,
 }

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use config::{ConfigError, Environment, FileFormat, Format as _, Map, Source, Value};
+use config::{ConfigError, Environment, FileFormat, Format as _, Map, Source, Value, ValueKind};
 
-use super::limit;
 use super::mistake::{Mistake, Mistakes};
+use crate::protocol::canonical::Json;
+
+/// Largest configuration file, in bytes: 10,000 peers in YAML take about 2 MiB.
+const CONFIG_FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// Reads a whole file. Tests give files that exist nowhere.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<Vec<u8>>;
@@ -22,13 +25,13 @@ pub const ENVIRONMENT_PREFIX: &str = "DRIFTGATE__";
 /// What the `config` crate says a value of the environment came from.
 const ENVIRONMENT_ORIGIN: &str = "the environment";
 
-/// Reads a file from disk, at most `limit::CONFIG_FILE_BYTES_MAX` bytes of it.
+/// Reads a file from disk, at most `CONFIG_FILE_BYTES_MAX` bytes of it.
 ///
 /// # Errors
 /// Those of the operating system, and one of its own for a file that is too large.
 pub fn read_from_disk(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    let bytes_max = limit::CONFIG_FILE_BYTES_MAX;
+    let bytes_max = CONFIG_FILE_BYTES_MAX;
     let read = std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut content)?;
     if u64::try_from(read).is_ok_and(|read| read <= bytes_max) {
         return Ok(content);
@@ -102,21 +105,52 @@ pub(super) fn merge(
 
 /// Reads one file; by its ending it is TOML or YAML.
 fn parse_file(path: &Path, read_file: ReadFile<'_>) -> Result<Map<String, Value>, String> {
-    let format = match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => FileFormat::Toml,
-        Some("yaml" | "yml") => FileFormat::Yaml,
-        Some(_) | None => return Err("must end in .toml, .yaml or .yml".to_owned()),
-    };
+    let ending = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if !["toml", "yaml", "yml"].contains(&ending) {
+        return Err("must end in .toml, .yaml or .yml".to_owned());
+    }
     let content = read_file(path).map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
     let name = path.display().to_string();
-    let table = format
-        .parse(Some(&name), &text)
-        .map_err(|error| format!("cannot be parsed: {}", error.to_string().trim_end()))?;
+    let parsed = if ending == "toml" {
+        FileFormat::Toml.parse(Some(&name), &text).map_err(|error| error.to_string())
+    } else {
+        parse_yaml(&name, &text)
+    };
+    let table = parsed.map_err(|problem| format!("cannot be parsed: {}", problem.trim_end()))?;
     match table.keys().find(|key| !is_plain(key)) {
         Some(key) => Err(format!("{key:?} is not a key")),
         None => Ok(table),
     }
+}
+
+/// YAML by the reader of reports, which bounds depth and size and refuses aliases: a few hundred
+/// bytes of them would grow until the process is out of memory, on a reload of a running one too.
+fn parse_yaml(name: &String, text: &str) -> Result<Map<String, Value>, String> {
+    let document = Json::from_yaml(text).map_err(|fault| fault.to_string())?;
+    match document {
+        Json::Object(_) => value_of(name, document).into_table().map_err(|error| error.to_string()),
+        Json::Null => Ok(Map::new()),
+        Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+            Err("must be a table of keys".to_owned())
+        }
+    }
+}
+
+fn value_of(name: &String, document: Json) -> Value {
+    let kind = match document {
+        Json::Null => ValueKind::Nil,
+        Json::Bool(flag) => ValueKind::Boolean(flag),
+        Json::Number(number) => ValueKind::Float(number),
+        Json::String(text) => ValueKind::String(text),
+        Json::Array(entries) => {
+            ValueKind::Array(entries.into_iter().map(|entry| value_of(name, entry)).collect())
+        }
+        Json::Object(entries) => ValueKind::Table(
+            entries.into_iter().map(|(key, entry)| (key, value_of(name, entry))).collect(),
+        ),
+    };
+    Value::new(Some(name), kind)
 }
 
 /// A parsed file, as a source of the `config` crate.

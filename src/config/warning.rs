@@ -51,7 +51,7 @@ impl Config {
         }
         self.warn_of_keys(&mut warn);
         self.warn_of_networks(&mut warn);
-        match (self.containment.policy.accept, self.containment.assumed_scr) {
+        match (self.containment.accept, self.containment.assumed_scr) {
             (Provenance::Derived, None) => warn(
                 "containment.accept",
                 "is derived without containment.assumed_scr: where a profile reports no \
@@ -69,8 +69,8 @@ impl Config {
 
     /// Where keys are each somebody's own, one that may be anybody's proves little.
     fn warn_of_keys(&self, warn: &mut impl FnMut(&str, String)) {
-        let are_own = self.integrity.keys.len() > 1
-            && (self.integrity.keyring.alg() == Some(Alg::Ed25519)
+        let are_own = self.keys.len() > 1
+            && (self.integrity.alg == Alg::Ed25519
                 || self.peers.values().any(|peer| peer.key_id.is_some()));
         let is_open = |peer: &Peer| !peer.import.is_empty() && peer.key_id.is_none();
         if let Some((id, _)) = self.peers.iter().find(|(_, peer)| are_own && is_open(peer)) {
@@ -83,7 +83,7 @@ impl Config {
     /// What travels in the clear, and what nobody could reach.
     fn warn_of_networks(&self, warn: &mut impl FnMut(&str, String)) {
         for server in &self.nats.url {
-            let clear = !server.tls_required() && !self.nats.tls.required;
+            let clear = !server.tls_required() && !self.tls.required;
             if clear && !is_loopback(server.host()) {
                 let remark = format!(
                     "{} is neither loopback nor TLS: use tls:// or nats.tls.required",

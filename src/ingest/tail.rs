@@ -94,9 +94,11 @@ pub enum LineFault {
 ///
 /// ```no_run
 /// # async fn example() {
+/// use std::time::Duration;
 /// use driftgate::config::Tail;
 /// use driftgate::ingest::tail::{Line, follow};
-/// let (mut lines, task) = follow(Tail::new("/var/log/runtime/cycles.jsonl".into()));
+/// let (path, interval) = ("/var/log/runtime/cycles.jsonl".into(), Duration::from_millis(250));
+/// let (mut lines, task) = follow(Tail { path, interval, line_bytes_max: 1 << 18 });
 /// while let Some(line) = lines.recv().await {
 ///     assert!(matches!(line, Line::Report(_)));
 /// }

@@ -59,7 +59,7 @@ pub(super) fn parts(
 pub(super) fn trust(config: &Config) -> Trust {
     let authorised = config.peers.iter().filter(|(_, peer)| peer.import.snapshot);
     Trust {
-        keyring: config.integrity.keyring.clone(),
+        keyring: config.keyring.clone(),
         sources: authorised
             .map(|(id, peer)| (id.clone(), (peer.key_id.clone(), peer.expires)))
             .collect(),

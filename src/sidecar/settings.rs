@@ -1,7 +1,7 @@
 //! From the configuration's sections to what each room is started with.
 
 use crate::audit;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::nats::settings::{Credentials, NotAServerUrl, ServerUrl, Settings, Tls};
 use crate::nats::subject::{AssetName, Prefix};
 use crate::protocol::profile::Translator;
@@ -54,21 +54,17 @@ pub fn nats(config: &Config) -> Result<Settings, SettingsFault> {
     Ok(Settings {
         prefix: Prefix::new(&nats.prefix).ok_or(SettingsFault::Name("nats.prefix"))?,
         inbox_prefix,
-        credentials: match &nats.credentials {
-            config::Credentials::None => Credentials::None,
-            config::Credentials::CredsFile(file) => Credentials::CredsFile(file.clone()),
-            config::Credentials::NkeyFile(file) => Credentials::NkeyFile(file.clone()),
-            config::Credentials::TokenFile(file) => Credentials::TokenFile(file.clone()),
+        credentials: match (&nats.creds_file, &nats.nkey_file, &nats.token_file) {
+            (Some(file), _, _) => Credentials::CredsFile(file.clone()),
+            (None, Some(file), _) => Credentials::NkeyFile(file.clone()),
+            (None, None, Some(file)) => Credentials::TokenFile(file.clone()),
+            (None, None, None) => Credentials::None,
         },
         tls: Tls {
-            required: nats.tls.required,
-            first: nats.tls.first,
-            ca: nats.tls.ca_file.clone(),
-            identity: nats
-                .tls
-                .client
-                .as_ref()
-                .map(|client| (client.cert_file.clone(), client.key_file.clone())),
+            required: config.tls.required,
+            first: config.tls.first,
+            ca: config.tls.ca_file.clone(),
+            identity: config.tls.cert_file.clone().zip(config.tls.key_file.clone()),
         },
         connect_timeout: nats.connect_timeout,
         ping_interval: nats.ping_interval,

@@ -1,15 +1,11 @@
 //! The configuration: what is accepted, what is refused and how it is said (DESIGN section 6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use config::{FileFormat, Format as _, Map, Value, ValueKind};
-use driftgate::config::{
-    Audit, Change, Config, Containment, Deliver, Effect, Ingest, Listen, Log, Mistakes, Nats,
-    Snapshot,
-};
+use driftgate::config::{Change, Config, Effect, Mistakes, example, manual, reference};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::time::Timestamp;
 
@@ -88,17 +84,6 @@ fn uncommented(only: &str) -> String {
         text.push('\n');
     }
     text
-}
-
-fn leaves(prefix: &str, table: Map<String, Value>, found: &mut BTreeSet<String>) {
-    for (key, value) in table {
-        let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-        if let ValueKind::Table(inner) = value.kind {
-            leaves(&name, inner, found);
-        } else {
-            found.insert(name);
-        }
-    }
 }
 
 /// Every key with a value that is not its default, and what else it needs.
@@ -186,9 +171,6 @@ const ALTERNATIVES: &[Alternative] = &[
     ("log.format", "text", &[]),
 ];
 
-/// Keys that hold tables or go together with another, and are tested by themselves.
-const APART: [&str; 3] = ["integrity.alg", "integrity.keys", "peers"];
-
 #[test]
 fn the_configuration_of_the_design_is_accepted_as_it_stands() {
     let config = accepted(DESIGN, &[]);
@@ -196,7 +178,7 @@ fn the_configuration_of_the_design_is_accepted_as_it_stands() {
     let critic = &config.peers[&RuntimeId::new("critic").unwrap()];
     assert_eq!(critic.export.words(), ["state", "snapshot", "telemetry"]);
     assert_eq!(critic.import, critic.export);
-    assert_eq!(config.integrity.keyring.sign_with(), Some("k1"));
+    assert_eq!(config.keyring.sign_with(), Some("k1"));
     assert_eq!(config.warnings(Timestamp::default()), []);
 }
 
@@ -207,25 +189,33 @@ fn yaml_says_the_same_as_toml() {
     assert_eq!(yaml, accepted(DESIGN, &[]));
 }
 
+/// `make documents` sets the variable and so writes them.
+#[test]
+fn the_documents_are_what_the_rows_say() {
+    for (path, written) in
+        [("config/driftgate.toml", example()), ("docs/configuration.md", manual())]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        if std::env::var_os("DRIFTGATE_WRITE_DOCUMENTS").is_some() {
+            fs::write(&path, &written).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        let differs = found.lines().zip(written.lines()).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{}: run `make documents`", path.display());
+        assert_eq!(found.len(), written.len(), "{}: run `make documents`", path.display());
+    }
+}
+
 #[test]
 fn the_documented_file_equals_the_defaults() {
     let read_file = files(&[("/least.toml", LEAST), ("/documented.toml", &documented())]);
     let paths = ["/least.toml".into(), "/documented.toml".into()];
     let config = Config::load(&paths, &BTreeMap::new(), &read_file).unwrap();
-    assert_eq!(config, accepted(LEAST, &[]));
-    assert_eq!(config.nats, Nats::default());
-    assert_eq!(config.listen, Listen::default());
-    assert_eq!(config.ingest, Ingest::default());
-    assert_eq!(config.containment, Containment::default());
-    assert_eq!(config.snapshot, Snapshot::default());
-    assert_eq!(config.deliver, Deliver::default());
-    assert_eq!(config.audit, Audit::default());
-    assert_eq!(config.log, Log::default());
+    assert_eq!(Config::difference(&config, &accepted(LEAST, &[])), []);
 }
 
 #[test]
-fn the_documented_file_names_every_key_and_its_examples_are_accepted() {
-    let mut found = BTreeSet::new();
+fn the_examples_of_the_documented_file_are_accepted() {
     for only in ["creds_file", "nkey_file", "token_file"] {
         let text = uncommented(only);
         let seed = seed();
@@ -233,12 +223,10 @@ fn the_documented_file_names_every_key_and_its_examples_are_accepted() {
         let loaded = Config::load(&["/driftgate.toml".into()], &BTreeMap::new(), &read_file);
         let config = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert_eq!(config.peers.len(), 1);
-        assert!(config.listen.token.is_some());
-        assert!(config.ingest.tail.is_some());
-        leaves("", FileFormat::Toml.parse(None, &text).unwrap(), &mut found);
+        assert!(config.listen.token_file.is_some());
+        assert!(config.tail().is_some());
+        assert_eq!(config.flapping.closings, Some(3));
     }
-    let known = ALTERNATIVES.iter().map(|(key, ..)| *key).chain(APART);
-    assert_eq!(found, known.map(str::to_owned).collect());
 }
 
 #[test]
@@ -272,21 +260,24 @@ fn the_configuration_of_the_pod_is_accepted() {
 }
 
 #[test]
-fn the_environment_sets_every_key_and_a_reload_says_when_it_takes_effect() {
-    let live = ["containment.", "integrity.", "log.level", "peers"];
+fn every_key_has_another_value_that_the_environment_sets() {
+    let mut rows: BTreeMap<String, Effect> = reference()
+        .into_iter()
+        .flat_map(|section| section.rows)
+        .map(|row| (row.path, row.effect))
+        .filter(|(path, _)| !path.contains("[]") && path != "integrity.alg")
+        .collect();
     for (key, text, needs) in ALTERNATIVES {
         let old = accepted(LEAST, needs);
         let mut environment = needs.to_vec();
         environment.retain(|(other, _)| other != key);
         environment.push((key, text));
         let new = accepted(LEAST, &environment);
-        let changes = Config::difference(&old, &new);
-        // The watch of this one file begins at the start.
-        let restart = ["containment.hold_file", "containment.mode"];
-        let live = live.iter().any(|prefix| key.starts_with(prefix)) && !restart.contains(key);
-        let effect = if live { Effect::Live } else { Effect::Restart };
-        assert_eq!(changes, [Change { key: (*key).to_owned(), effect }]);
+        let effect = rows.remove(*key).unwrap_or_else(|| panic!("{key} is no row"));
+        let change = Change { key: (*key).to_owned(), effect };
+        assert_eq!(Config::difference(&old, &new), [change]);
     }
+    assert_eq!(rows, BTreeMap::new());
 }
 
 #[test]
@@ -328,7 +319,7 @@ fn a_later_file_wins_and_the_environment_wins_over_both() {
         Config::load(&["/a.toml".into(), "/b.yml".into()], &environment, &read_file).unwrap();
     assert_eq!(config.nats.prefix, "later");
     assert_eq!(config.nats.window, 9);
-    assert_eq!(config.integrity.keys.len(), 2);
+    assert_eq!(config.keys.len(), 2);
 }
 
 #[test]
@@ -354,7 +345,7 @@ const TOLD: [&str; 30] = [
     "nats.url[1]: must be like nats://host:4222",
     "nats.prefix: must be tokens",
     "nats.prefx: is not a key; did you mean nats.prefix? (in /driftgate.toml)",
-    "nats.replicas: must be 1, 3 or 5 (it is 2, in /driftgate.toml)",
+    "nats.replicas: must be one of 1, 3, 5 (it is 2, in /driftgate.toml)",
     "nats.tls.cert_file: needs nats.tls.key_file",
     "listen.api: 0.0.0.0:7405 is not loopback: it needs listen.token_file",
     "listen.admin: must be an IP address and a port",
@@ -362,7 +353,7 @@ const TOLD: [&str; 30] = [
     "ingest.http: nothing would feed the gate",
     "ingest.poll: is not a key; the keys here are http, tail",
     "containment.block: must be above 0 and at most 0.5",
-    "containment.stale_after: must be a duration such as \"90s\" or \"5m\", 1s to 1d (it is \"1 fortnight\"",
+    "containment.stale_after: must be a duration such as \"90s\" or \"5m\", 1s to 24h (it is \"1 fortnight\"",
     "containment.accept: must be one of native, reported, derived",
     "containment.assumed_scr: must be above 0 and at most 1",
     "integrity.alg: must be one of hmac-sha256, ed25519",
@@ -502,7 +493,7 @@ fn no_debug_output_shows_a_secret() {
     let read_file = files(&[("/driftgate.toml", &text), ("/token", token)]);
     let config = Config::load(&["/driftgate.toml".into()], &BTreeMap::new(), &read_file).unwrap();
     let shown = format!("{config:?} {config:#?}");
-    assert_eq!(config.listen.token.unwrap().secret.expose(), token.as_bytes());
+    assert_eq!(config.listen.token_file.unwrap().secret.expose(), token.as_bytes());
     for secret in [token, KEY.trim(), "7, 7, 7"] {
         assert!(!shown.contains(secret));
     }

@@ -64,7 +64,7 @@ impl Rig {
     fn in_folder(folder: TempDir, name: &str) -> Self {
         let path = folder.path().join(name);
         let line_bytes_max = LINE_BYTES_MAX.try_into().unwrap();
-        let settings = Tail { interval: INTERVAL, line_bytes_max, ..Tail::new(path.clone()) };
+        let settings = Tail { interval: INTERVAL, line_bytes_max, path: path.clone() };
         let (lines, task) = follow(settings);
         Self { folder, path, lines, task }
     }

@@ -106,7 +106,7 @@ impl Api {
             (Some(file), _) => Some(token(file)?),
             (None, Some(config)) => config
                 .listen
-                .token
+                .token_file
                 .as_ref()
                 .map(|token| String::from_utf8_lossy(token.secret.expose()).into_owned()),
             (None, None) => None,

@@ -36,7 +36,7 @@ async fn look(
     let looked = async {
         let bucket =
             Bucket::open(&settings).await.map_err(|fault| unavailable(fault.to_string()))?;
-        let manifests = manifests(&bucket, &source, &config.integrity.keyring)
+        let manifests = manifests(&bucket, &source, &config.keyring)
             .await
             .map_err(|fault| unavailable(fault.to_string()))?;
         Ok((bucket, manifests))
