@@ -16,7 +16,6 @@ use crate::protocol::gate::Thresholds;
 use crate::protocol::judge::Policy;
 use crate::protocol::keyring::{KEYS_MAX, Keyring, KeyringFault};
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::profile::Options;
 use crate::protocol::{bridge, inbox};
 
 mod source;
@@ -210,13 +209,14 @@ impl Config {
     /// How evidence is judged.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let Containment { reopen, block, isolate, accept, dwell, .. } = self.containment;
-        Policy { thresholds: Thresholds { reopen, block, isolate }, accept, dwell }
+        let Containment { reopen, block, isolate, accept, dwell, assumed_scr, .. } =
+            self.containment;
+        Policy { thresholds: Thresholds { reopen, block, isolate }, accept, dwell, assumed_scr }
     }
 
     /// What the bridge is told.
     #[must_use]
-    pub fn bridge(&self) -> bridge::Settings {
+    pub fn live(&self) -> bridge::Live {
         let containment = &self.containment;
         let peer = |(id, peer): (&RuntimeId, &Peer)| {
             let policy = inbox::Peer {
@@ -229,10 +229,9 @@ impl Config {
             };
             (id.clone(), policy)
         };
-        bridge::Settings {
-            runtime_id: self.runtime.id.clone(),
-            attractor_type: self.runtime.attractor_type,
+        bridge::Live {
             peers: self.peers.iter().map(peer).collect(),
+            keyring: self.keyring.clone(),
             policy: self.policy(),
             caution_every: containment.caution_every,
             caution_blocks: containment.caution == Caution::Block,
@@ -241,11 +240,21 @@ impl Config {
             silence_isolates_after: containment.silence_isolates_after,
             isolate_after: containment.isolate_after,
             barrier_timeout: containment.barrier_timeout,
+            packet_max_age: containment.packet_max_age,
+            clock_skew_max: containment.clock_skew_max,
+        }
+    }
+
+    /// What the bridge is for its whole life.
+    #[must_use]
+    pub fn identity(&self) -> bridge::Identity {
+        bridge::Identity {
+            runtime_id: self.runtime.id.clone(),
+            profile: self.runtime.profile.clone(),
+            attractor_type: self.runtime.attractor_type,
             reply_timeout: self.listen.reply_timeout,
             ack_timeout: self.nats.ack_timeout,
             window: self.nats.window,
-            packet_max_age: containment.packet_max_age,
-            clock_skew_max: containment.clock_skew_max,
         }
     }
 
@@ -254,12 +263,6 @@ impl Config {
     pub fn hold_file(&self) -> PathBuf {
         let beside_spool = || self.snapshot.spool.join("hold");
         self.containment.hold_file.clone().unwrap_or_else(beside_spool)
-    }
-
-    /// What the operator says about evidence, for the translator of reports.
-    #[must_use]
-    pub fn evidence(&self) -> Options {
-        Options { accept: self.containment.accept, assumed_scr: self.containment.assumed_scr }
     }
 }
 

@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 
 use crate::audit;
 use crate::nats;
-use crate::protocol::bridge::{Counters, Memory, Settings};
+use crate::protocol::bridge::{Counters, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::profile::{Malformed, Translator};
-use crate::protocol::seal::{Fault, Keyring};
+use crate::protocol::profile::Malformed;
+use crate::protocol::seal::Fault;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
@@ -49,12 +49,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Everything the driver is started with.
 #[derive(Debug)]
 pub struct Options {
-    /// Gate, peers, limits.
-    pub settings: Settings,
-    /// Keys.
-    pub keyring: Keyring,
-    /// The runtime's profile.
-    pub translator: Translator,
+    /// Who this is, what its reports look like, what the broker is waited for.
+    pub identity: Identity,
+    /// Gate, peers, keys, limits.
+    pub live: Live,
     /// What survived the last restart.
     pub memory: Memory,
     /// Who holds the gate from the start on.
@@ -149,10 +147,7 @@ enum Command {
     Ping {
         answer: Answer<()>,
     },
-    Reload {
-        settings: Box<Settings>,
-        keyring: Keyring,
-    },
+    Reload(Box<Live>),
 }
 
 /// Asks the driver. Cheap to clone; every call has a bounded answer time (P10).
@@ -182,8 +177,8 @@ struct Standing {
 pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
-    let settings = &options.settings;
-    let report_timeout = settings.reply_timeout + settings.barrier_timeout + VIEW_TIMEOUT;
+    // A barrier is waited for no longer than a reply, whatever a reload says.
+    let report_timeout = options.identity.reply_timeout * 2 + VIEW_TIMEOUT;
     let (standing_sender, standing) = watch::channel(Standing {
         ready: true,
         broker: BrokerState::Connecting,
@@ -318,8 +313,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub fn reload(&self, settings: Settings, keyring: Keyring) -> Result<(), Unavailable> {
-        self.try_send(Command::Reload { settings: Box::new(settings), keyring })
+    pub fn reload(&self, live: Live) -> Result<(), Unavailable> {
+        self.try_send(Command::Reload(Box::new(live)))
     }
 
     fn try_send(&self, command: Command) -> Result<(), Unavailable> {

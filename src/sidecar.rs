@@ -108,9 +108,8 @@ impl Sidecar {
         let room = room::start(config, room_ends, &conditions, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
-            settings: config.bridge(),
-            keyring: config.keyring.clone(),
-            translator: settings::translator(config),
+            identity: config.identity(),
+            live: config.live(),
             memory,
             holds: holds.at_start(held),
             memory_file: Some(memory_file),
@@ -174,11 +173,10 @@ impl Sidecar {
     /// # Errors
     /// [`SettingsFault`]; nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
-        let keyring = config.keyring.clone();
         if let Some(snapshots) = self.handle.snapshots() {
             snapshots.reload(room::trust(config));
         }
-        self.handle.reload(config.bridge(), keyring).map_err(|_| SettingsFault::Busy)
+        self.handle.reload(config.live()).map_err(|_| SettingsFault::Busy)
     }
 }
 

@@ -30,6 +30,9 @@ struct Stored {
     seq: u64,
     floors: BTreeMap<String, u64>,
     operator_hold: bool,
+    /// Absent in files of before it was known.
+    #[serde(default)]
+    in_doubt: bool,
     /// Who holds. Absent in files of before there were several.
     #[serde(default)]
     held_by: Holds,
@@ -69,6 +72,7 @@ pub fn load(path: &Path) -> Result<(Memory, Holds), MemoryFault> {
         seq: stored.seq,
         floors: floors.filter_map(|(id, floor)| Some((RuntimeId::new(id)?, *floor))).collect(),
         operator_hold: stored.operator_hold,
+        in_doubt: stored.in_doubt,
     };
     let mut holds = stored.held_by;
     holds.command |= stored.operator_hold && !holds.any();
@@ -219,6 +223,7 @@ impl Keeper {
         let reserved = next.seq < last.seq.saturating_add(RESERVE_US / 2);
         let differs = next.floors != last.floors
             || next.operator_hold != last.operator_hold
+            || next.in_doubt != last.in_doubt
             || kept.holds != self.on_disk.holds;
         if differs || !reserved || self.conditions.holds(Condition::MemoryUnwritable) {
             self.start_write(kept);
@@ -242,6 +247,7 @@ fn store(path: &Path, kept: &Kept, durably: bool) -> io::Result<()> {
         seq: memory.seq.saturating_add(RESERVE_US),
         floors: memory.floors.iter().map(|(id, floor)| (id.to_string(), *floor)).collect(),
         operator_hold: memory.operator_hold,
+        in_doubt: memory.in_doubt,
         held_by: *holds,
     };
     if let Some(folder) = path.parent() {

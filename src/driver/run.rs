@@ -1,9 +1,9 @@
 //! The loop: one input, its effects, the next input.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::connection::{Change, Connector};
@@ -11,8 +11,8 @@ use super::inbound::{QUARANTINE_TOKENS, Receiver};
 use super::memory::{Keeper, Kept};
 use super::uploads::Uploads;
 use super::{
-    Answer, Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault,
-    ReportFault, Standing,
+    Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault, ReportFault,
+    Standing,
 };
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
@@ -20,12 +20,12 @@ use crate::nats::assets::AssetReport;
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
 use crate::protocol::audit::Event;
-use crate::protocol::bridge::{Bridge, Effect, Memory};
+use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::seal::Sealed;
 use crate::protocol::time::Timestamp;
-use crate::protocol::view::{Barrier, Decision, ReportReply};
+use crate::protocol::view::{Decision, ReportReply, Ticket};
 use crate::telemetry::{Condition, Conditions, Feed, Histogram};
 
 mod books;
@@ -49,10 +49,11 @@ pub(super) struct Driver {
     pub(super) connector: Connector,
     pub(super) uploads: Uploads,
     receiver: Receiver,
-    /// Reports whose reply the bridge still owes, by sequence number. Bounded by the bridge.
-    waiting: BTreeMap<u64, Answer<Result<ReportReply, ReportFault>>>,
-    /// Answers that wait for a closing to end, each as what is to be done then.
-    after_closing: Vec<Deferred>,
+    /// What the bridge asks for and is not done yet, in order.
+    pub(super) effects: VecDeque<Effect>,
+    /// Who waits for an answer of the bridge, which gives one to each and bounds how many wait.
+    waiting: BTreeMap<Ticket, Waiter>,
+    next_ticket: u64,
     standing: watch::Sender<Standing>,
     conditions: Conditions,
     verdicts: [u64; 4],
@@ -67,24 +68,26 @@ pub(super) struct Driver {
     recorder: Recorder,
 }
 
-enum Deferred {
-    Malformed(Answer<Result<ReportReply, ReportFault>>, ReportFault),
-    Unreadable(Answer<()>),
-    /// An operator's order, whose answer says how the closing ended.
-    Order(Answer<Barrier>),
+/// Somebody who waits for an [`Answer`].
+enum Waiter {
+    Report(oneshot::Sender<Result<ReportReply, ReportFault>>),
+    Unreadable(oneshot::Sender<()>),
+    /// An operator's order, whose answer waits for the disk as well.
+    Order(oneshot::Sender<GateState>),
 }
 
-impl Deferred {
-    /// `barrier` is how the closing ended that was waited for, if there was one.
-    fn send(self, barrier: Option<Barrier>) {
-        match self {
-            Self::Malformed(answer, fault) => drop(answer.send(Err(fault))),
-            Self::Unreadable(answer) => drop(answer.send(())),
-            Self::Order(answer) => {
-                if let Some(barrier) = barrier {
-                    let _ = answer.send(barrier);
-                }
+impl Waiter {
+    /// Whoever waited may have given up; that is his affair.
+    fn give(self, answer: Answer) {
+        match (self, answer) {
+            (Self::Report(to), Answer::Report(reply)) => drop(to.send(Ok(*reply))),
+            (Self::Report(to), Answer::Refused { fault: Some(fault), .. }) => {
+                drop(to.send(Err(fault.into())));
             }
+            (Self::Unreadable(to), _) => drop(to.send(())),
+            (Self::Order(to), Answer::Order(state)) => drop(to.send(state)),
+            // The bridge answers what it was asked.
+            (Self::Report(_) | Self::Order(_), _) => {}
         }
     }
 }
@@ -102,12 +105,11 @@ pub(super) async fn run(options: Options, mut inputs: Inputs, standing: watch::S
 impl Driver {
     fn new(options: Options, standing: watch::Sender<Standing>) -> Self {
         let clock = Clock::start();
-        let me = options.settings.runtime_id.clone();
+        let me = options.identity.runtime_id.clone();
         let holds = options.holds;
         let loaded = Kept { memory: options.memory.clone(), holds };
         let memory = Memory { operator_hold: holds.any(), ..options.memory };
-        let bridge =
-            Bridge::new(options.settings, options.keyring, options.translator, memory, clock.now());
+        let bridge = Bridge::new(options.identity, options.live, memory, clock.now());
         let prefix = options.nats.prefix.clone();
         Self {
             clock,
@@ -115,9 +117,10 @@ impl Driver {
             receiver: Receiver::new(prefix, me.clone(), options.deliver),
             connector: Connector::new(options.nats, !holds.any()),
             uploads: Uploads::new(options.uploads),
+            effects: VecDeque::new(),
             waiting: BTreeMap::new(),
-            after_closing: Vec::new(),
             standing,
+            next_ticket: 1,
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered_seen: 0,
@@ -160,7 +163,7 @@ impl Driver {
             () = tokio::time::sleep_until(deadline) => {}
         }
         self.take(commands).await;
-        self.bridge.tick(self.clock.now());
+        self.effects.extend(self.bridge.tick(self.clock.now()));
         self.look_for_answers().await;
         self.perform().await;
         self.connector.provision(self.bridge.band() != Band::Isolated);
@@ -187,8 +190,6 @@ impl Driver {
         }
         for _ in 0..BATCH_MAX {
             let Ok(command) = commands.try_recv() else { break };
-            // The end of an earlier closing must not release what this command makes wait.
-            self.perform().await;
             self.command(command);
         }
     }
@@ -197,51 +198,42 @@ impl Driver {
         let now = self.clock.now();
         self.keeper.stir();
         match command {
-            Command::Report { document, trace, answer } => match self.report(now, &document, trace)
-            {
-                Ok(seq) => {
-                    self.waiting.insert(seq, answer);
-                }
-                Err(malformed) => self.defer(Deferred::Malformed(answer, malformed.into())),
-            },
+            Command::Report { document, trace, answer } => {
+                let ticket = self.wait(Waiter::Report(answer));
+                self.effects.extend(self.bridge.report(now, ticket, &document, trace));
+            }
             Command::Unreadable { answer } => {
-                self.recorder.record(now, Event::ReportRefused { unreadable: true });
-                self.bridge.malformed(now);
-                self.defer(Deferred::Unreadable(answer));
+                let ticket = self.wait(Waiter::Unreadable(answer));
+                self.effects.extend(self.bridge.unreadable(now, ticket));
             }
             Command::FieldState { answer } => {
-                self.bridge.forget_ended(now);
-                drop(answer.send(self.bridge.field_state().ok_or(ReadFault::Isolated)));
+                drop(answer.send(self.bridge.field_state(now).ok_or(ReadFault::Isolated)));
             }
             Command::PeerState { source, answer } => {
-                self.bridge.forget_ended(now);
                 let state = if self.bridge.band() == Band::Isolated {
                     Err(ReadFault::Isolated)
                 } else {
-                    let state = self.bridge.peer_state(&source).cloned();
+                    let state = self.bridge.peer_state(now, &source).cloned();
                     state.ok_or_else(|| ReadFault::Unknown(source.to_string()))
                 };
                 drop(answer.send(state));
             }
-            Command::Safety { answer } => drop(answer.send(self.safety())),
+            Command::Safety { answer } => drop(answer.send(self.safety(now))),
             Command::Books { answer } => drop(answer.send(self.books())),
             Command::Ping { answer } => drop(answer.send(())),
-            Command::Reload { settings, keyring } => {
-                self.bridge.reload(now, *settings, keyring);
+            Command::Reload(live) => {
+                self.effects.extend(self.bridge.reload(now, *live));
                 self.recorder.record(now, Event::Reloaded);
                 tracing::info!("configuration reloaded");
             }
         }
     }
 
-    /// A bad report may have closed the gate; its answer then waits for the silence, like any other
-    /// (P2).
-    fn defer(&mut self, deferred: Deferred) {
-        if self.bridge.is_closing() {
-            self.after_closing.push(deferred);
-        } else {
-            deferred.send(None);
-        }
+    fn wait(&mut self, waiter: Waiter) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, waiter);
+        ticket
     }
 
     async fn change(&mut self, change: Change) {
@@ -255,7 +247,7 @@ impl Driver {
                     Some(Err(fault)) => self.conditions.begin(Condition::BrokerAssets, fault),
                 }
                 tracing::info!("connected to the broker");
-                self.bridge.connected(self.clock.now());
+                self.effects.extend(self.bridge.connected(self.clock.now()));
             }
             Change::Failed(fault) => {
                 self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
@@ -303,9 +295,9 @@ impl Driver {
                         publish_outcome(&fault)
                     }
                 };
-                self.bridge.answered(now, token, outcome);
+                self.effects.extend(self.bridge.answered(now, token, outcome));
             }
-            LinkEvent::Confirmed(id) => self.bridge.confirmed(now, id),
+            LinkEvent::Confirmed(id) => self.effects.extend(self.bridge.confirmed(now, id)),
             LinkEvent::Inbound(message) => {
                 if let Some(link) = self.connector.link() {
                     self.receiver.receive(now, &mut self.bridge, link, message);
@@ -344,21 +336,15 @@ impl Driver {
         tracing::warn!(reason, "disconnected from the broker");
         self.connector.sever().await;
         self.receiver.disconnected();
-        self.bridge.disconnected(self.clock.now());
+        self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
 
     /// Does what the bridge asks for, in order, until it asks for nothing more.
     pub(super) async fn perform(&mut self) {
-        loop {
-            let effects = self.bridge.take_effects();
-            if effects.is_empty() {
-                self.count_closings();
-                return;
-            }
-            for effect in effects {
-                self.effect(effect).await;
-            }
+        while let Some(effect) = self.effects.pop_front() {
+            self.effect(effect).await;
         }
+        self.count_closings();
     }
 
     async fn effect(&mut self, effect: Effect) {
@@ -393,29 +379,30 @@ impl Driver {
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
             Effect::StopUploads { revoke_to } => self.stop_uploads(revoke_to),
             Effect::SeverUploads => self.sever_uploads(),
-            Effect::Closed(barrier) => {
-                self.recorder.record(self.clock.now(), Event::Barrier(barrier));
-                self.after_closing.drain(..).for_each(|deferred| deferred.send(Some(barrier)));
-            }
-            Effect::Answer { seq, reply } => {
-                self.count(reply.verdict);
-                if let Some(answer) = self.waiting.remove(&seq) {
-                    drop(answer.send(Ok(*reply)));
+            Effect::Answer { ticket, answer } => {
+                if let Answer::Report(reply) = &answer {
+                    self.count(reply.verdict);
+                }
+                if let Some(waiter) = self.waiting.remove(&ticket) {
+                    waiter.give(answer);
                 }
             }
-            Effect::Record(transition) => {
-                // Nothing looks at the broker any more, with a link or without one (P4).
-                if transition.to == Band::Isolated {
-                    self.connector.stop_provisioning();
+            Effect::Record(event) => {
+                if let Event::Transition(transition) = &event {
+                    // Nothing looks at the broker any more, with a link or without one (P4).
+                    if transition.to == Band::Isolated {
+                        self.connector.stop_provisioning();
+                    }
+                    self.show_transition(transition);
                 }
-                self.record(transition);
+                self.recorder.record(self.clock.now(), event);
             }
         }
     }
 
     fn publish(&mut self, token: u64, packet: &Sealed, origin: &Origin) {
         let Some((link, settings)) = self.connector.link_and_settings() else {
-            self.bridge.not_sent(self.clock.now(), token);
+            self.effects.extend(self.bridge.not_sent(self.clock.now(), token));
             return;
         };
         let outgoing = Outgoing {
@@ -431,7 +418,7 @@ impl Driver {
             payload: packet.bytes().clone(),
         };
         if link.publish(token, outgoing).is_err() {
-            self.bridge.not_sent(self.clock.now(), token);
+            self.effects.extend(self.bridge.not_sent(self.clock.now(), token));
         }
     }
 

@@ -76,35 +76,20 @@ impl Driver {
     pub(super) fn upload(&mut self, ask: Ask) {
         let now = self.clock.now();
         self.keeper.stir();
-        let grant =
-            |driver: &mut Self| Grant { seq: driver.bridge.snapshot_seq(now), now: now.wall };
+        let grant = |seq| Grant { seq, now: now.wall };
         match ask {
+            // Whoever asked may have given up.
             Ask::Accept(answer) | Ask::Upload(answer) => {
-                let granted = self.bridge.may_upload().then(|| {
-                    self.bridge.uploads_started();
-                    grant(self)
-                });
-                // Whoever asked may have given up.
-                let _ = answer.send(granted);
+                let _ = answer.send(self.bridge.grant_upload(now).map(grant));
             }
             Ask::Fetch(answer) => {
-                let granted = self.bridge.may_fetch().then(|| {
-                    self.bridge.fetch_started();
-                    grant(self)
-                });
-                // Whoever asked may have given up.
-                let _ = answer.send(granted);
+                let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
             }
-            Ask::Recovered { newest, is_waiting } => {
-                self.bridge.raise_seq(newest);
-                if is_waiting {
-                    self.bridge.uploads_started();
-                }
-            }
+            Ask::Recovered { newest, is_waiting } => self.bridge.recovered(newest, is_waiting),
             Ask::Quiet { number, confirmed } => {
                 // An older order's answer says nothing about what was granted since.
                 if self.uploads.is_newest(number) {
-                    self.bridge.uploads_quiet(now, confirmed);
+                    self.effects.extend(self.bridge.uploads_quiet(now, confirmed));
                 }
             }
             Ask::Stored { digest, manifest } => {
@@ -130,7 +115,7 @@ impl Driver {
     pub(super) fn stop_uploads(&mut self, revoke_to: Option<u64>) {
         if !self.uploads.stop(revoke_to) {
             // A room that has ended has dropped its connection unconfirmed.
-            self.bridge.uploads_quiet(self.clock.now(), false);
+            self.effects.extend(self.bridge.uploads_quiet(self.clock.now(), false));
         }
     }
 

@@ -13,23 +13,24 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::audit::Event;
 use super::canonical::Json;
 use super::drift::{DriftIndex, Provenance};
 use super::gate::{Band, Reason, Verdict};
 use super::inbox::{Inbound, InboundLimits, Inbox};
-use super::judge::{Judge, Judgement};
+use super::judge::{Judge, Judgement, Policy};
 use super::outbox::{Ledger, Origin, Outbox, Outcome};
 use super::packet::{
     AttractorState, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId,
     SafetyFlags,
 };
-use super::profile::{Malformed, StateReport, Translator};
-use super::seal::{EncodedPayload, Keyring};
+use super::profile::{Malformed, Options, StateReport, Translator};
+use super::seal::EncodedPayload;
 use super::time::{Now, Timestamp};
 use super::trace::TraceParent;
 use super::view::{
     Barrier, Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
-    SafetyView, ThresholdsView, Transition,
+    SafetyView, ThresholdsView, Ticket, Transition,
 };
 
 mod closing;
@@ -39,15 +40,15 @@ mod effect;
 mod settings;
 mod uploads;
 
-pub use effect::{Effect, Notice};
-pub use settings::{Memory, Settings};
+pub use effect::{Answer, Effect, GateState, Notice};
+pub use settings::{Identity, Live, Memory};
 pub use show::Counters;
 
 /// Transitions kept for `GET /aegida/safety`.
 pub const TRANSITIONS_MAX: usize = 32;
-/// Replies that may wait for the broker at a time; one more report is answered at once, its packets
-/// `pending`.
-pub const OPEN_REPLIES_MAX: usize = 1024;
+/// Answers that may wait for the broker at a time; one more is given at once, its packets
+/// `pending`, its barrier `unconfirmed`.
+pub const WAITING_MAX: usize = 1024;
 /// How long the broker may still come to read what an ended connection had sent: a Linux kernel
 /// tries for some 100 s to deliver what a closed socket holds, and a network that parts and heals
 /// lets it. An echo on a later connection says nothing about the bytes of an earlier one.
@@ -55,9 +56,10 @@ pub const LINGER_MAX: Duration = Duration::from_secs(120);
 /// Retention below this withholds the snapshot link (SPEC R43).
 pub const RETENTION_MIN: f64 = 0.7;
 
-#[derive(Debug)]
-struct OpenReply {
-    reply: ReportReply,
+/// An answer that somebody waits for.
+#[derive(Clone, Debug)]
+struct Waiting {
+    answer: Answer,
     /// Packets without a final status.
     open: usize,
     deadline: Duration,
@@ -75,7 +77,7 @@ struct Cause {
 }
 
 /// A closing under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Closing {
     id: u64,
     /// Subscriptions have to go too.
@@ -90,10 +92,10 @@ struct Closing {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Bridge {
-    settings: Settings,
-    keyring: Keyring,
+    identity: Identity,
+    live: Live,
     translator: Translator,
     judge: Judge,
     outbox: Outbox,
@@ -108,11 +110,11 @@ pub struct Bridge {
     pulling: bool,
     closing: Option<Closing>,
     next_closing: u64,
-    open_replies: BTreeMap<u64, OpenReply>,
-    /// Replies that may have become complete since [`Bridge::collect`] last looked.
-    touched: Vec<u64>,
-    /// The earliest deadline of an open reply.
-    reply_deadline: Duration,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// Answers that may have become complete since [`Bridge::collect`] last looked.
+    touched: Vec<Ticket>,
+    /// The earliest deadline of an answer.
+    answer_deadline: Duration,
     last_valid: Duration,
     band_since: Now,
     /// The band of the newest notice.
@@ -124,10 +126,11 @@ pub struct Bridge {
     transitions: VecDeque<Transition>,
     counters: Counters,
     closing_times: Vec<Duration>,
+    /// What the call under way asks for; empty between two calls.
     effects: Vec<Effect>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Newest {
     cycle: Option<u64>,
     di: Option<DriftIndex>,
@@ -138,28 +141,22 @@ struct Newest {
 impl Bridge {
     /// A bridge that has seen nothing: blocked, disconnected.
     #[must_use]
-    pub fn new(
-        settings: Settings,
-        keyring: Keyring,
-        translator: Translator,
-        memory: Memory,
-        now: Now,
-    ) -> Self {
-        let judge = Judge::new(settings.policy.clone(), memory.operator_hold);
+    pub fn new(identity: Identity, live: Live, memory: Memory, now: Now) -> Self {
+        let judge = Judge::new(live.policy.clone(), memory.operator_hold);
         let first = if memory.operator_hold { Reason::Operator } else { Reason::Starting };
         Self {
-            outbox: Outbox::new(settings.window, settings.ack_timeout),
-            inbox: Inbox::new(settings.runtime_id.clone(), memory.floors),
+            outbox: Outbox::new(identity.window, identity.ack_timeout),
+            inbox: Inbox::new(identity.runtime_id.clone(), memory.floors),
             seq: memory.seq,
             connected: false,
-            uncertain_until: Duration::ZERO,
+            uncertain_until: if memory.in_doubt { now.mono + LINGER_MAX } else { Duration::ZERO },
             subscribed: false,
             pulling: false,
             closing: None,
             next_closing: 1,
-            open_replies: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             touched: Vec::new(),
-            reply_deadline: Duration::MAX,
+            answer_deadline: Duration::MAX,
             last_valid: now.mono,
             band_since: now,
             notified: judge.gate().band(),
@@ -171,43 +168,26 @@ impl Bridge {
             counters: Counters::default(),
             closing_times: Vec::new(),
             effects: Vec::new(),
-            settings,
-            keyring,
-            translator,
+            translator: Translator::new(identity.profile.clone(), options(&live.policy)),
+            identity,
+            live,
             judge,
         }
     }
 
-    /// Effects of the calls so far, in the order in which they have to be done.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        core::mem::take(&mut self.effects)
-    }
-
-    /// One report of the runtime. Returns its sequence number; the reply follows as
-    /// [`Effect::Answer`], at once or when the broker has spoken.
-    ///
-    /// # Errors
-    /// [`Malformed`], the runtime's fault. The gate is closed by it, the error is the answer.
-    pub fn report(&mut self, now: Now, document: &Json) -> Result<u64, Malformed> {
-        self.report_traced(now, document, None)
-    }
-
-    /// [`Self::report`] within the trace that the report came with.
-    ///
-    /// # Errors
-    /// As [`Self::report`].
-    pub fn report_traced(
+    /// One report of the runtime, within the trace that it came with. Its answer is
+    /// [`Answer::Report`], or [`Answer::Refused`] when it breaks its profile, which closes the gate.
+    #[must_use]
+    pub fn report(
         &mut self,
         now: Now,
+        ticket: Ticket,
         document: &Json,
         trace: Option<TraceParent>,
-    ) -> Result<u64, Malformed> {
+    ) -> Vec<Effect> {
         let report = match self.translator.translate(document) {
             Ok(report) => report,
-            Err(malformed) => {
-                self.malformed(now);
-                return Err(malformed);
-            }
+            Err(malformed) => return self.refuse(now, ticket, Some(malformed)),
         };
         self.counters.reports += 1;
         let seq = self.next_seq(now.wall);
@@ -227,8 +207,11 @@ impl Bridge {
             report: Some((seq, report.drift.provenance)),
         };
         let mut closes = self.enter(now, &judgement.verdict, cause);
-        let mut reply = self.compose(now, seq, &report, &judgement, trace);
+        let failed_before = self.counters.inspection_failed;
+        let mut reply = self.compose(now, (ticket, seq), &report, &judgement, trace);
         if reply.reasons.contains(&Reason::InspectionFailed) {
+            let packets = self.counters.inspection_failed.saturating_sub(failed_before);
+            self.effects.push(Effect::Record(Event::InspectionFailed { seq, packets }));
             // A packet that the gate let through and the inspection did not: something is wrong
             // with one of the two, so nothing more goes out (P6).
             let verdict = self.judge.tighten(Band::Blocked, Reason::InspectionFailed);
@@ -236,48 +219,56 @@ impl Bridge {
             reply.band = verdict.band;
             reply.verdict = Decision::Block;
         }
-        self.hold_reply(now, seq, reply, closes);
-        self.settle(now);
-        Ok(seq)
+        self.wait(now, ticket, Answer::Report(Box::new(reply)), closes);
+        self.settle(now)
     }
 
-    /// A report that is not even a document, or breaks its profile: it can close, never open.
-    pub fn malformed(&mut self, now: Now) {
-        self.counters.malformed += 1;
-        let judgement = self.judge.malformed();
-        self.enter(now, &judgement.verdict, Cause::default());
-        self.settle(now);
+    /// A body that is not even a document: it can close, never open. Its answer is
+    /// [`Answer::Refused`].
+    #[must_use]
+    pub fn unreadable(&mut self, now: Now, ticket: Ticket) -> Vec<Effect> {
+        self.refuse(now, ticket, None)
     }
 
-    /// An operator isolates (`true`) or releases (`false`). Release never opens.
-    pub fn hold(&mut self, now: Now, hold: bool) {
-        let verdict = self.judge.hold(hold);
-        self.enter(now, &verdict, Cause::default());
-        self.settle(now);
+    /// An operator isolates (`true`) or releases (`false`). Release never opens. Its answer is
+    /// [`Answer::Order`], when a closing that it begins or finds under way has ended.
+    #[must_use]
+    pub fn hold(&mut self, now: Now, ticket: Ticket, hold: bool) -> Vec<Effect> {
+        if hold != self.judge.gate().operator_hold() || hold {
+            let verdict = self.judge.hold(hold);
+            self.enter(now, &verdict, Cause::default());
+        }
+        let state = self.state();
+        self.wait(now, ticket, Answer::Order(state), self.closing.is_some());
+        self.settle(now)
     }
 
     /// What the broker said about one attempt.
-    pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) {
+    #[must_use]
+    pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) -> Vec<Effect> {
         self.outbox.answered(now.mono, token, outcome);
-        self.settle(now);
+        self.settle(now)
     }
 
     /// The connection could not take a packet (its queue is full).
-    pub fn not_sent(&mut self, now: Now, token: u64) {
+    #[must_use]
+    pub fn not_sent(&mut self, now: Now, token: u64) -> Vec<Effect> {
         self.outbox.not_sent(now.mono, token);
-        self.settle(now);
+        self.settle(now)
     }
 
     /// A connection is up. It has no subscriptions yet; the effects say which it gets.
-    pub fn connected(&mut self, now: Now) {
+    #[must_use]
+    pub fn connected(&mut self, now: Now) -> Vec<Effect> {
         self.connected = true;
         self.subscribed = false;
         self.pulling = false;
-        self.settle(now);
+        self.settle(now)
     }
 
     /// The connection and its buffers are gone.
-    pub fn disconnected(&mut self, now: Now) {
+    #[must_use]
+    pub fn disconnected(&mut self, now: Now) -> Vec<Effect> {
         if !self.outbox.is_read() || self.closing.as_ref().is_some_and(|closing| !closing.echoed) {
             self.uncertain_until = now.mono + LINGER_MAX;
         }
@@ -286,15 +277,16 @@ impl Bridge {
         self.pulling = false;
         self.outbox.disconnected();
         self.answer_waiting();
-        self.settle(now);
+        self.settle(now)
     }
 
     /// The broker echoed.
-    pub fn confirmed(&mut self, now: Now, id: u64) {
+    #[must_use]
+    pub fn confirmed(&mut self, now: Now, id: u64) -> Vec<Effect> {
         if let Some(closing) = self.closing.as_mut().filter(|closing| closing.id == id) {
             closing.echoed = true;
         }
-        self.settle(now);
+        self.settle(now)
     }
 
     /// One inbound message with the ids of its subject. Only while something may come in: an
@@ -304,16 +296,16 @@ impl Bridge {
             return None;
         }
         let limits = InboundLimits {
-            packet_max_age: self.settings.packet_max_age,
-            clock_skew_max: self.settings.clock_skew_max,
-            block: self.settings.policy.thresholds.block,
+            packet_max_age: self.live.packet_max_age,
+            clock_skew_max: self.live.clock_skew_max,
+            block: self.live.policy.thresholds.block,
         };
         let inbound = self.inbox.receive(
             now.wall,
             subject,
             bytes,
-            &self.keyring,
-            &self.settings.peers,
+            &self.live.keyring,
+            &self.live.peers,
             &limits,
         );
         match &inbound {
@@ -325,49 +317,49 @@ impl Bridge {
     }
 
     /// Time passed: silence, bands held too long, deadlines.
-    pub fn tick(&mut self, now: Now) {
+    #[must_use]
+    pub fn tick(&mut self, now: Now) -> Vec<Effect> {
         let silent = now.mono.saturating_sub(self.last_valid);
         let held = now.mono.saturating_sub(self.band_since.mono);
         let over =
             |limit: Option<Duration>, time: Duration| limit.is_some_and(|limit| time >= limit);
         let band = self.judge.gate().band();
-        let tightened =
-            if band < Band::Isolated && over(self.settings.silence_isolates_after, silent) {
-                Some((Band::Isolated, Reason::Silent))
-            } else if band == Band::Blocked && over(self.settings.isolate_after, held) {
-                Some((Band::Isolated, Reason::BlockedTooLong))
-            } else if band < Band::Blocked && silent >= self.settings.stale_after {
-                Some((Band::Blocked, Reason::Stale))
-            } else {
-                None
-            };
+        let tightened = if band < Band::Isolated && over(self.live.silence_isolates_after, silent) {
+            Some((Band::Isolated, Reason::Silent))
+        } else if band == Band::Blocked && over(self.live.isolate_after, held) {
+            Some((Band::Isolated, Reason::BlockedTooLong))
+        } else if band < Band::Blocked && silent >= self.live.stale_after {
+            Some((Band::Blocked, Reason::Stale))
+        } else {
+            None
+        };
         if let Some((band, reason)) = tightened {
             let verdict = self.judge.tighten(band, reason);
             self.enter(now, &verdict, Cause::default());
         }
         self.outbox.expire(now.mono);
-        self.settle(now);
+        self.settle(now)
     }
 
     /// The next moment at which [`Self::tick`] has something to do.
     #[must_use]
     pub fn deadline(&self, now: Now) -> Duration {
         let band = self.judge.gate().band();
-        let stale = (band < Band::Blocked).then(|| self.last_valid + self.settings.stale_after);
+        let stale = (band < Band::Blocked).then(|| self.last_valid + self.live.stale_after);
         let silent = self
-            .settings
+            .live
             .silence_isolates_after
             .filter(|_| band < Band::Isolated)
             .map(|after| self.last_valid + after);
         let held = self
-            .settings
+            .live
             .isolate_after
             .filter(|_| band == Band::Blocked)
             .map(|after| self.band_since.mono + after);
         let closing = self.closing.as_ref().map(|closing| {
             if closing.asked { closing.deadline } else { closing.acks_until.min(closing.deadline) }
         });
-        let reply = Some(self.reply_deadline);
+        let reply = Some(self.answer_deadline);
         let sending = if self.may_send() { self.outbox.deadline(now.mono) } else { None };
         [stale, silent, held, closing, reply, sending]
             .into_iter()
@@ -376,13 +368,13 @@ impl Bridge {
             .unwrap_or(Duration::MAX)
     }
 
-    /// New settings and keys take effect with the next input; the gate keeps its state.
-    pub fn reload(&mut self, now: Now, settings: Settings, keyring: Keyring) {
-        self.judge.set_policy(settings.policy.clone());
-        self.settings = settings;
-        self.keyring = keyring;
-        self.forget_ended(now);
-        self.settle(now);
+    /// The operator's choices change while the bridge runs.
+    #[must_use]
+    pub fn reload(&mut self, now: Now, live: Live) -> Vec<Effect> {
+        self.judge.set_policy(live.policy.clone());
+        self.translator.set_options(options(&live.policy));
+        self.live = live;
+        self.settle(now)
     }
 
     /// Sequence numbers start from the wall clock in microseconds and strictly rise, also when the
@@ -416,7 +408,7 @@ impl Bridge {
         if self.transitions.len() > TRANSITIONS_MAX {
             self.transitions.pop_front();
         }
-        self.effects.push(Effect::Record(transition));
+        self.effects.push(Effect::Record(Event::Transition(transition)));
         let closes = verdict.band.is_closed() && verdict.band > verdict.from;
         if closes {
             self.outbox.revoke(cause.report.map_or(self.seq, |(seq, _)| seq));
@@ -451,18 +443,18 @@ impl Bridge {
     fn may_receive(&self) -> bool {
         match self.judge.gate().band() {
             Band::Open | Band::Caution => true,
-            Band::Blocked => !self.settings.blocked_inbound_hold,
+            Band::Blocked => !self.live.blocked_inbound_hold,
             Band::Isolated => false,
         }
     }
 
     /// Brings everything that follows from the state up to date: the closing, subscriptions,
-    /// packets that may go, replies that are complete.
-    fn settle(&mut self, now: Now) {
+    /// packets that may go, answers that are complete. Returns all that is to be done.
+    fn settle(&mut self, now: Now) -> Vec<Effect> {
         self.advance_closing(now);
         self.subscribe();
         while self.may_send() {
-            let peers = &self.settings.peers;
+            let peers = &self.live.peers;
             let may_reach = |target: &RuntimeId| {
                 peers.get(target).is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
             };
@@ -472,6 +464,7 @@ impl Bridge {
             self.effects.push(Effect::Publish { token, packet, origin });
         }
         self.collect(now);
+        core::mem::take(&mut self.effects)
     }
 
     /// Subscriptions follow the band, except while a closing is under way.
@@ -489,4 +482,8 @@ impl Bridge {
             self.effects.push(Effect::Subscribe { pull });
         }
     }
+}
+
+fn options(policy: &Policy) -> Options {
+    Options { accept: policy.accept, assumed_scr: policy.assumed_scr }
 }

@@ -98,29 +98,21 @@ impl Inbox {
         &self.floors
     }
 
-    /// The newest accepted packet of each peer.
-    pub fn peers(&self) -> impl Iterator<Item = &PeerState> {
-        self.newest.values().map(|(_, state)| state)
-    }
-
-    /// The newest accepted packet of one peer.
-    #[must_use]
-    pub fn peer(&self, source: &RuntimeId) -> Option<&PeerState> {
-        self.newest.get(source).map(|(_, state)| state)
-    }
-
-    /// Forgets what peers said that are no longer authorised or whose packets have aged out
-    /// (SPEC R71). Their sequence floors stay, so that nothing old comes back.
-    pub fn retain(
-        &mut self,
+    /// The newest accepted packet of each peer that is still authorised, unless it has aged out
+    /// (SPEC R71).
+    pub fn current(
+        &self,
         now: Timestamp,
         peers: &BTreeMap<RuntimeId, Peer>,
         packet_max_age: Duration,
-    ) {
-        self.newest.retain(|source, (sent, _)| {
-            now.since(*sent) <= packet_max_age
+    ) -> impl Iterator<Item = &PeerState> {
+        let is_current = move |source: &RuntimeId, sent: Timestamp| {
+            now.since(sent) <= packet_max_age
                 && peers.get(source).is_some_and(|peer| peer.import_state && peer.is_current(now))
-        });
+        };
+        let current =
+            self.newest.iter().filter(move |(source, (sent, _))| is_current(source, *sent));
+        current.map(|(_, (_, state))| state)
     }
 
     /// Checks one message in the order seal, address, authority, freshness, stability, replay; only

@@ -26,11 +26,19 @@ pub struct Policy {
     pub accept: Provenance,
     /// Good reports in a row that a closed gate asks for. Default 1, the specification's number.
     pub dwell: u32,
+    /// Coherence that the operator assumes for a runtime that reports none. There is no default
+    /// (SPEC A15).
+    pub assumed_scr: Option<Coherence>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { thresholds: Thresholds::default(), accept: Provenance::Native, dwell: 1 }
+        Self {
+            thresholds: Thresholds::default(),
+            accept: Provenance::Native,
+            dwell: 1,
+            assumed_scr: None,
+        }
     }
 }
 

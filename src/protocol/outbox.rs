@@ -12,7 +12,7 @@ use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::Sealed;
 use super::trace::TraceParent;
-use super::view::PacketStatus;
+use super::view::{PacketStatus, Ticket};
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
 /// it doubles up to [`COOLDOWN_MAX`].
@@ -86,9 +86,9 @@ pub enum Outcome {
 /// A packet that was settled, for the reply that waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
-    /// The report that it was made from.
-    pub seq: u64,
-    /// Its line in that report's reply.
+    /// Who waits for the reply to its report.
+    pub ticket: Ticket,
+    /// Its line in that reply.
     pub line: usize,
     /// How it ended.
     pub status: PacketStatus,
@@ -105,18 +105,19 @@ pub struct Origin {
     pub trace: Option<TraceParent>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     packet: Sealed,
     origin: Origin,
     lane: usize,
-    line: usize,
+    /// Who waits for it, and its line in the reply.
+    line: (Ticket, usize),
     attempts: u32,
     /// When an unanswered attempt counts as lost.
     deadline: Duration,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lane {
     target: RuntimeId,
     unsent: Option<Entry>,
@@ -130,7 +131,7 @@ struct Lane {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Outbox {
     lanes: Vec<Lane>,
     by_target: BTreeMap<RuntimeId, usize>,
@@ -213,7 +214,7 @@ impl Outbox {
     }
 
     /// Takes a sealed packet. The unsent packet that stood in this lane is superseded.
-    pub fn offer(&mut self, lane: usize, line: usize, packet: Sealed, origin: Origin) {
+    pub fn offer(&mut self, lane: usize, line: (Ticket, usize), packet: Sealed, origin: Origin) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         slot.ledger.reports += 1;
         slot.ledger.pending += 1;
@@ -423,11 +424,7 @@ impl Outbox {
             lane.ledger.pending = lane.ledger.pending.saturating_sub(1);
             lane.ledger.settle(status);
         }
-        self.settled.push(Settled {
-            seq: entry.packet.seq(),
-            line: entry.line,
-            status,
-            stream_seq,
-        });
+        let (ticket, line) = entry.line;
+        self.settled.push(Settled { ticket, line, status, stream_seq });
     }
 }

@@ -10,6 +10,10 @@ use super::gate::{Band, Reason};
 use super::packet::{Posture, RuntimeId};
 use super::time::Timestamp;
 
+/// Who waits for an answer: a number that the caller chooses, and that no two who wait share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
 /// What became of one packet of one report. Every packet ends in exactly one of these; `pending`
 /// is the only one that can still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -198,6 +202,9 @@ pub struct SafetyView {
     pub operator_hold: bool,
     /// Who holds it and why, as far as this life was told.
     pub hold: Option<HoldView>,
+    /// Whether the broker may still come to read what an ended connection had sent; no closing is
+    /// called confirmed meanwhile.
+    pub in_doubt: bool,
     /// The newest transitions, oldest first, at most 32.
     pub transitions: VecDeque<Transition>,
 }

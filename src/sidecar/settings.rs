@@ -4,7 +4,6 @@ use crate::audit;
 use crate::config::Config;
 use crate::nats::settings::{Credentials, NotAServerUrl, ServerUrl, Settings, Tls};
 use crate::nats::subject::{AssetName, Prefix};
-use crate::protocol::profile::Translator;
 
 /// What only assembling finds; each names its key.
 #[derive(Debug, thiserror::Error)]
@@ -18,10 +17,6 @@ pub enum SettingsFault {
     /// A server address.
     #[error("nats.url: {0}")]
     Url(#[from] NotAServerUrl),
-}
-
-pub(super) fn translator(config: &Config) -> Translator {
-    Translator::new(config.runtime.profile.clone(), config.evidence())
 }
 
 pub(super) fn deliver(config: &Config) -> Option<crate::deliver::Settings> {

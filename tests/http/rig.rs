@@ -239,6 +239,7 @@ fn safety() -> SafetyView {
         would_reopen: None,
         operator_hold: false,
         hold: None,
+        in_doubt: false,
         transitions: VecDeque::new(),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::rig::{EPOCH_MS, Rig, id, keyring, settings};
-use driftgate::protocol::bridge::{Effect, LINGER_MAX, OPEN_REPLIES_MAX};
+use crate::support::rig::{EPOCH_MS, Rig, id, live, settings};
+use driftgate::protocol::audit::Event;
+use driftgate::protocol::bridge::{Effect, LINGER_MAX, WAITING_MAX};
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::time::Timestamp;
@@ -13,13 +14,13 @@ const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
 fn store_all(rig: &mut Rig) {
     for (token, _) in rig.published() {
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
 }
 
 fn echo_all(rig: &mut Rig) {
     for id in rig.confirms() {
-        rig.bridge.confirmed(rig.now, id);
+        rig.confirm(id);
     }
 }
 
@@ -35,8 +36,8 @@ fn p2_an_echo_on_a_new_connection_says_nothing_about_the_bytes_of_the_last_one()
     let mut rig = Rig::connected();
     rig.report(0.3);
     assert_eq!(rig.published().len(), 3);
-    rig.bridge.disconnected(rig.now);
-    rig.bridge.connected(rig.now);
+    rig.disconnect();
+    rig.connect();
     store_all(&mut rig);
     assert_eq!(close(&mut rig), Some(Barrier::Unconfirmed), "three packets may still arrive");
     rig.wait(LINGER_MAX);
@@ -53,10 +54,10 @@ fn p2_an_attempt_that_was_given_up_on_may_still_be_read() {
     rig.wait(Duration::from_millis(4950));
     // One answer asks for a pause, so that what times out is not sent again at once: nothing is in
     // flight, and two packets are still on the wire.
-    rig.bridge.answered(rig.now, published[0].0, Outcome::Later);
+    rig.answered(published[0].0, Outcome::Later);
     rig.wait(Duration::from_millis(50));
     assert!(rig.published().is_empty());
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     assert_eq!(close(&mut rig), Some(Barrier::Unconfirmed));
 }
 
@@ -67,7 +68,7 @@ fn p2_a_later_acknowledgement_proves_that_an_earlier_attempt_was_read() {
     rig.published();
     rig.wait(Duration::from_secs(5));
     store_all(&mut rig);
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     assert_eq!(close(&mut rig), Some(Barrier::Confirmed));
 }
 
@@ -75,15 +76,15 @@ fn p2_a_later_acknowledgement_proves_that_an_earlier_attempt_was_read() {
 fn p7_an_authorisation_that_ends_while_a_packet_waits_revokes_the_packet() {
     let mut removed = Rig::new(settings("planner", &["critic", "monitor"]));
     removed.report(0.3);
-    removed.bridge.reload(removed.now, settings("planner", &["monitor"]), keyring());
+    removed.reload(live(&["monitor"]));
     let mut expiring = settings("planner", &["critic", "monitor"]);
-    expiring.peers.get_mut(&id("critic")).expect("a peer").expires =
+    expiring.live.peers.get_mut(&id("critic")).expect("a peer").expires =
         Some(Timestamp::from_unix_ms(EPOCH_MS + 1000));
     let mut expired = Rig::new(expiring);
     expired.report(0.3);
     expired.wait(Duration::from_secs(1));
     for rig in [&mut removed, &mut expired] {
-        rig.bridge.connected(rig.now);
+        rig.connect();
         let targets: Vec<_> =
             rig.published().iter().map(|(_, packet)| packet.target().clone()).collect();
         assert_eq!(targets, [id("monitor")]);
@@ -108,8 +109,8 @@ fn p10_a_closing_ends_in_time_however_often_the_band_changes_meanwhile() {
         rig.report(word);
         rig.wait(step);
         echo_all(&mut rig);
-        rig.look();
-        was_closed = rig.effects.iter().any(|effect| matches!(effect, Effect::Closed(_)));
+        was_closed =
+            rig.effects.iter().any(|effect| matches!(effect, Effect::Record(Event::Barrier(_))));
     }
     let reply = rig.answers().remove(&closing).expect("answered with the rest");
     assert_eq!(reply.barrier, Some(Barrier::Confirmed));
@@ -121,7 +122,7 @@ fn p10_a_closing_ends_in_time_however_often_the_band_changes_meanwhile() {
 fn p10_more_replies_than_may_wait_are_answered_at_once_and_say_so() {
     let mut rig = Rig::connected();
     let mut answered = 0;
-    let flips = OPEN_REPLIES_MAX + 10;
+    let flips = WAITING_MAX + 10;
     for _ in 0..flips {
         rig.report(0.3);
         let closing = rig.report(0.55);
@@ -134,7 +135,7 @@ fn p10_more_replies_than_may_wait_are_answered_at_once_and_say_so() {
     }
     // Two places are taken: by the first report, whose packets are in flight, and by each good one
     // until the next report closes the gate again.
-    assert_eq!(answered, flips - (OPEN_REPLIES_MAX - 2), "of {flips} are answered at once");
+    assert_eq!(answered, flips - (WAITING_MAX - 2), "of {flips} are answered at once");
     let before = rig.published().len();
     echo_all(&mut rig);
     rig.wait(Duration::from_secs(4));

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::support::rig::{Rig, keyring, settings};
-use driftgate::protocol::bridge::{Counters, Effect, TRANSITIONS_MAX};
+use crate::support::rig::{Rig, live, settings};
+use driftgate::protocol::bridge::{Counters, Effect, Live, TRANSITIONS_MAX};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::keyring::Keyring;
@@ -17,13 +17,13 @@ const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
 fn store_all(rig: &mut Rig) {
     for (token, _) in rig.published() {
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
 }
 
 fn echo_all(rig: &mut Rig) {
     for id in rig.confirms() {
-        rig.bridge.confirmed(rig.now, id);
+        rig.confirm(id);
     }
 }
 
@@ -43,15 +43,15 @@ fn wakes_after(rig: &Rig) -> Option<Duration> {
 #[test]
 fn every_counter_counts_one_by_one() {
     let mut sender = Rig::new(settings("critic", &["planner"]));
-    sender.bridge.connected(sender.now);
+    sender.connect();
     let mut rig = Rig::connected();
     for round in 1..=3 {
         settled(&mut rig, 0.3);
         settled(&mut rig, 0.55);
-        assert!(rig.bridge.report(rig.now, &Json::Null).is_err());
+        rig.report_document(&Json::Null);
         sender.report(0.3);
         let (token, packet) = sender.published().remove(0);
-        sender.bridge.answered(sender.now, token, STORED);
+        sender.answered(token, STORED);
         for _ in 0..2 {
             rig.bridge.receive(rig.now, ("critic", "planner"), packet.bytes());
         }
@@ -73,7 +73,7 @@ fn every_counter_counts_one_by_one() {
         rig.report(0.55);
         rig.wait(Duration::from_secs(2));
         assert_eq!(rig.bridge.counters().unconfirmed, round);
-        rig.bridge.connected(rig.now);
+        rig.connect();
     }
 }
 
@@ -84,9 +84,9 @@ fn p8_a_packet_that_the_connection_could_not_take_goes_after_a_short_pause() {
     let published = rig.published();
     let (token, packet) = published[1].clone();
     for (other, _) in [&published[0], &published[2]] {
-        rig.bridge.answered(rig.now, *other, STORED);
+        rig.answered(*other, STORED);
     }
-    rig.bridge.not_sent(rig.now, token);
+    rig.not_sent(token);
     assert!(rig.published().is_empty(), "the connection is full");
     assert_eq!(wakes_after(&rig), Some(FULL_PAUSE));
     rig.wait(FULL_PAUSE);
@@ -101,7 +101,7 @@ fn p2_a_notice_that_a_lost_connection_held_leaves_the_closing_unconfirmed() {
     let mut rig = Rig::connected();
     settled(&mut rig, 0.3);
     let closing = rig.report(0.55);
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     let reply = rig.answers().remove(&closing).expect("nothing is left to wait for");
     assert_eq!(reply.barrier, Some(Barrier::Unconfirmed), "its notice may still arrive");
 }
@@ -109,21 +109,25 @@ fn p2_a_notice_that_a_lost_connection_held_leaves_the_closing_unconfirmed() {
 #[test]
 fn silence_adds_nothing_to_a_band_that_is_closed_for_another_reason() {
     let mut settings = settings("planner", &["critic"]);
-    settings.silence_isolates_after = Some(Duration::from_secs(600));
+    settings.live.silence_isolates_after = Some(Duration::from_secs(600));
     for (di, band, reason) in
         [(0.55, Band::Blocked, Reason::DiBlock), (0.65, Band::Isolated, Reason::DiIsolate)]
     {
         let mut rig = Rig::new(settings.clone());
         rig.report(di);
         rig.wait(Duration::from_secs(599));
-        assert_eq!((rig.bridge.band(), rig.bridge.safety().reasons), (band, vec![reason]));
+        assert_eq!((rig.bridge.band(), rig.bridge.safety(rig.now).reasons), (band, vec![reason]));
         let transitions = rig.bridge.counters().transitions;
         rig.wait(Duration::from_secs(600));
         if band == Band::Isolated {
-            assert_eq!(rig.bridge.safety().reasons, [reason], "isolated by its index, not silent");
+            assert_eq!(
+                rig.bridge.safety(rig.now).reasons,
+                [reason],
+                "isolated by its index, not silent"
+            );
             assert_eq!(rig.bridge.counters().transitions, transitions);
         } else {
-            assert_eq!(rig.bridge.safety().reasons, [Reason::Silent]);
+            assert_eq!(rig.bridge.safety(rig.now).reasons, [Reason::Silent]);
         }
     }
 }
@@ -132,12 +136,11 @@ fn silence_adds_nothing_to_a_band_that_is_closed_for_another_reason() {
 fn it_wants_to_be_woken_when_something_is_due_and_else_never() {
     let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
     let mut settings = settings("planner", &["critic"]);
-    settings.stale_after = Duration::from_secs(120);
-    settings.silence_isolates_after = seconds(300);
-    settings.isolate_after = seconds(200);
+    settings.live.stale_after = Duration::from_secs(120);
+    settings.live.silence_isolates_after = seconds(300);
+    settings.live.isolate_after = seconds(200);
     let mut rig = Rig::new(settings);
-    rig.bridge.connected(rig.now);
-    rig.look();
+    rig.connect();
     assert_eq!(wakes_after(&rig), seconds(200), "blocked since the start");
     rig.report(0.3);
     assert_eq!(wakes_after(&rig), seconds(2), "the reply");
@@ -166,9 +169,9 @@ fn the_history_holds_the_newest_transitions() {
     for _ in 0..TRANSITIONS_MAX {
         settled(&mut rig, 0.3);
         settled(&mut rig, 0.55);
-        assert!(rig.bridge.safety().transitions.len() <= TRANSITIONS_MAX);
+        assert!(rig.bridge.safety(rig.now).transitions.len() <= TRANSITIONS_MAX);
     }
-    let history = rig.bridge.safety().transitions;
+    let history = rig.bridge.safety(rig.now).transitions;
     assert_eq!(history.len(), TRANSITIONS_MAX);
     assert_eq!(history.back().map(|newest| newest.cycle), Some(Some(rig.cycle)));
     let oldest = rig.cycle - u64::try_from(TRANSITIONS_MAX).unwrap() + 1;
@@ -193,13 +196,11 @@ fn one_closing_asks_for_one_echo_however_often_the_gate_opens_and_blocks_meanwhi
     rig.report(0.65);
     rig.report(0.3);
     assert!(rig.confirms().is_empty(), "nothing has been subscribed to since");
-    rig.bridge.confirmed(rig.now, echoes[0]);
-    rig.look();
+    rig.confirm(echoes[0]);
     assert!(rig.bridge.is_closing(), "the echo of before the cut proves nothing of it");
     let subscribes = |effect: &Effect| matches!(effect, Effect::Subscribe { .. });
     assert!(!rig.effects.iter().any(subscribes), "not before the silence is confirmed");
-    rig.bridge.confirmed(rig.now, cut[0]);
-    rig.look();
+    rig.confirm(cut[0]);
     assert!(rig.effects.iter().any(subscribes));
 }
 
@@ -216,7 +217,6 @@ fn isolated_and_blocked_again(rig: &mut Rig) -> u64 {
 }
 
 fn notices(rig: &mut Rig) -> Vec<Band> {
-    rig.look();
     let mut bands = Vec::new();
     rig.effects.retain(|effect| match effect {
         Effect::Notify(notice) => {
@@ -282,9 +282,9 @@ fn p6_packets_that_fail_their_inspection_are_counted_and_close_the_gate() {
     let mut rig = Rig::connected();
     settled(&mut rig, 0.3);
     let deaf = Keyring::new([], None).expect("a ring that cannot sign");
-    let settings = settings("planner", &["critic", "monitor", "scribe"]);
+    let can_sign = live(&["critic", "monitor", "scribe"]);
     for round in 1..=2 {
-        rig.bridge.reload(rig.now, settings.clone(), deaf.clone());
+        rig.reload(Live { keyring: deaf.clone(), ..can_sign.clone() });
         let seq = rig.report(0.3);
         assert!(rig.published().is_empty());
         echo_all(&mut rig);
@@ -293,7 +293,7 @@ fn p6_packets_that_fail_their_inspection_are_counted_and_close_the_gate() {
         assert!(reply.reasons.contains(&Reason::InspectionFailed), "{:?}", reply.reasons);
         assert_eq!(rig.bridge.counters().inspection_failed, 3 * round);
         assert_eq!(reply.barrier, Some(Barrier::Confirmed));
-        rig.bridge.reload(rig.now, settings.clone(), keyring());
+        rig.reload(can_sign.clone());
         settled(&mut rig, 0.3);
         assert_eq!(rig.bridge.band(), Band::Open);
     }
@@ -302,10 +302,9 @@ fn p6_packets_that_fail_their_inspection_are_counted_and_close_the_gate() {
 #[test]
 fn a_pull_that_a_block_has_stopped_goes_on_when_the_gate_opens() {
     let mut settings = settings("planner", &["critic"]);
-    settings.blocked_inbound_hold = true;
+    settings.live.blocked_inbound_hold = true;
     let mut rig = Rig::new(settings);
     let pulls = |rig: &mut Rig| {
-        rig.look();
         let mut pulls = Vec::new();
         rig.effects.retain(|effect| match effect {
             Effect::Subscribe { pull } => {
@@ -316,7 +315,7 @@ fn a_pull_that_a_block_has_stopped_goes_on_when_the_gate_opens() {
         });
         pulls
     };
-    rig.bridge.connected(rig.now);
+    rig.connect();
     assert_eq!(pulls(&mut rig), [false], "acknowledgements yes, packets no");
     for _ in 0..2 {
         settled(&mut rig, 0.3);
@@ -329,7 +328,7 @@ fn a_pull_that_a_block_has_stopped_goes_on_when_the_gate_opens() {
 #[test]
 fn it_is_woken_for_silence_that_isolates_until_it_is_isolated() {
     let mut settings = settings("planner", &["critic"]);
-    settings.silence_isolates_after = Some(Duration::from_secs(60));
+    settings.live.silence_isolates_after = Some(Duration::from_secs(60));
     let mut rig = Rig::new(settings);
     assert_eq!(wakes_after(&rig), Some(Duration::from_secs(60)));
     settled(&mut rig, 0.3);
@@ -337,7 +336,7 @@ fn it_is_woken_for_silence_that_isolates_until_it_is_isolated() {
     assert_eq!(wakes_after(&rig), Some(Duration::from_secs(1)));
     rig.wait(Duration::from_secs(1));
     assert_eq!(
-        (rig.bridge.band(), rig.bridge.safety().reasons),
+        (rig.bridge.band(), rig.bridge.safety(rig.now).reasons),
         (Band::Isolated, vec![Reason::Silent])
     );
     assert_eq!(wakes_after(&rig), None);

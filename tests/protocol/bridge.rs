@@ -30,17 +30,15 @@ const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 fn store_all(rig: &mut Rig) -> usize {
     let published = rig.published();
     for (token, _) in &published {
-        rig.bridge.answered(rig.now, *token, STORED);
+        rig.answered(*token, STORED);
     }
-    rig.look();
     published.len()
 }
 
 fn echo_all(rig: &mut Rig) {
     for id in rig.confirms() {
-        rig.bridge.confirmed(rig.now, id);
+        rig.confirm(id);
     }
-    rig.look();
 }
 
 fn only(rig: &mut Rig) -> ReportReply {
@@ -113,7 +111,7 @@ fn p8_a_broker_without_the_stream_is_asked_again_and_the_books_add_up() {
     let mut rig = Rig::connected();
     let seq = rig.report(0.3);
     for (token, _) in rig.published() {
-        rig.bridge.answered(rig.now, token, Outcome::Later);
+        rig.answered(token, Outcome::Later);
     }
     assert!(rig.published().is_empty(), "not at once");
     rig.wait(Duration::from_secs(2));
@@ -143,8 +141,8 @@ fn p8_a_lost_connection_repeats_only_what_nothing_newer_has_overtaken() {
     rig.report(0.3);
     let newest = rig.report(0.31);
     assert_eq!(rig.published().len(), 6);
-    rig.bridge.disconnected(rig.now);
-    rig.bridge.connected(rig.now);
+    rig.disconnect();
+    rig.connect();
     let again = rig.published();
     assert_eq!(again.len(), 3);
     assert!(again.iter().all(|(_, packet)| packet.seq() == newest));

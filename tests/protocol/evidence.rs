@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Bridge, Memory, Settings};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::{Band, Reason};
-use driftgate::protocol::profile::{Options, Translator};
-use driftgate::protocol::time::{Now, Timestamp};
 
-use crate::support::rig::{EPOCH_MS, Rig, keyring, settings};
+use crate::support::rig::{Rig, settings};
 
 /// The parts of one native report.
 #[derive(Clone, Copy)]
@@ -33,9 +30,8 @@ fn reported(rig: &mut Rig, cycle: u64, parts: Parts) -> (Band, Vec<Reason>) {
             "drift_metrics": {{"sdi": {sdi}, "sv": {sv}, "pd": {pd}}}}}"#
     );
     let document = Json::parse(text.as_bytes()).unwrap();
-    rig.bridge.report(rig.now, &document).unwrap();
-    rig.look();
-    (rig.bridge.band(), rig.bridge.safety().reasons)
+    rig.report_document(&document);
+    (rig.bridge.band(), rig.bridge.safety(rig.now).reasons)
 }
 
 #[test]
@@ -66,20 +62,17 @@ fn each_native_part_closes_past_its_critical_mark_and_not_on_it() {
 }
 
 /// A bridge for the reference runtime of version 0.3, which reports neither SV nor PD nor SCR.
-fn derived() -> (Bridge, Now) {
-    let mut settings: Settings = settings("planner", &["critic"]);
-    settings.policy.accept = Provenance::Derived;
-    let coherence = driftgate::protocol::drift::Coherence::new(0.8);
-    let options = Options { accept: Provenance::Derived, assumed_scr: coherence };
-    let profile = driftgate::profiles::load("reference-0.3").unwrap();
-    let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
-    let translator = Translator::new(profile, options);
-    (Bridge::new(settings, keyring(), translator, Memory::default(), now), now)
+fn derived() -> Rig {
+    let mut settings = settings("planner", &["critic"]);
+    settings.live.policy.accept = Provenance::Derived;
+    settings.live.policy.assumed_scr = driftgate::protocol::drift::Coherence::new(0.8);
+    settings.identity.profile = driftgate::profiles::load("reference-0.3").unwrap();
+    Rig::new(settings)
 }
 
 #[test]
 fn a_derived_part_never_trips_a_critical_mark_or_a_collapse() {
-    let (mut bridge, now) = derived();
+    let mut rig = derived();
     let mut reasons = Vec::new();
     for cycle in 1..=12 {
         // Semantic drift far past its mark, and low stability, cycle after cycle.
@@ -90,8 +83,8 @@ fn a_derived_part_never_trips_a_critical_mark_or_a_collapse() {
         );
         let document = Json::parse(text.as_bytes()).unwrap();
         // Whether the profile can read it or not, no mark of native parts may be named.
-        drop(bridge.report(now, &document));
-        reasons.extend(bridge.safety().reasons);
+        rig.report_document(&document);
+        reasons.extend(rig.bridge.safety(rig.now).reasons);
     }
     let native_only = [
         Reason::SdiCritical,
@@ -151,14 +144,14 @@ fn a_runtime_that_restarts_begins_its_count_towards_collapse_anew() {
     for cycle in [7, 8, 9, 1, 2, 3] {
         assert_eq!(reported(&mut rig, cycle, unstable).0, Band::Open, "cycle {cycle}");
     }
-    assert_eq!(rig.bridge.safety().epoch, 1);
+    assert_eq!(rig.bridge.safety(rig.now).epoch, 1);
     assert_eq!(reported(&mut rig, 4, unstable).0, Band::Isolated);
 }
 
 #[test]
 fn repeating_one_cycle_is_silence() {
     let mut settings = settings("planner", &["critic"]);
-    settings.silence_isolates_after = Some(Duration::from_secs(300));
+    settings.live.silence_isolates_after = Some(Duration::from_secs(300));
     let mut rig = Rig::new(settings);
     assert_eq!(reported(&mut rig, 1, CALM).0, Band::Open);
     for _ in 0..299 {
@@ -167,7 +160,7 @@ fn repeating_one_cycle_is_silence() {
     }
     rig.wait(Duration::from_secs(1));
     assert_eq!(rig.bridge.band(), Band::Isolated);
-    assert_eq!(rig.bridge.safety().reasons, [Reason::Silent]);
+    assert_eq!(rig.bridge.safety(rig.now).reasons, [Reason::Silent]);
 }
 
 #[test]
@@ -185,12 +178,16 @@ fn each_fall_of_the_cycle_number_is_an_epoch_and_none_opens_what_is_held_or_bad(
     ] {
         rig.cycle = cycle - 1;
         rig.report(di);
-        assert_eq!((rig.bridge.band(), rig.bridge.safety().epoch), (band, epoch), "cycle {cycle}");
+        assert_eq!(
+            (rig.bridge.band(), rig.bridge.safety(rig.now).epoch),
+            (band, epoch),
+            "cycle {cycle}"
+        );
     }
-    rig.bridge.hold(rig.now, true);
+    rig.hold(true);
     rig.cycle = 0;
     rig.report(0.1);
-    assert_eq!((rig.bridge.band(), rig.bridge.safety().epoch), (Band::Isolated, 4));
+    assert_eq!((rig.bridge.band(), rig.bridge.safety(rig.now).epoch), (Band::Isolated, 4));
 }
 
 #[test]
@@ -198,17 +195,17 @@ fn a_sidecar_that_restarts_begins_closed_whatever_it_was_before() {
     let mut rig = Rig::connected();
     rig.report(0.1);
     assert_eq!(rig.bridge.band(), Band::Open);
-    let memory = rig.bridge.memory();
+    let memory = rig.bridge.memory(rig.now);
     let mut restarted = Rig::with(settings("planner", &["critic"]), memory);
     assert_eq!(restarted.bridge.band(), Band::Blocked);
-    restarted.bridge.connected(restarted.now);
+    restarted.connect();
     assert!(restarted.published().is_empty());
     restarted.cycle = rig.cycle;
     restarted.report(0.46);
     assert_eq!(restarted.bridge.band(), Band::Blocked, "no caution from a block");
     restarted.report(0.1);
     assert_eq!(restarted.bridge.band(), Band::Open);
-    rig.bridge.hold(rig.now, true);
-    let held = Rig::with(settings("planner", &["critic"]), rig.bridge.memory());
+    rig.hold(true);
+    let held = Rig::with(settings("planner", &["critic"]), rig.bridge.memory(rig.now));
     assert_eq!(held.bridge.band(), Band::Isolated);
 }

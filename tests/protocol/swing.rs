@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Effect, Settings};
+use driftgate::protocol::bridge::Effect;
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::time::Timestamp;
 
-use crate::support::rig::{EPOCH_MS, Rig, settings};
+use crate::support::rig::{EPOCH_MS, Rig, Setup, settings};
 
 const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
@@ -45,7 +45,6 @@ impl Costs {
 fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
     rig.report(di);
     loop {
-        rig.look();
         let effects = std::mem::take(&mut rig.effects);
         if effects.is_empty() {
             return;
@@ -53,15 +52,14 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
         for effect in effects {
             costs.book(&effect);
             match effect {
-                Effect::Publish { token, .. } => rig.bridge.answered(rig.now, token, STORED),
-                Effect::Confirm(id) => rig.bridge.confirmed(rig.now, id),
+                Effect::Publish { token, .. } => rig.answered(token, STORED),
+                Effect::Confirm(id) => rig.confirm(id),
                 Effect::Notify(_)
                 | Effect::Cut
                 | Effect::Subscribe { .. }
                 | Effect::Sever
                 | Effect::StopUploads { .. }
                 | Effect::SeverUploads
-                | Effect::Closed(_)
                 | Effect::Answer { .. }
                 | Effect::Record(_) => {}
             }
@@ -89,12 +87,12 @@ fn ten_thousand_swings_around_the_block_mark_cost_a_notice_and_an_echo_each() {
         notices: 10_000,
         echoes: 5000,
         replies: 10_000,
-        records: 10_000,
+        records: 15_000,
         ..Costs::default()
     };
     assert_eq!(costs, expected, "no cut, no reconnect, no subscription");
     assert_eq!(rig.bridge.counters().transitions, 10_000);
-    assert!(rig.bridge.safety().transitions.len() <= 32, "the history is bounded");
+    assert!(rig.bridge.safety(rig.now).transitions.len() <= 32, "the history is bounded");
 }
 
 #[test]
@@ -127,7 +125,7 @@ fn swings_across_isolation_cut_and_subscribe_on_the_same_connection() {
 #[test]
 fn dwell_asks_for_good_reports_in_a_row_and_a_bad_one_starts_anew() {
     let mut settings = settings("planner", &["critic"]);
-    settings.policy.dwell = 3;
+    settings.live.policy.dwell = 3;
     let mut rig = Rig::new(settings);
     let mut bands = Vec::new();
     for di in [0.1, 0.1, 0.46, 0.1, 0.1, 0.1, 0.5, 0.1, 0.1, 0.1] {
@@ -140,17 +138,16 @@ fn dwell_asks_for_good_reports_in_a_row_and_a_bad_one_starts_anew() {
 }
 
 /// Runs `step` with the wall clock thrown about before each step, and without; both must end alike.
-fn with_clock_steps(settings: &Settings, step: impl Fn(&mut Rig, usize)) {
+fn with_clock_steps(settings: &Setup, step: impl Fn(&mut Rig, usize)) {
     let run = |steps: [i64; 4]| {
         let mut rig = Rig::new(settings.clone());
-        rig.bridge.connected(rig.now);
+        rig.connect();
         let mut trace = Vec::new();
         for turn in 0..40 {
             rig.now.wall = Timestamp::from_unix_ms(EPOCH_MS + steps[turn % 4]);
             step(&mut rig, turn);
-            rig.look();
             let deadline = rig.bridge.deadline(rig.now);
-            trace.push((rig.bridge.band(), deadline, rig.bridge.safety().reasons));
+            trace.push((rig.bridge.band(), deadline, rig.bridge.safety(rig.now).reasons));
         }
         trace
     };
@@ -163,18 +160,18 @@ fn with_clock_steps(settings: &Settings, step: impl Fn(&mut Rig, usize)) {
 #[test]
 fn a_step_of_the_wall_clock_opens_closes_and_stalls_nothing() {
     let mut settings = settings("planner", &["critic"]);
-    settings.stale_after = Duration::from_secs(10);
-    settings.silence_isolates_after = Some(Duration::from_secs(25));
-    settings.isolate_after = Some(Duration::from_secs(60));
+    settings.live.stale_after = Duration::from_secs(10);
+    settings.live.silence_isolates_after = Some(Duration::from_secs(25));
+    settings.live.isolate_after = Some(Duration::from_secs(60));
     with_clock_steps(&settings, |rig, turn| {
         rig.now.mono += Duration::from_secs(1);
-        rig.bridge.tick(rig.now);
+        rig.tick();
         // Good reports, then silence, then good reports again.
         if !(5..35).contains(&turn) {
             rig.report(0.3);
         }
         for id in rig.confirms() {
-            rig.bridge.confirmed(rig.now, id);
+            rig.confirm(id);
         }
     });
 }
@@ -188,10 +185,10 @@ fn the_bound_of_a_closing_is_kept_while_the_wall_clock_steps() {
         rig.report(0.55);
         rig.now.wall = Timestamp::from_unix_ms(EPOCH_MS + step);
         rig.now.mono += Duration::from_millis(1_999);
-        rig.bridge.tick(rig.now);
+        rig.tick();
         assert!(rig.answers().is_empty());
         rig.now.mono += Duration::from_millis(1);
-        rig.bridge.tick(rig.now);
+        rig.tick();
         assert_eq!(rig.answers().len(), 1);
     }
 }
@@ -199,7 +196,7 @@ fn the_bound_of_a_closing_is_kept_while_the_wall_clock_steps() {
 #[test]
 fn blocked_too_long_counts_from_the_block_and_not_from_the_last_report() {
     let mut settings = settings("planner", &["critic"]);
-    settings.isolate_after = Some(Duration::from_secs(60));
+    settings.live.isolate_after = Some(Duration::from_secs(60));
     let mut rig = Rig::new(settings);
     rig.report(0.3);
     rig.wait(Duration::from_secs(50));
@@ -211,7 +208,7 @@ fn blocked_too_long_counts_from_the_block_and_not_from_the_last_report() {
     assert_eq!(rig.bridge.band(), Band::Blocked);
     rig.wait(Duration::from_secs(1));
     assert_eq!(rig.bridge.band(), Band::Isolated);
-    assert_eq!(rig.bridge.safety().reasons, [Reason::BlockedTooLong]);
+    assert_eq!(rig.bridge.safety(rig.now).reasons, [Reason::BlockedTooLong]);
     rig.report(0.3);
     assert_eq!(rig.bridge.band(), Band::Open);
 }

@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use crate::support::rig::{Rig, id, settings};
-use driftgate::protocol::bridge::Settings;
+use crate::support::rig::{Rig, Setup, id, settings};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::outbox::Outcome;
@@ -16,13 +15,13 @@ const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
 fn store_all(rig: &mut Rig) {
     for (token, _) in rig.published() {
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
 }
 
 fn echo_all(rig: &mut Rig) {
     for id in rig.confirms() {
-        rig.bridge.confirmed(rig.now, id);
+        rig.confirm(id);
     }
 }
 
@@ -35,14 +34,14 @@ fn settled(rig: &mut Rig, di: f64) {
 #[test]
 fn safety_says_in_words_what_would_reopen_the_gate() {
     let mut patient = settings("planner", &["critic"]);
-    patient.policy.dwell = 3;
-    let would_reopen = |settings: Settings, reports: &[f64], hold: bool| {
+    patient.live.policy.dwell = 3;
+    let would_reopen = |settings: Setup, reports: &[f64], hold: bool| {
         let mut rig = Rig::new(settings);
         for di in reports {
             settled(&mut rig, *di);
         }
-        rig.bridge.hold(rig.now, hold);
-        rig.bridge.safety().would_reopen
+        rig.hold(hold);
+        rig.bridge.safety(rig.now).would_reopen
     };
     let plain = settings("planner", &["critic"]);
     let words = "a report with di < 0.45, posture stable and native drift metrics";
@@ -62,12 +61,12 @@ fn field_state_shows_the_newest_report_and_nothing_while_isolated() {
     settled(&mut rig, 0.3);
     let index = rig.bridge.drift_index().expect("a report was judged");
     assert!((index - 0.3).abs() < 1e-9);
-    let shown = rig.bridge.field_state().expect("the gate is open");
+    let shown = rig.bridge.field_state(rig.now).expect("the gate is open");
     assert_eq!((shown.runtime_id, shown.band, shown.cycle), (id("planner"), Band::Open, Some(1)));
     assert_eq!((shown.di, shown.posture), (Some(index), Posture::Stable));
     assert_eq!((shown.drift_source, shown.peers.len()), ("native", 0));
     settled(&mut rig, 0.65);
-    assert!(rig.bridge.field_state().is_none());
+    assert!(rig.bridge.field_state(rig.now).is_none());
     assert!(!rig.bridge.is_pulling());
 }
 
@@ -76,7 +75,7 @@ fn what_waits_for_the_broker_is_answered_as_it_stands_when_the_connection_ends()
     let mut rig = Rig::connected();
     let seq = rig.report(0.3);
     assert!(rig.answers().is_empty());
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     let reply = rig.answers().remove(&seq).expect("there is nobody left to wait for");
     assert!(reply.packets.iter().all(|packet| packet.status == PacketStatus::Pending));
 }
@@ -87,13 +86,13 @@ fn alarms_and_silences_are_counted() {
     rig.report(0.3);
     let used = Outcome::Stored { stream_seq: 9, duplicate: true };
     for (token, _) in rig.published().into_iter().take(2) {
-        rig.bridge.answered(rig.now, token, used);
+        rig.answered(token, used);
     }
     assert_eq!((rig.bridge.duplicate_alarms(), rig.bridge.unanswered()), (2, 0));
     rig.wait(Duration::from_secs(5));
     assert_eq!(rig.bridge.unanswered(), 1);
     for (token, _) in rig.published() {
-        rig.bridge.answered(rig.now, token, used);
+        rig.answered(token, used);
     }
     assert_eq!(rig.bridge.duplicate_alarms(), 2, "of the second attempt it is no alarm");
 }
@@ -122,14 +121,14 @@ fn link(rig: &mut Rig, retention: Option<f64>, target: &str) -> Option<Json> {
         rig.cycle,
         memory.as_deref().unwrap_or_default(),
     );
-    rig.bridge.report(rig.now, &Json::parse(text.as_bytes()).expect("JSON")).expect("a report");
+    rig.report_document(&Json::parse(text.as_bytes()).expect("JSON"));
     let mut found = None;
     for (token, packet) in rig.published() {
         if packet.target() == &id(target) {
             let packet = Json::parse(packet.bytes()).expect("a packet");
             found = packet.pointer("/payload/memory_snapshot").cloned();
         }
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
     found
 }
@@ -137,9 +136,9 @@ fn link(rig: &mut Rig, retention: Option<f64>, target: &str) -> Option<Json> {
 #[test]
 fn a_packet_links_a_stored_snapshot_that_is_retained_well_enough() {
     let mut settings = settings("planner", &["critic", "monitor"]);
-    settings.peers.get_mut(&id("monitor")).expect("a peer").export_snapshot = false;
+    settings.live.peers.get_mut(&id("monitor")).expect("a peer").export_snapshot = false;
     let mut rig = Rig::new(settings);
-    rig.bridge.connected(rig.now);
+    rig.connect();
     assert_eq!(link(&mut rig, Some(0.9), "critic"), None, "no snapshot yet");
     let digest = format!("sha256:{}", "0a".repeat(32));
     rig.bridge.set_snapshot(Some(digest.clone()));

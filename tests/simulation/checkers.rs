@@ -5,10 +5,10 @@
 
 use std::rc::Rc;
 
-use driftgate::protocol::bridge::{OPEN_REPLIES_MAX, TRANSITIONS_MAX};
+use driftgate::protocol::bridge::{TRANSITIONS_MAX, WAITING_MAX};
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::seal::Sealed;
-use driftgate::protocol::view::{Barrier, Decision, PacketStatus, ReportReply};
+use driftgate::protocol::view::{Barrier, Decision, PacketStatus, ReportReply, Ticket};
 
 use crate::broker::{Command, Message, Packet};
 use crate::node::{Lane, Line, RINGS, place_of};
@@ -58,7 +58,7 @@ impl World<'_> {
         let now = node.clock(self.now_us);
         let can_sign = RINGS[node.ring].1.is_some();
         let targets: Vec<_> =
-            node.settings.peers.keys().filter(|id| node.may_reach(now, id)).cloned().collect();
+            node.live.peers.keys().filter(|id| node.may_reach(now, id)).cloned().collect();
         let mut lines = Vec::new();
         let mut is_distrusted = false;
         for target in targets {
@@ -67,7 +67,7 @@ impl World<'_> {
             let line = if !is_fillable {
                 Line::Held
             } else if opinion.band == Band::Caution
-                && !is_due(lane, node.settings.caution_blocks, node.settings.caution_every)
+                && !is_due(lane, node.live.caution_blocks, node.live.caution_every)
             {
                 Line::Throttled
             } else if can_sign {
@@ -172,7 +172,6 @@ impl World<'_> {
         let life = &mut self.nodes[place].life;
         let through = life.ended.pop_front().unwrap_or(0);
         life.silent_through = life.silent_through.max(through);
-        life.deferred.clear();
         self.trace.event(self.now_us, place, "closed", u64::from(barrier == Barrier::Confirmed));
         match barrier {
             Barrier::Confirmed => {
@@ -210,13 +209,14 @@ impl World<'_> {
     }
 
     /// A reply leaves (P2, P3, P8).
-    pub(crate) fn check_answer(&mut self, place: usize, seq: u64, reply: &ReportReply) {
-        self.trace.event(self.now_us, place, "answer", seq);
+    pub(crate) fn check_answer(&mut self, place: usize, ticket: Ticket, reply: &ReportReply) {
         let life = &mut self.nodes[place].life;
-        let Some(owed) = life.owed.remove(&seq) else {
-            self.trace.violate(format!("P8: a second reply to report {seq}"));
+        let Some(owed) = life.owed.remove(&ticket) else {
+            self.trace.violate(format!("P8: a second reply to {ticket:?}"));
             return;
         };
+        let seq = owed.seq;
+        self.trace.event(self.now_us, place, "answer", seq);
         let decision = match owed.band {
             Band::Blocked => Some(Decision::Block),
             Band::Isolated => Some(Decision::Isolate),
@@ -268,18 +268,18 @@ impl World<'_> {
         let wall = node.clock(self.now_us).wall;
         match node.life.oracle.band {
             Band::Isolated => return Hearing::Unheard,
-            Band::Blocked if node.settings.blocked_inbound_hold => return Hearing::Unheard,
+            Band::Blocked if node.live.blocked_inbound_hold => return Hearing::Unheard,
             Band::Open | Band::Caution | Band::Blocked => {}
         }
         let Some(genuine) = &message.genuine else { return Hearing::Refuse };
-        let peer = node.settings.peers.get(&crate::node::id_of(genuine.source));
+        let peer = node.live.peers.get(&crate::node::id_of(genuine.source));
         let is_authorised = peer.is_some_and(|peer| {
             peer.import_state
                 && peer.expires.is_none_or(|expires| wall < expires)
                 && peer.key_id.as_deref().is_none_or(|pinned| pinned == genuine.key_id)
         });
         let age_ms = wall.unix_ms() - genuine.wall_ms;
-        let limits = (node.settings.packet_max_age, node.settings.clock_skew_max);
+        let limits = (node.live.packet_max_age, node.live.clock_skew_max);
         let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).expect("short");
         let is_good = message.bytes == genuine.bytes
             && message.subject == (genuine.source, genuine.target)
@@ -288,7 +288,7 @@ impl World<'_> {
             && is_authorised
             && age_ms <= millis(limits.0)
             && -age_ms <= millis(limits.1)
-            && genuine.di < node.settings.policy.thresholds.block;
+            && genuine.di < node.live.policy.thresholds.block;
         let floor = node.life.floors.get(&genuine.source).copied().unwrap_or(0);
         match genuine.seq.cmp(&floor) {
             _ if !is_good => Hearing::Refuse,
@@ -328,20 +328,21 @@ impl World<'_> {
         }
         let is_late = life.owed.values().any(|owed| owed.until_us < self.now_us);
         // The same bound as for the reply to a report that closes.
-        let bound = node.settings.reply_timeout + node.settings.barrier_timeout;
+        let bound = node.identity.reply_timeout + node.live.barrier_timeout;
         let bound_us = u64::try_from(bound.as_micros()).expect("short");
-        let is_deferral_late = life.deferred.iter().any(|at_us| at_us + bound_us < self.now_us);
+        let is_deferral_late =
+            life.deferred.values().any(|(at_us, _)| at_us + bound_us < self.now_us);
         let deadline = life.bridge.deadline(now);
         let rules = [
             (!is_isolated || life.is_closing || is_cut, "P4: subscriptions while isolated"),
-            (!is_isolated || life.bridge.field_state().is_none(), "P4: shows peers"),
+            (!is_isolated || life.bridge.field_state(now).is_none(), "P4: shows peers"),
             (life.bridge.is_closing() == life.is_closing, "P2: is_closing is wrong"),
             (is_booked && life.bridge.is_balanced(), "P8: the books do not add up"),
             (!is_late, "P8: a reply is overdue"),
-            (!is_deferral_late, "P8: the answer to an unreadable report is overdue"),
+            (!is_deferral_late, "P8: an answer that is no reply is overdue"),
             (deadline > now.mono, "P10: the bridge asks to be woken at once, for ever"),
             (pending <= node.window_and(lanes), "bound: more is pending than window and lanes"),
-            (life.owed.len() <= OPEN_REPLIES_MAX, "bound: too many replies are open"),
+            (life.owed.len() <= WAITING_MAX, "bound: too many replies are open"),
         ];
         let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, promise)| *promise);
         self.demand(broken.is_none(), || broken.unwrap_or_default().to_owned());
@@ -350,9 +351,10 @@ impl World<'_> {
     /// Bounds that cost too much to look at after every turn.
     pub(crate) fn check_sizes(&mut self, place: usize) {
         let nodes = self.nodes.len();
+        let now = self.nodes[place].clock(self.now_us);
         let life = &mut self.nodes[place].life;
-        let transitions = life.bridge.safety().transitions.len();
-        let floors = life.bridge.memory().floors.len();
+        let transitions = life.bridge.safety(now).transitions.len();
+        let floors = life.bridge.memory(now).floors.len();
         self.demand(transitions <= TRANSITIONS_MAX && floors <= nodes, || {
             format!("bound: {transitions} transitions, {floors} floors")
         });

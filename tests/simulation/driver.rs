@@ -1,9 +1,11 @@
 //! The driver's side of a simulated sidecar: inputs, effects in order, link, memory file; as
 //! `src/driver/run.rs` does it, without the clock and the sockets.
 
-use driftgate::protocol::bridge::{Effect, Memory, Settings};
+use driftgate::protocol::audit::Event as AuditEvent;
+use driftgate::protocol::bridge::{Answer, Effect, GateState, Live, Memory};
 use driftgate::protocol::inbox::Inbound;
 use driftgate::protocol::outbox::Outcome;
+use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
 use crate::checkers::Hearing;
@@ -24,7 +26,7 @@ pub(crate) enum Input {
     /// A body that is no document.
     Unreadable,
     Hold(bool),
-    Reload(Box<Settings>, usize),
+    Reload(Box<Live>, usize),
     /// The connection that was tried is there.
     Up,
     /// The connection has ended without our doing.
@@ -61,53 +63,61 @@ impl World<'_> {
             Input::Unreadable => {
                 self.trace.event(self.now_us, place, "unreadable", 0);
                 let node = &mut self.nodes[place];
-                node.life.bridge.malformed(now);
-                let opinion = node.life.oracle.report(self.now_us, None, &node.settings);
+                let ticket = node.life.ticket();
+                let effects = node.life.bridge.unreadable(now, ticket);
+                let opinion = node.life.oracle.report(self.now_us, None, &node.live);
                 self.judged(place, opinion);
-                self.collect(place);
-                self.defer(place, opinion);
+                self.defer(place, ticket);
+                self.collect(place, effects);
             }
             Input::Hold(hold) => {
                 self.trace.event(self.now_us, place, "hold", u64::from(hold));
                 let node = &mut self.nodes[place];
-                node.life.bridge.hold(now, hold);
+                let ticket = node.life.ticket();
+                let effects = node.life.bridge.hold(now, ticket, hold);
                 let opinion = node.life.oracle.hold(self.now_us, hold);
                 self.judged(place, opinion);
+                self.defer(place, ticket);
+                self.collect(place, effects);
             }
-            Input::Reload(settings, ring) => {
+            Input::Reload(live, ring) => {
                 self.trace.event(self.now_us, place, "reload", u64::try_from(ring).unwrap());
                 let node = &mut self.nodes[place];
-                node.settings = *settings;
+                node.live = *live;
                 node.ring = ring;
-                let keyring = self.parts.rings[ring].clone();
-                node.life.bridge.reload(now, node.settings.clone(), keyring);
+                node.live.keyring = self.parts.rings[ring].clone();
+                let effects = node.life.bridge.reload(now, node.live.clone());
+                self.collect(place, effects);
             }
             Input::Up => {
                 let link = self.broker.connect(place);
                 self.trace.event(self.now_us, place, "up", link);
                 self.nodes[place].life.link = Some(link);
-                self.nodes[place].life.bridge.connected(now);
+                let effects = self.nodes[place].life.bridge.connected(now);
+                self.collect(place, effects);
             }
             Input::Gone => self.sever(place, "gone"),
             Input::Arrival => self.arrival(place),
         }
-        self.collect(place);
     }
 
     fn report(&mut self, place: usize, raw: &RawReport) {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         let before = node.life.last_seq;
-        let outcome = node.life.bridge.report(now, &raw.to_json());
-        let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.settings);
-        let Ok(seq) = outcome else {
+        let ticket = node.life.ticket();
+        let refused = node.life.bridge.counters().malformed;
+        let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
+        let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
+        if node.life.bridge.counters().malformed > refused {
             self.trace.event(self.now_us, place, "malformed", 0);
             self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));
             self.judged(place, opinion);
-            self.collect(place);
-            self.defer(place, opinion);
+            self.defer(place, ticket);
+            self.collect(place, effects);
             return;
-        };
+        }
+        let seq = node.life.bridge.memory(now).seq;
         self.trace.event(self.now_us, place, "report", seq);
         self.demand(raw.flaw.is_none(), || format!("P6: {raw:?} was not called malformed"));
         self.demand(seq > before, || format!("P7: report {seq} follows report {before}"));
@@ -128,60 +138,64 @@ impl World<'_> {
                 key_id: RINGS[node.ring].1,
             },
         );
-        let settings = &node.settings;
-        let bound = settings.reply_timeout
-            + if opinion.closes { settings.barrier_timeout } else { std::time::Duration::ZERO };
+        let bound = node.identity.reply_timeout
+            + if opinion.closes { node.live.barrier_timeout } else { std::time::Duration::ZERO };
         let until_us = self.now_us + u64::try_from(bound.as_micros()).expect("short");
-        let owed = Owed { until_us, closes: opinion.closes, band: opinion.band, lines };
-        node.life.owed.insert(seq, owed);
+        let owed = Owed { seq, until_us, closes: opinion.closes, band: opinion.band, lines };
+        node.life.owed.insert(ticket, owed);
         self.tally.reports += 1;
         self.judged(place, opinion);
+        self.collect(place, effects);
     }
 
     /// Books an opinion and holds the bridge against it (P3, P6).
     fn judged(&mut self, place: usize, opinion: Opinion) {
+        let now = self.nodes[place].clock(self.now_us);
         let life = &mut self.nodes[place].life;
         if opinion.closes {
             life.closed_through = life.closed_through.max(life.last_seq);
             life.is_closing = true;
             self.tally.closings += 1;
         }
-        let (band, safety) = (life.bridge.band(), life.bridge.safety());
+        let (band, safety) = (life.bridge.band(), life.bridge.safety(now));
         self.demand(band == opinion.band, || {
             let (table, why) = (opinion.band, safety.reasons);
             format!("P3: the bridge is {band} for {why:?} where the table says {table}")
         });
     }
 
-    /// The answer to what could not be read waits for the closing, if there is one.
-    fn defer(&mut self, place: usize, opinion: Opinion) {
+    /// The answer to an order, or to what could not be read, waits for the closing, if there is one.
+    fn defer(&mut self, place: usize, ticket: Ticket) {
         let life = &mut self.nodes[place].life;
-        if life.bridge.is_closing() {
-            life.deferred.push(self.now_us);
-        } else {
-            let is_silent = !(opinion.closes && life.is_closing);
-            self.demand(is_silent, || "P2: an unreadable report is answered too early".to_owned());
-        }
+        life.deferred.insert(ticket, (self.now_us, life.is_closing));
+    }
+
+    fn check_state(&mut self, place: usize, ticket: Ticket, state: &GateState) {
+        let deferred = self.nodes[place].life.deferred.remove(&ticket);
+        let waits = deferred.is_some_and(|(_, waits)| waits);
+        self.demand(deferred.is_some() && waits == state.barrier.is_some(), || {
+            format!("P2: {state:?} answers what waits for a closing: {waits}")
+        });
     }
 
     fn tick(&mut self, place: usize) {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
-        node.life.bridge.tick(now);
-        let opinion = node.life.oracle.tick(self.now_us, &node.settings);
+        let effects = node.life.bridge.tick(now);
+        let opinion = node.life.oracle.tick(self.now_us, &node.live);
         if let Some(opinion) = opinion {
             self.trace.event(self.now_us, place, "time closes", 0);
             self.judged(place, opinion);
         }
-        self.collect(place);
+        self.collect(place, effects);
     }
 
     /// Takes what the bridge asks for and judges it at once, before anything is performed.
-    pub(crate) fn collect(&mut self, place: usize) {
-        for effect in self.nodes[place].life.bridge.take_effects() {
+    pub(crate) fn collect(&mut self, place: usize, effects: Vec<Effect>) {
+        for effect in effects {
             if let Effect::Publish { token, packet, .. } = &effect {
                 self.check_emission(place, *token, packet);
-            } else if matches!(effect, Effect::Closed(_)) {
+            } else if matches!(effect, Effect::Record(AuditEvent::Barrier(_))) {
                 self.check_end_of_closing(place);
             }
             self.nodes[place].life.effects.push_back(effect);
@@ -212,8 +226,8 @@ impl World<'_> {
                     self.tally.not_sent += 1;
                     let node = &mut self.nodes[place];
                     let now = node.clock(self.now_us);
-                    node.life.bridge.not_sent(now, token);
-                    self.collect(place);
+                    let effects = node.life.bridge.not_sent(now, token);
+                    self.collect(place, effects);
                 }
             }
             Effect::Notify(_) => {
@@ -228,8 +242,14 @@ impl World<'_> {
             }
             Effect::Confirm(id) => self.order(place, Command::Confirm(id), "confirm"),
             Effect::Sever => self.sever(place, "sever"),
-            Effect::Closed(barrier) => self.check_closed(place, barrier),
-            Effect::Answer { seq, reply } => self.check_answer(place, seq, &reply),
+            Effect::Record(AuditEvent::Barrier(barrier)) => self.check_closed(place, barrier),
+            Effect::Answer { ticket, answer: Answer::Report(reply) } => {
+                self.check_answer(place, ticket, &reply);
+            }
+            Effect::Answer {
+                ticket,
+                answer: Answer::Refused { state, .. } | Answer::Order(state),
+            } => self.check_state(place, ticket, &state),
             // No uploader in this world: the bridge is never told of one.
             Effect::StopUploads { .. } | Effect::SeverUploads => {
                 unreachable!("nothing is uploaded here")
@@ -258,8 +278,8 @@ impl World<'_> {
         }
         node.life.next_attempt_us = self.now_us + pause_us;
         let now = node.clock(self.now_us);
-        node.life.bridge.disconnected(now);
-        self.collect(place);
+        let effects = node.life.bridge.disconnected(now);
+        self.collect(place, effects);
     }
 
     fn arrival(&mut self, place: usize) {
@@ -281,11 +301,13 @@ impl World<'_> {
                 {
                     life.stored.entry(*key).or_default().insert(stream_seq);
                 }
-                life.bridge.answered(now, token, outcome);
+                let effects = life.bridge.answered(now, token, outcome);
+                self.collect(place, effects);
             }
             Event::Echo(id) => {
                 self.trace.event(self.now_us, place, "echo", id);
-                life.bridge.confirmed(now, id);
+                let effects = life.bridge.confirmed(now, id);
+                self.collect(place, effects);
             }
             Event::Inbound(message) => self.receive(place, &message),
         }
@@ -335,7 +357,7 @@ impl World<'_> {
         if node.disk.writing.is_some() {
             return;
         }
-        let memory = node.life.bridge.memory();
+        let memory = node.life.bridge.memory(node.clock(self.now_us));
         let remembered = &node.disk.remembered;
         let is_reserved = memory.seq < remembered.seq.saturating_add(RESERVE_US / 2);
         if is_reserved

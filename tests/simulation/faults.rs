@@ -157,7 +157,7 @@ impl World<'_> {
             node.cycle = 0;
         }
         let seq = memory.seq;
-        node.restart(self.parts, self.now_us, memory);
+        node.restart(self.now_us, memory);
         self.demand(is_reserved, || {
             format!("P7: restarts from seq {seq}, and {newest} was published before")
         });
@@ -170,7 +170,7 @@ impl World<'_> {
         let wall_ms = self.nodes[place].clock(self.now_us).wall.unix_ms();
         let soon_ms = i64::try_from(self.random.below(20_000)).expect("small") - 2_000;
         let ring = self.nodes[place].ring;
-        let mut settings = self.nodes[place].settings.clone();
+        let mut settings = self.nodes[place].live.clone();
         let mut next_ring = ring;
         match self.random.below(8) {
             0 => drop(settings.peers.remove(&id_of(other))),

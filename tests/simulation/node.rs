@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Bridge, Effect, Memory, Settings};
+use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::{Band, Thresholds};
 use driftgate::protocol::inbox::Peer;
 use driftgate::protocol::judge::Policy;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
-use driftgate::protocol::profile::{Options, Translator};
+use driftgate::protocol::profile::Profile;
 use driftgate::protocol::time::{Now, Timestamp};
+use driftgate::protocol::view::Ticket;
 
 use crate::broker::Packet;
 use crate::oracle::GateOracle;
@@ -40,7 +41,7 @@ pub(crate) struct Parts {
     pub(crate) rings: Vec<Keyring>,
     /// A ring of somebody who knows none of our keys but uses their names.
     pub(crate) foreign: Keyring,
-    translator: Translator,
+    profile: Profile,
 }
 
 impl Parts {
@@ -53,18 +54,11 @@ impl Parts {
             let keys = ids.iter().map(|id| ((*id).to_owned(), material(id, flip)));
             Keyring::new(keys, signer).expect("a ring")
         };
-        let profile = driftgate::profiles::load("srip-05").expect("the native profile");
         Self {
             rings: RINGS.iter().map(|(ids, signer)| ring(ids, *signer, 0)).collect(),
             foreign: ring(&["k1", "k2"], Some("k1"), 0x55),
-            translator: Translator::new(profile, Options::default()),
+            profile: driftgate::profiles::load("srip-05").expect("the native profile"),
         }
-    }
-
-    fn translator(&self, accept: Provenance) -> Translator {
-        let mut translator = self.translator.clone();
-        translator.set_options(Options { accept, ..Options::default() });
-        translator
     }
 }
 
@@ -89,6 +83,7 @@ pub(crate) enum Line {
 /// A report whose reply is owed.
 #[derive(Clone, Debug)]
 pub(crate) struct Owed {
+    pub(crate) seq: u64,
     pub(crate) until_us: u64,
     pub(crate) closes: bool,
     pub(crate) band: Band,
@@ -114,9 +109,10 @@ pub(crate) struct Life {
     pub(crate) wake_us: u64,
     /// Asked for and not yet performed.
     pub(crate) effects: VecDeque<Effect>,
-    /// Unreadable reports whose answer waits for the end of the closing.
-    pub(crate) deferred: Vec<u64>,
-    pub(crate) owed: BTreeMap<u64, Owed>,
+    tickets: u64,
+    /// Orders and unreadable reports: when they came, and whether they wait for a closing.
+    pub(crate) deferred: BTreeMap<Ticket, (u64, bool)>,
+    pub(crate) owed: BTreeMap<Ticket, Owed>,
     pub(crate) made: BTreeMap<u64, Made>,
     pub(crate) emitted: BTreeMap<(u64, usize), Rc<Packet>>,
     pub(crate) tokens: BTreeMap<u64, (u64, usize)>,
@@ -145,7 +141,8 @@ pub(crate) struct Disk {
 }
 
 pub(crate) struct Node {
-    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    pub(crate) live: Live,
     pub(crate) ring: usize,
     pub(crate) skew_ms: i64,
     /// Whether the runtime numbers its cycles.
@@ -173,12 +170,13 @@ pub(crate) fn place_of(id: &RuntimeId) -> usize {
 
 impl Node {
     pub(crate) fn new(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> Self {
-        let settings = settings(random, index, nodes);
+        let (identity, live) = settings(parts, random, index, nodes);
         let skew_ms = i64::try_from(random.below(20_000)).expect("small") - 10_000;
         let ring = 0;
-        let life = Life::new(parts, &settings, ring, Memory::default(), 0, skew_ms);
+        let life = Life::new(&identity, &live, Memory::default(), 0, skew_ms);
         Self {
-            settings,
+            identity,
+            live,
             ring,
             skew_ms,
             has_cycles: !random.in_thousand(150),
@@ -192,8 +190,8 @@ impl Node {
     }
 
     /// A new process with what the last one left on disk.
-    pub(crate) fn restart(&mut self, parts: &Parts, now_us: u64, memory: Memory) {
-        self.life = Life::new(parts, &self.settings, self.ring, memory, now_us, self.skew_ms);
+    pub(crate) fn restart(&mut self, now_us: u64, memory: Memory) {
+        self.life = Life::new(&self.identity, &self.live, memory, now_us, self.skew_ms);
         self.confirmed_through.push(0);
     }
 
@@ -207,12 +205,12 @@ impl Node {
 
     /// Most packets that may be pending: the window, and one unsent in each lane.
     pub(crate) fn window_and(&self, lanes: u64) -> u64 {
-        u64::try_from(self.settings.window).expect("small") + lanes
+        u64::try_from(self.identity.window).expect("small") + lanes
     }
 
     /// Whether a target may be reached now.
     pub(crate) fn may_reach(&self, now: Now, target: &RuntimeId) -> bool {
-        self.settings.peers.get(target).is_some_and(|peer| {
+        self.live.peers.get(target).is_some_and(|peer| {
             peer.export_state && peer.expires.is_none_or(|expires| now.wall < expires)
         })
     }
@@ -227,29 +225,21 @@ fn clock(now_us: u64, born_us: u64, skew_ms: i64) -> Now {
 }
 
 impl Life {
-    fn new(
-        parts: &Parts,
-        settings: &Settings,
-        ring: usize,
-        memory: Memory,
-        now_us: u64,
-        skew_ms: i64,
-    ) -> Self {
+    fn new(identity: &Identity, live: &Live, memory: Memory, now_us: u64, skew_ms: i64) -> Self {
         let oracle = GateOracle::new(memory.operator_hold, now_us);
         let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), *floor)).collect();
         let last_seq = memory.seq;
-        let translator = parts.translator(settings.policy.accept);
         let now = clock(now_us, now_us, skew_ms);
-        let ring = parts.rings[ring].clone();
         Self {
-            bridge: Bridge::new(settings.clone(), ring, translator, memory, now),
+            bridge: Bridge::new(identity.clone(), live.clone(), memory, now),
             oracle,
             born_us: now_us,
             link: None,
             next_attempt_us: now_us,
             wake_us: u64::MAX,
             effects: VecDeque::new(),
-            deferred: Vec::new(),
+            tickets: 0,
+            deferred: BTreeMap::new(),
             owed: BTreeMap::new(),
             made: BTreeMap::new(),
             emitted: BTreeMap::new(),
@@ -263,6 +253,11 @@ impl Life {
             is_closing: false,
             ended: VecDeque::new(),
         }
+    }
+
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
     }
 
     /// The books stay small, the newest entries stay in them.
@@ -280,7 +275,7 @@ fn prune<K: Ord, V>(map: &mut BTreeMap<K, V>) {
     }
 }
 
-fn settings(random: &mut Random, index: usize, nodes: usize) -> Settings {
+fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (Identity, Live) {
     let mut peers = BTreeMap::new();
     for other in (0..nodes).filter(|other| *other != index) {
         if random.in_thousand(850) {
@@ -292,14 +287,14 @@ fn settings(random: &mut Random, index: usize, nodes: usize) -> Settings {
     let reply_timeout = ms(300, 2500, random);
     let stale_after = ms(5_000, 120_000, random);
     let accept = if random.in_thousand(150) { Provenance::Reported } else { Provenance::Native };
-    Settings {
-        runtime_id: id_of(index),
-        attractor_type: Some(AttractorType::Symbolic),
+    let live = Live {
         peers,
+        keyring: parts.rings[0].clone(),
         policy: Policy {
             thresholds: Thresholds::default(),
             accept,
             dwell: random.pick(&[1, 1, 1, 2, 3]),
+            assumed_scr: None,
         },
         caution_every: random.pick(&[2, 3, 3, 5]),
         caution_blocks: random.in_thousand(100),
@@ -309,6 +304,13 @@ fn settings(random: &mut Random, index: usize, nodes: usize) -> Settings {
         isolate_after: random.in_thousand(300).then_some(ms(1_000, 20_000, random)),
         // Not above the reply's, as the configuration demands.
         barrier_timeout: ms(100, 2500, random).min(reply_timeout),
+        packet_max_age: Duration::from_secs(300),
+        clock_skew_max: Duration::from_secs(30),
+    };
+    let identity = Identity {
+        runtime_id: id_of(index),
+        profile: parts.profile.clone(),
+        attractor_type: Some(AttractorType::Symbolic),
         reply_timeout,
         ack_timeout: if random.in_thousand(500) {
             ms(100, 400, random)
@@ -316,9 +318,8 @@ fn settings(random: &mut Random, index: usize, nodes: usize) -> Settings {
             ms(400, 5_000, random)
         },
         window: random.pick(&[1, 1, 2, 4, 64]),
-        packet_max_age: Duration::from_secs(300),
-        clock_skew_max: Duration::from_secs(30),
-    }
+    };
+    (identity, live)
 }
 
 /// A peer as somebody may have configured it.

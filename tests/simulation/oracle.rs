@@ -1,7 +1,7 @@
 //! The gate as a reader of DESIGN section 2 would keep it on paper: the checkers' own opinion of
 //! the band (P3, P6). Shares no code with `gate.rs` and `judge.rs`.
 
-use driftgate::protocol::bridge::Settings;
+use driftgate::protocol::bridge::Live;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Band;
 
@@ -46,7 +46,7 @@ impl GateOracle {
         &mut self,
         now_us: u64,
         raw: Option<&RawReport>,
-        settings: &Settings,
+        settings: &Live,
     ) -> Opinion {
         let Some(raw) = raw.filter(|raw| raw.flaw.is_none()) else {
             return self.judge(now_us, self.band, Band::Blocked, false, settings);
@@ -82,7 +82,7 @@ impl GateOracle {
         before: Band,
         called: Band,
         is_evidence: bool,
-        settings: &Settings,
+        settings: &Live,
     ) -> Opinion {
         self.good_in_a_row = if called == Band::Open { self.good_in_a_row + 1 } else { 0 };
         let is_closed = matches!(self.band, Band::Blocked | Band::Isolated);
@@ -113,7 +113,7 @@ impl GateOracle {
     }
 
     /// Silence, or a band held for too long.
-    pub(crate) fn tick(&mut self, now_us: u64, settings: &Settings) -> Option<Opinion> {
+    pub(crate) fn tick(&mut self, now_us: u64, settings: &Live) -> Option<Opinion> {
         let micros = |span: std::time::Duration| u64::try_from(span.as_micros()).expect("short");
         let silent_us = now_us - self.last_valid_us;
         let held_us = now_us - self.since_us;
@@ -145,7 +145,7 @@ impl GateOracle {
 }
 
 /// The row of the table that this report alone calls for.
-fn called(raw: &RawReport, is_evidence: bool, collapses: bool, settings: &Settings) -> Band {
+fn called(raw: &RawReport, is_evidence: bool, collapses: bool, settings: &Live) -> Band {
     let marks = settings.policy.thresholds;
     let index = raw.index();
     let stance = raw.stance();

@@ -267,7 +267,7 @@ impl<'a> World<'a> {
         let mut report = RawReport::random(random, cycle, self.trouble);
         // Where a bare index is evidence it comes often: it opens the gate and offers no packet, so
         // what lies in a lane is not superseded by the report that reopens.
-        let counts = node.settings.policy.accept == Provenance::Reported && report.flaw.is_none();
+        let counts = node.live.policy.accept == Provenance::Reported && report.flaw.is_none();
         if counts && random.in_thousand(400) {
             report.make_bare();
         }
@@ -368,7 +368,7 @@ impl<'a> World<'a> {
         self.broker.mood_until_us = u64::MAX;
         self.broker.stalled_until_us = 0;
         for place in 0..self.nodes.len() {
-            let mut settings = self.nodes[place].settings.clone();
+            let mut settings = self.nodes[place].live.clone();
             settings.policy.dwell = 1;
             settings.stale_after = Duration::from_secs(3600);
             settings.silence_isolates_after = None;
@@ -412,7 +412,7 @@ impl<'a> World<'a> {
                 && life.bridge.is_idle()
                 && life.owed.is_empty()
                 && life.bridge.ledgers().all(|(_, ledger)| ledger.pending == 0);
-            let safety = life.bridge.safety();
+            let safety = life.bridge.safety(self.nodes[place].clock(self.now_us));
             let owed = life.owed.len();
             self.demand(is_well, || {
                 format!("P8: n{place} does not come to rest, {owed} replies are open: {safety:?}")

@@ -10,16 +10,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Bridge, Effect, Memory, Settings};
+use driftgate::protocol::bridge::{Answer, Bridge, Effect, GateState, Identity, Live, Memory};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::inbox::Peer;
 use driftgate::protocol::judge::Policy;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
+use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
-use driftgate::protocol::profile::{Options, Translator};
 use driftgate::protocol::seal::Sealed;
 use driftgate::protocol::time::{Now, Timestamp};
-use driftgate::protocol::view::ReportReply;
+use driftgate::protocol::view::{ReportReply, Ticket};
 
 /// 2026-01-01T00:00:00Z.
 pub(crate) const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -39,10 +39,28 @@ pub(crate) fn peer(text: &str) -> Peer {
     }
 }
 
-pub(crate) fn settings(me: &str, peers: &[&str]) -> Settings {
-    Settings {
+/// What a bridge is started with.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) identity: Identity,
+    pub(crate) live: Live,
+}
+
+pub(crate) fn settings(me: &str, peers: &[&str]) -> Setup {
+    let identity = Identity {
         runtime_id: id(me),
+        profile: driftgate::profiles::load("srip-05").expect("the native profile"),
         attractor_type: Some(AttractorType::Symbolic),
+        reply_timeout: Duration::from_secs(2),
+        ack_timeout: Duration::from_secs(5),
+        window: 256,
+    };
+    Setup { identity, live: live(peers) }
+}
+
+pub(crate) fn live(peers: &[&str]) -> Live {
+    Live {
+        keyring: keyring(),
         peers: peers.iter().map(|text| (id(text), peer(text))).collect(),
         policy: Policy::default(),
         caution_every: 3,
@@ -52,9 +70,6 @@ pub(crate) fn settings(me: &str, peers: &[&str]) -> Settings {
         silence_isolates_after: None,
         isolate_after: None,
         barrier_timeout: Duration::from_secs(2),
-        reply_timeout: Duration::from_secs(2),
-        ack_timeout: Duration::from_secs(5),
-        window: 256,
         packet_max_age: Duration::from_secs(300),
         clock_skew_max: Duration::from_secs(30),
     }
@@ -63,11 +78,6 @@ pub(crate) fn settings(me: &str, peers: &[&str]) -> Settings {
 pub(crate) fn keyring() -> Keyring {
     let key = KeyMaterial::hmac_secret(&[7; 32]).expect("32 bytes");
     Keyring::new([("k1".to_owned(), key)], Some("k1")).expect("a ring")
-}
-
-pub(crate) fn translator() -> Translator {
-    let profile = driftgate::profiles::load("srip-05").expect("the native profile");
-    Translator::new(profile, Options::default())
 }
 
 /// A native report whose formula index is `di` with coherence 1: all three parts equal `di`, so
@@ -99,57 +109,109 @@ pub(crate) struct Rig {
     pub(crate) bridge: Bridge,
     pub(crate) now: Now,
     pub(crate) cycle: u64,
+    ticket: u64,
     /// Everything it asked for since the last look.
     pub(crate) effects: Vec<Effect>,
 }
 
 impl Rig {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Setup) -> Self {
         Self::with(settings, Memory::default())
     }
 
-    pub(crate) fn with(settings: Settings, memory: Memory) -> Self {
+    pub(crate) fn with(Setup { identity, live }: Setup, memory: Memory) -> Self {
         let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
-        let bridge = Bridge::new(settings, keyring(), translator(), memory, now);
-        Self { bridge, now, cycle: 0, effects: Vec::new() }
+        let bridge = Bridge::new(identity, live, memory, now);
+        Self { bridge, now, cycle: 0, ticket: 0, effects: Vec::new() }
     }
 
     /// Connected to three targets, nothing reported yet.
     pub(crate) fn connected() -> Self {
         let mut rig = Self::new(settings("planner", &["critic", "monitor", "scribe"]));
-        rig.bridge.connected(rig.now);
-        rig.look();
+        rig.connect();
         rig
     }
 
     pub(crate) fn wait(&mut self, time: Duration) {
         self.now.mono += time;
         self.now.wall = self.now.wall.plus(time);
-        self.bridge.tick(self.now);
-        self.look();
+        self.tick();
     }
 
-    /// Reports the next cycle and returns its sequence number.
+    /// Reports the next cycle and returns its ticket, which is also its sequence number.
     pub(crate) fn report(&mut self, di: f64) -> u64 {
         self.report_in(di, "stable")
     }
 
     pub(crate) fn report_in(&mut self, di: f64, phase: &str) -> u64 {
         self.cycle += 1;
-        let document = report_in(self.cycle, di, phase);
-        let seq = self.bridge.report(self.now, &document).expect("a good report");
-        self.look();
-        seq
+        self.report_document(&report_in(self.cycle, di, phase))
     }
 
-    pub(crate) fn look(&mut self) {
-        self.effects.extend(self.bridge.take_effects());
+    pub(crate) fn report_document(&mut self, document: &Json) -> u64 {
+        let newest = self.bridge.memory(self.now).seq;
+        let ticket = Ticket(self.now.wall.unix_us().max(newest + 1));
+        self.note(|bridge, now| bridge.report(now, ticket, document, None));
+        ticket.0
+    }
+
+    pub(crate) fn unreadable(&mut self) -> u64 {
+        let ticket = self.ticket();
+        self.note(|bridge, now| bridge.unreadable(now, ticket));
+        ticket.0
+    }
+
+    pub(crate) fn hold(&mut self, hold: bool) -> u64 {
+        let ticket = self.ticket();
+        self.note(|bridge, now| bridge.hold(now, ticket, hold));
+        ticket.0
+    }
+
+    pub(crate) fn answered(&mut self, token: u64, outcome: Outcome) {
+        self.note(|bridge, now| bridge.answered(now, token, outcome));
+    }
+
+    pub(crate) fn not_sent(&mut self, token: u64) {
+        self.note(|bridge, now| bridge.not_sent(now, token));
+    }
+
+    pub(crate) fn connect(&mut self) {
+        self.note(Bridge::connected);
+    }
+
+    pub(crate) fn disconnect(&mut self) {
+        self.note(Bridge::disconnected);
+    }
+
+    pub(crate) fn confirm(&mut self, id: u64) {
+        self.note(|bridge, now| bridge.confirmed(now, id));
+    }
+
+    pub(crate) fn uploads_quiet(&mut self, confirmed: bool) {
+        self.note(|bridge, now| bridge.uploads_quiet(now, confirmed));
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.note(Bridge::tick);
+    }
+
+    pub(crate) fn reload(&mut self, live: Live) {
+        self.note(|bridge, now| bridge.reload(now, live));
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.ticket += 1;
+        Ticket(self.ticket)
+    }
+
+    /// Gives one input and keeps what follows from it.
+    fn note(&mut self, input: impl FnOnce(&mut Bridge, Now) -> Vec<Effect>) {
+        self.effects.extend(input(&mut self.bridge, self.now));
         assert!(self.bridge.is_balanced(), "the books do not add up");
     }
 
     /// Packets it asked to publish since the last call, with their tokens.
     pub(crate) fn published(&mut self) -> Vec<(u64, Sealed)> {
-        self.look();
         let mut published = Vec::new();
         self.effects.retain(|effect| match effect {
             Effect::Publish { token, packet, .. } => {
@@ -161,13 +223,12 @@ impl Rig {
         published
     }
 
-    /// Replies since the last call.
+    /// Replies to reports that were judged since the last call, by ticket.
     pub(crate) fn answers(&mut self) -> BTreeMap<u64, ReportReply> {
-        self.look();
         let mut answers = BTreeMap::new();
         self.effects.retain(|effect| match effect {
-            Effect::Answer { seq, reply } => {
-                answers.insert(*seq, (**reply).clone());
+            Effect::Answer { ticket, answer: Answer::Report(reply) } => {
+                answers.insert(ticket.0, (**reply).clone());
                 false
             }
             _ => true,
@@ -175,9 +236,24 @@ impl Rig {
         answers
     }
 
+    /// The other answers since the last call, by ticket.
+    pub(crate) fn states(&mut self) -> BTreeMap<u64, GateState> {
+        let mut states = BTreeMap::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Answer {
+                ticket,
+                answer: Answer::Order(state) | Answer::Refused { state, .. },
+            } => {
+                states.insert(ticket.0, state.clone());
+                false
+            }
+            _ => true,
+        });
+        states
+    }
+
     /// Echoes it asked for since the last call.
     pub(crate) fn confirms(&mut self) -> Vec<u64> {
-        self.look();
         let mut ids = Vec::new();
         self.effects.retain(|effect| match effect {
             Effect::Confirm(id) => {

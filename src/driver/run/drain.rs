@@ -16,11 +16,9 @@ impl Driver {
         let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
         let until = self.clock.instant(deadline);
         while let Ok((order, answer)) = orders.try_recv() {
-            self.perform().await;
             self.operate(order, answer);
         }
         while let Ok(command) = commands.try_recv() {
-            self.perform().await;
             self.command(command);
         }
         self.perform().await;
@@ -32,7 +30,7 @@ impl Driver {
                 () = tokio::time::sleep_until(wake) => {}
             }
             let now = self.clock.now();
-            self.bridge.tick(now);
+            self.effects.extend(self.bridge.tick(now));
             self.perform().await;
             self.remember();
             if now.mono >= deadline {
@@ -40,7 +38,7 @@ impl Driver {
             }
         }
         self.connector.sever().await;
-        self.bridge.disconnected(self.clock.now());
+        self.effects.extend(self.bridge.disconnected(self.clock.now()));
         self.perform().await;
         let kept = self.kept();
         self.recorder.record(self.clock.now(), Event::Stopped);

@@ -1,6 +1,6 @@
 //! The barrier and the cut (P2, P4): from the closing verdict to the broker's echo.
 
-use super::{Band, Barrier, Bridge, Closing, Duration, Effect, LINGER_MAX, Notice, Now, Reason};
+use super::{Band, Barrier, Bridge, Closing, Duration, Effect, Event, LINGER_MAX, Notice, Now};
 
 impl Bridge {
     /// Starts a closing, or follows one that began at `started` with another echo: its wait begins
@@ -11,17 +11,22 @@ impl Bridge {
     pub(super) fn start_closing(&mut self, now: Now, cut: bool, started: Duration) {
         let id = self.next_closing;
         self.next_closing += 1;
-        let due = started + self.settings.barrier_timeout + self.settings.reply_timeout;
+        let due = started + self.barrier_timeout() + self.identity.reply_timeout;
         self.closing = Some(Closing {
             id,
             cut,
             asked: false,
             echoed: false,
-            acks_until: now.mono + self.settings.barrier_timeout / 2,
-            deadline: due.min(now.mono + self.settings.barrier_timeout),
+            acks_until: now.mono + self.barrier_timeout() / 2,
+            deadline: due.min(now.mono + self.barrier_timeout()),
             started,
         });
         self.stop_uploads(now);
+    }
+
+    /// The bound on one closing.
+    pub(super) fn barrier_timeout(&self) -> Duration {
+        self.live.barrier_timeout.min(self.identity.reply_timeout)
     }
 
     /// Moves a closing on as far as it can go now.
@@ -76,7 +81,7 @@ impl Bridge {
         self.notified = band;
         if self.connected {
             self.effects.push(Effect::Notify(Notice {
-                runtime_id: self.settings.runtime_id.clone(),
+                runtime_id: self.identity.runtime_id.clone(),
                 band,
                 reasons: self.reasons.clone(),
                 since: now.wall,
@@ -88,7 +93,7 @@ impl Bridge {
     fn end_closing(&mut self, now: Now) {
         let band = self.judge.gate().band();
         let started = self.closing.as_ref().map_or(now.mono, |closing| closing.started);
-        let in_time = now.mono < started + self.settings.barrier_timeout;
+        let in_time = now.mono < started + self.barrier_timeout();
         if band != self.notified && band.is_closed() && self.connected && in_time {
             // Isolated, reopened and blocked within one closing: the notice that was kept back goes
             // out now, and the waiting replies wait for its echo as well. A runtime that goes on
@@ -110,14 +115,11 @@ impl Bridge {
             Barrier::Confirmed => self.counters.confirmed += 1,
             Barrier::Unconfirmed => self.counters.unconfirmed += 1,
         }
-        self.effects.push(Effect::Closed(barrier));
-        for (seq, open) in self.open_replies.iter_mut().filter(|(_, open)| open.closing) {
-            self.touched.push(*seq);
-            open.closing = false;
-            open.reply.barrier = Some(barrier);
-            if barrier == Barrier::Unconfirmed {
-                open.reply.reasons.push(Reason::Unconfirmed);
-            }
+        self.effects.push(Effect::Record(Event::Barrier(barrier)));
+        for (ticket, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.closing) {
+            self.touched.push(*ticket);
+            waiting.closing = false;
+            waiting.answer.close(barrier);
         }
         if band != self.notified {
             self.notify(now);

@@ -1,10 +1,10 @@
 //! From a verdict to packets and a reply: who gets one, what is in it, when the reply may go.
 
 use super::{
-    AttractorState, Barrier, Bridge, Decision, DriftIndex, Duration, Effect, EncodedPayload,
-    Header, Judgement, MemorySnapshot, Now, OPEN_REPLIES_MAX, OpenReply, Origin, PROTOCOL_VERSION,
-    PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason, ReportReply, RuntimeId,
-    SafetyFlags, StateReport, TraceParent,
+    Answer, AttractorState, Barrier, Bridge, Cause, Decision, DriftIndex, Duration, Effect,
+    EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Now, Origin,
+    PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason, ReportReply,
+    RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
 };
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
@@ -14,7 +14,7 @@ impl Bridge {
     pub(super) fn compose(
         &mut self,
         now: Now,
-        seq: u64,
+        (ticket, seq): (Ticket, u64),
         report: &StateReport,
         judgement: &Judgement,
         trace: Option<TraceParent>,
@@ -44,28 +44,28 @@ impl Bridge {
             None
         };
         let targets: Vec<(RuntimeId, bool)> = self
-            .settings
+            .live
             .peers
             .values()
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
             .map(|peer| (peer.id.clone(), peer.export_snapshot))
             .collect();
         let origin = Origin { provenance: report.drift.provenance, trace };
-        self.fan_out(now, payload.as_ref(), &targets, &origin, judgement, &mut reply);
+        self.fan_out((now, ticket), payload.as_ref(), &targets, &origin, judgement, &mut reply);
         self.sum_up(payload.is_some(), &mut reply);
         reply
     }
 
     fn fan_out(
         &mut self,
-        now: Now,
+        (now, ticket): (Now, Ticket),
         payload: Option<&Payload>,
         targets: &[(RuntimeId, bool)],
         origin: &Origin,
         judgement: &Judgement,
         reply: &mut ReportReply,
     ) {
-        let clearance = judgement.verdict.clear(&self.settings.policy.thresholds);
+        let clearance = judgement.verdict.clear(&self.live.policy.thresholds);
         // Encoded once per report, however many targets there are.
         let full = payload.map(|payload| EncodedPayload::new(payload, true));
         let minimal = payload.map(|payload| EncodedPayload::new(payload, false));
@@ -80,13 +80,13 @@ impl Bridge {
                     } else {
                         let header = Header {
                             protocol_version: PROTOCOL_VERSION.to_owned(),
-                            source_runtime_id: self.settings.runtime_id.clone(),
+                            source_runtime_id: self.identity.runtime_id.clone(),
                             target_runtime_id: target.clone(),
                             timestamp: now.wall,
                         };
-                        match self.keyring.seal(clearance, &header, encoded, reply.seq) {
+                        match self.live.keyring.seal(clearance, &header, encoded, reply.seq) {
                             Ok(packet) => {
-                                self.outbox.offer(lane, line, packet, origin.clone());
+                                self.outbox.offer(lane, (ticket, line), packet, origin.clone());
                                 PacketStatus::Pending
                             }
                             Err(reason) => {
@@ -110,8 +110,7 @@ impl Bridge {
     }
 
     fn is_due(&mut self, lane: usize) -> bool {
-        !self.settings.caution_blocks
-            && self.outbox.is_due_in_caution(lane, self.settings.caution_every)
+        !self.live.caution_blocks && self.outbox.is_due_in_caution(lane, self.live.caution_every)
     }
 
     /// In caution the verdict says whether this report was the one in `caution_every`.
@@ -143,7 +142,7 @@ impl Bridge {
         Some(Payload {
             attractor_state: AttractorState {
                 id: report.attractor.id.clone()?,
-                kind: report.attractor.kind.or(self.settings.attractor_type)?,
+                kind: report.attractor.kind.or(self.identity.attractor_type)?,
                 stability: report.attractor.stability?,
                 phase: phase.word().to_owned(),
             },
@@ -158,75 +157,94 @@ impl Bridge {
         })
     }
 
-    /// Keeps a reply until its packets have settled, its closing has ended, or its time is up.
-    pub(super) fn hold_reply(&mut self, now: Now, seq: u64, reply: ReportReply, closes: bool) {
-        let open =
-            reply.packets.iter().filter(|packet| packet.status == PacketStatus::Pending).count();
+    /// What cannot be read closes the gate.
+    pub(super) fn refuse(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        fault: Option<Malformed>,
+    ) -> Vec<Effect> {
+        self.counters.malformed += 1;
+        let unreadable = fault.is_none();
+        self.effects.push(Effect::Record(Event::ReportRefused { unreadable }));
+        let judgement = self.judge.malformed();
+        self.enter(now, &judgement.verdict, Cause::default());
+        let answer = Answer::Refused { fault, state: self.state() };
+        self.wait(now, ticket, answer, self.closing.is_some());
+        self.settle(now)
+    }
+
+    pub(super) fn state(&self) -> GateState {
+        GateState { band: self.band(), reasons: self.reasons.clone(), barrier: None }
+    }
+
+    /// Keeps an answer until its packets have settled, its closing has ended, or its time is up.
+    pub(super) fn wait(&mut self, now: Now, ticket: Ticket, mut answer: Answer, closing: bool) {
         // With no broker to wait for, or too many waiting already, the answer is `pending` at once.
-        let has_room = self.open_replies.len() < OPEN_REPLIES_MAX;
-        let open = if self.connected && has_room { open } else { 0 };
-        let mut reply = reply;
-        if closes && !has_room {
-            // The gate closes all the same; only this answer does not wait to hear of the silence.
-            reply.barrier = Some(Barrier::Unconfirmed);
-            reply.reasons.push(Reason::Unconfirmed);
-        }
-        let closes = closes && has_room;
-        let timeout = if closes {
-            self.settings.barrier_timeout + self.settings.reply_timeout
-        } else {
-            self.settings.reply_timeout
+        let has_room = self.waiting.len() < WAITING_MAX;
+        let open = match &answer {
+            Answer::Report(reply) if self.connected && has_room => {
+                let pending = |line: &&PacketLine| line.status == PacketStatus::Pending;
+                reply.packets.iter().filter(pending).count()
+            }
+            Answer::Report(_) | Answer::Refused { .. } | Answer::Order(_) => 0,
         };
+        if closing && !has_room {
+            // The gate closes all the same; only this answer does not wait to hear of the silence.
+            answer.close(Barrier::Unconfirmed);
+        }
+        let closing = closing && has_room;
+        let reply_timeout = self.identity.reply_timeout;
+        let timeout = if closing { self.barrier_timeout() + reply_timeout } else { reply_timeout };
         let deadline = now.mono + timeout;
-        self.open_replies.insert(seq, OpenReply { reply, open, deadline, closing: closes });
-        self.reply_deadline = self.reply_deadline.min(deadline);
-        self.touched.push(seq);
+        self.waiting.insert(ticket, Waiting { answer, open, deadline, closing });
+        self.answer_deadline = self.answer_deadline.min(deadline);
+        self.touched.push(ticket);
     }
 
     /// The broker is gone: what waits for acknowledgements is answered as it stands.
     pub(super) fn answer_waiting(&mut self) {
-        for (seq, reply) in &mut self.open_replies {
-            reply.open = 0;
-            self.touched.push(*seq);
+        for (ticket, waiting) in &mut self.waiting {
+            waiting.open = 0;
+            self.touched.push(*ticket);
         }
     }
 
-    /// Writes settled packets into their replies and sends the replies that are complete.
+    /// Writes settled packets into their replies and gives the answers that are complete.
     pub(super) fn collect(&mut self, now: Now) {
         for settled in self.outbox.take_settled() {
-            let Some(open) = self.open_replies.get_mut(&settled.seq) else { continue };
-            if let Some(line) = open.reply.packets.get_mut(settled.line) {
+            let Some(waiting) = self.waiting.get_mut(&settled.ticket) else { continue };
+            let Answer::Report(reply) = &mut waiting.answer else { continue };
+            if let Some(line) = reply.packets.get_mut(settled.line) {
                 line.status = settled.status;
                 line.stream_seq = settled.stream_seq;
-                open.open = open.open.saturating_sub(1);
-                self.touched.push(settled.seq);
+                waiting.open = waiting.open.saturating_sub(1);
+                self.touched.push(settled.ticket);
             }
         }
-        let late = now.mono >= self.reply_deadline;
-        let candidates: Vec<u64> = if late {
+        let late = now.mono >= self.answer_deadline;
+        let candidates: Vec<Ticket> = if late {
             self.touched.clear();
-            self.open_replies.keys().copied().collect()
+            self.waiting.keys().copied().collect()
         } else {
             core::mem::take(&mut self.touched)
         };
-        for seq in candidates {
-            let complete = self
-                .open_replies
-                .get(&seq)
-                .is_some_and(|open| now.mono >= open.deadline || (open.open == 0 && !open.closing));
-            if complete && let Some(mut open) = self.open_replies.remove(&seq) {
-                if open.closing {
-                    open.reply.barrier = Some(Barrier::Unconfirmed);
-                    open.reply.reasons.push(Reason::Unconfirmed);
+        for ticket in candidates {
+            let complete = self.waiting.get(&ticket).is_some_and(|waiting| {
+                now.mono >= waiting.deadline || (waiting.open == 0 && !waiting.closing)
+            });
+            if complete && let Some(mut waiting) = self.waiting.remove(&ticket) {
+                if waiting.closing {
+                    waiting.answer.close(Barrier::Unconfirmed);
                 }
-                self.effects.push(Effect::Answer { seq, reply: Box::new(open.reply) });
+                self.effects.push(Effect::Answer { ticket, answer: waiting.answer });
             }
         }
         if late {
-            let waiting = self.open_replies.values();
-            self.reply_deadline = waiting.map(|open| open.deadline).min().unwrap_or(Duration::MAX);
-        } else if self.open_replies.is_empty() {
-            self.reply_deadline = Duration::MAX;
+            let deadlines = self.waiting.values().map(|waiting| waiting.deadline);
+            self.answer_deadline = deadlines.min().unwrap_or(Duration::MAX);
+        } else if self.waiting.is_empty() {
+            self.answer_deadline = Duration::MAX;
         }
     }
 }

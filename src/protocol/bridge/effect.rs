@@ -1,11 +1,13 @@
 //! What the bridge asks the driver to do.
 
+use crate::protocol::audit::Event;
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::outbox::Origin;
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Sealed;
 use crate::protocol::time::Timestamp;
-use crate::protocol::view::{Barrier, ReportReply, Transition};
+use crate::protocol::view::{Barrier, ReportReply, Ticket};
 
 /// State-free notice of a transition, `{p}.containment.{source}` (DESIGN section 3).
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -20,6 +22,50 @@ pub struct Notice {
     pub since: Timestamp,
     /// Runtime restarts seen.
     pub epoch: u64,
+}
+
+/// Where the gate stands, for an answer that is no [`ReportReply`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateState {
+    /// Band after what is answered.
+    pub band: Band,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// How the closing ended that was waited for; `None` where there was none.
+    pub barrier: Option<Barrier>,
+}
+
+/// What somebody waits for: given at once, or when the broker has spoken, or in the end when the
+/// bound on it has passed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// To a report that was judged.
+    Report(Box<ReportReply>),
+    /// To a report that was not.
+    Refused {
+        /// Where it breaks its profile; `None` for what is not even a document.
+        fault: Option<Malformed>,
+        /// Where the gate stands now.
+        state: GateState,
+    },
+    /// To an operator's order.
+    Order(GateState),
+}
+
+impl Answer {
+    /// Says how the closing ended that this answer waited for.
+    pub(super) fn close(&mut self, barrier: Barrier) {
+        let (place, reasons) = match self {
+            Self::Report(reply) => (&mut reply.barrier, &mut reply.reasons),
+            Self::Refused { state, .. } | Self::Order(state) => {
+                (&mut state.barrier, &mut state.reasons)
+            }
+        };
+        *place = Some(barrier);
+        if barrier == Barrier::Unconfirmed {
+            reasons.push(Reason::Unconfirmed);
+        }
+    }
 }
 
 /// One thing the driver has to do. Effects of one call are done in order.
@@ -56,15 +102,13 @@ pub enum Effect {
     },
     /// The uploads' connection did not become quiet in time: drop it with its buffers.
     SeverUploads,
-    /// A closing has ended: replies that the driver itself kept back for it may go.
-    Closed(Barrier),
-    /// The reply of a report.
+    /// Give somebody the answer that he waits for.
     Answer {
-        /// Which report: [`ReportReply::seq`].
-        seq: u64,
-        /// The reply.
-        reply: Box<ReportReply>,
+        /// Who.
+        ticket: Ticket,
+        /// What.
+        answer: Answer,
     },
-    /// Write a transition to the log and the audit file.
-    Record(Transition),
+    /// Write to the log and to the audit log.
+    Record(Event),
 }

@@ -6,16 +6,33 @@ use std::collections::BTreeMap;
 use crate::protocol::inbox::Peer;
 use crate::protocol::judge::Policy;
 use crate::protocol::packet::{AttractorType, RuntimeId};
+use crate::protocol::profile::Profile;
+use crate::protocol::seal::Keyring;
 
-/// Everything about the bridge that configuration sets.
+/// What a bridge is for its whole life: a change of it takes a restart.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct Identity {
     /// This runtime.
     pub runtime_id: RuntimeId,
+    /// What its reports look like.
+    pub profile: Profile,
     /// Attractor type where a report names none.
     pub attractor_type: Option<AttractorType>,
+    /// How long a reply waits for acknowledgements.
+    pub reply_timeout: Duration,
+    /// How long one attempt waits for its acknowledgement.
+    pub ack_timeout: Duration,
+    /// Unacknowledged packets at a time.
+    pub window: usize,
+}
+
+/// What may change while a bridge runs.
+#[derive(Clone, Debug)]
+pub struct Live {
     /// Who may be reached and heard.
     pub peers: BTreeMap<RuntimeId, Peer>,
+    /// Keys to sign and verify with.
+    pub keyring: Keyring,
     /// Marks, provenance, dwell.
     pub policy: Policy,
     /// One report in this many per target in caution. At least 1.
@@ -30,14 +47,9 @@ pub struct Settings {
     pub silence_isolates_after: Option<Duration>,
     /// Blocked for this long isolates, if set.
     pub isolate_after: Option<Duration>,
-    /// How long a closing waits for the broker.
+    /// How long a closing waits for the broker. Longer than [`Identity::reply_timeout`] counts as
+    /// that, so that no answer takes longer than twice that.
     pub barrier_timeout: Duration,
-    /// How long a reply waits for acknowledgements.
-    pub reply_timeout: Duration,
-    /// How long one attempt waits for its acknowledgement.
-    pub ack_timeout: Duration,
-    /// Unacknowledged packets at a time.
-    pub window: usize,
     /// Freshness of inbound packets.
     pub packet_max_age: Duration,
     /// Tolerated clock difference of inbound packets.
@@ -53,4 +65,6 @@ pub struct Memory {
     pub floors: BTreeMap<RuntimeId, u64>,
     /// An operator's hold.
     pub operator_hold: bool,
+    /// Whether the broker may still have to read what that life had sent.
+    pub in_doubt: bool,
 }

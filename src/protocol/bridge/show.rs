@@ -1,8 +1,8 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now, PeerState,
-    RuntimeId, SafetyView, ThresholdsView,
+    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Live, Memory, Now,
+    PeerState, RuntimeId, SafetyView, ThresholdsView,
 };
 
 /// Counters that are not per target.
@@ -50,7 +50,7 @@ impl Bridge {
     pub fn is_idle(&self) -> bool {
         self.closing.is_none()
             && self.outbox.is_quiet()
-            && self.open_replies.is_empty()
+            && self.waiting.is_empty()
             && (self.outbox.unsent() == 0 || !self.connected)
     }
 
@@ -62,11 +62,11 @@ impl Bridge {
 
     /// Thresholds, band and reasons: `GET /aegida/safety`, in every band.
     #[must_use]
-    pub fn safety(&self) -> SafetyView {
-        let thresholds = self.settings.policy.thresholds;
+    pub fn safety(&self, now: Now) -> SafetyView {
+        let thresholds = self.live.policy.thresholds;
         let seconds = |duration: Duration| duration.as_secs_f64();
         SafetyView {
-            runtime_id: self.settings.runtime_id.clone(),
+            runtime_id: self.identity.runtime_id.clone(),
             band: self.band(),
             reasons: self.reasons.clone(),
             since: self.band_since.wall,
@@ -81,17 +81,18 @@ impl Bridge {
                 isolate: thresholds.isolate,
             },
             envelope: EnvelopeView {
-                accept: self.settings.policy.accept.word(),
-                caution_every: self.settings.caution_every,
-                dwell: self.settings.policy.dwell,
-                stale_after_s: seconds(self.settings.stale_after),
-                silence_isolates_after_s: self.settings.silence_isolates_after.map(seconds),
-                isolate_after_s: self.settings.isolate_after.map(seconds),
+                accept: self.live.policy.accept.word(),
+                caution_every: self.live.caution_every,
+                dwell: self.live.policy.dwell,
+                stale_after_s: seconds(self.live.stale_after),
+                silence_isolates_after_s: self.live.silence_isolates_after.map(seconds),
+                isolate_after_s: self.live.isolate_after.map(seconds),
             },
             would_reopen: self.would_reopen(),
             operator_hold: self.judge.gate().operator_hold(),
             // The driver knows who holds.
             hold: None,
+            in_doubt: now.mono < self.uncertain_until,
             transitions: self.transitions.clone(),
         }
     }
@@ -100,7 +101,7 @@ impl Bridge {
         if !self.band().is_closed() {
             return None;
         }
-        let policy = &self.settings.policy;
+        let policy = &self.live.policy;
         let hold =
             if self.judge.gate().operator_hold() { "an operator's release, then " } else { "" };
         let reports = if policy.dwell > 1 {
@@ -115,20 +116,12 @@ impl Bridge {
         ))
     }
 
-    /// Forgets what peers said whose authorisation has ended or whose packet is older than
-    /// `packet_max_age`: an expired packet never reaches the runtime (P7). To be called before
-    /// either view below, which are the only readers.
-    pub fn forget_ended(&mut self, now: Now) {
-        let super::Settings { peers, packet_max_age, .. } = &self.settings;
-        self.inbox.retain(now.wall, peers, *packet_max_age);
-    }
-
     /// Own posture and the newest accepted packet of each peer: `GET /field/state`. `None` while
     /// isolated.
     #[must_use]
-    pub fn field_state(&self) -> Option<FieldState> {
+    pub fn field_state(&self, now: Now) -> Option<FieldState> {
         (self.band() != Band::Isolated).then(|| FieldState {
-            runtime_id: self.settings.runtime_id.clone(),
+            runtime_id: self.identity.runtime_id.clone(),
             band: self.band(),
             di: self.drift_index(),
             drift_source: self.newest.source,
@@ -136,24 +129,41 @@ impl Bridge {
             reasons: self.reasons.clone(),
             since: self.band_since.wall,
             cycle: self.newest.cycle,
-            peers: self.inbox.peers().cloned().collect(),
+            peers: self.current_peers(now).cloned().collect(),
         })
     }
 
-    /// The newest accepted packet of one peer.
+    /// The newest accepted packet of one peer; `None` while isolated too.
     #[must_use]
-    pub fn peer_state(&self, source: &RuntimeId) -> Option<&PeerState> {
-        self.inbox.peer(source)
+    pub fn peer_state(&self, now: Now, source: &RuntimeId) -> Option<&PeerState> {
+        self.current_peers(now).find(|state| &state.source == source)
+    }
+
+    /// What peers said that are still authorised and whose packet is not older than
+    /// `packet_max_age`: an expired packet never reaches the runtime (P7). Nothing while isolated
+    /// (P4).
+    fn current_peers(&self, now: Now) -> impl Iterator<Item = &PeerState> {
+        let Live { peers, packet_max_age, .. } = &self.live;
+        let current = self.inbox.current(now.wall, peers, *packet_max_age);
+        current.filter(|_| self.band() != Band::Isolated)
     }
 
     /// What has to survive a restart of the sidecar.
     #[must_use]
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self, now: Now) -> Memory {
         Memory {
+            in_doubt: self.in_doubt(now),
             seq: self.seq,
             floors: self.inbox.floors().clone(),
             operator_hold: self.judge.gate().operator_hold(),
         }
+    }
+
+    /// Whether the broker may still have to read something that was sent: on this connection, or on
+    /// one that ended. If the process were killed now, the next one would have to know.
+    #[must_use]
+    pub fn in_doubt(&self, now: Now) -> bool {
+        now.mono < self.uncertain_until || !self.outbox.is_read() || self.closing.is_some()
     }
 
     /// The books, target by target.

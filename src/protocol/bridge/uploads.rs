@@ -43,40 +43,45 @@ impl Bridge {
             && !self.uploads.is_stopping()
     }
 
-    /// A sequence number for a snapshot, from the same clock as those of packets.
-    pub fn snapshot_seq(&mut self, now: Now) -> u64 {
-        self.next_seq(now.wall)
-    }
-
-    /// Numbers from here on are above `seq`, which an earlier life has used.
-    pub fn raise_seq(&mut self, seq: u64) {
-        self.seq = self.seq.max(seq);
-    }
-
-    /// A snapshot is about to be accepted or uploaded, or one of an earlier life is waiting.
-    pub fn uploads_started(&mut self) {
-        if !self.uploads.is_stopping() {
+    /// Grants that a snapshot is accepted, or the next one uploaded, now, under a sequence number
+    /// from the same clock as those of packets; `None` while none may be.
+    pub fn grant_upload(&mut self, now: Now) -> Option<u64> {
+        self.may_upload().then(|| {
             self.uploads = Uploads::Running;
-        }
+            self.next_seq(now.wall)
+        })
     }
 
-    /// A connection is about to be opened in order to fetch.
-    pub fn fetch_started(&mut self) {
-        if self.uploads == Uploads::Idle {
-            self.uploads = Uploads::Fetching;
+    /// Grants that a connection is opened in order to fetch a peer's snapshot.
+    pub fn grant_fetch(&mut self, now: Now) -> Option<u64> {
+        self.may_fetch().then(|| {
+            if self.uploads == Uploads::Idle {
+                self.uploads = Uploads::Fetching;
+            }
+            self.next_seq(now.wall)
+        })
+    }
+
+    /// What the spool of an earlier life holds: numbers from here on are above `newest`, and
+    /// something may be waiting for the gate.
+    pub fn recovered(&mut self, newest: u64, is_waiting: bool) {
+        self.seq = self.seq.max(newest);
+        if is_waiting && !self.uploads.is_stopping() {
+            self.uploads = Uploads::Running;
         }
     }
 
     /// The uploader has stopped: what is unsent is revoked for good, its connection is gone.
     /// `confirmed` says whether the broker has acknowledged or echoed all that was sent on it.
-    pub fn uploads_quiet(&mut self, now: Now, confirmed: bool) {
+    #[must_use]
+    pub fn uploads_quiet(&mut self, now: Now, confirmed: bool) -> Vec<Effect> {
         if self.uploads.is_stopping() {
             self.uploads = Uploads::Idle;
             if !confirmed {
                 self.uncertain_until = now.mono + LINGER_MAX;
             }
         }
-        self.settle(now);
+        self.settle(now)
     }
 
     /// The digest of the newest stored snapshot, for the packets from here on.
@@ -101,7 +106,7 @@ impl Bridge {
     pub(super) fn stop_uploads(&mut self, now: Now) {
         if matches!(self.uploads, Uploads::Fetching | Uploads::Running) {
             self.uploads = Uploads::Stopping;
-            let revoke_to = Some(self.snapshot_seq(now));
+            let revoke_to = Some(self.next_seq(now.wall));
             self.effects.push(Effect::StopUploads { revoke_to });
         }
     }

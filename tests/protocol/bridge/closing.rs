@@ -19,10 +19,10 @@ fn p2_the_closing_reply_waits_for_acknowledgements_and_for_the_echo() {
     let confirms = rig.confirms();
     assert_eq!(confirms.len(), 1);
     assert!(rig.answers().is_empty(), "nothing is acknowledged, nothing is echoed");
-    rig.bridge.confirmed(rig.now, confirms[0]);
+    rig.confirm(confirms[0]);
     assert!(rig.answers().is_empty(), "three acknowledgements are still out");
     for (token, _) in in_flight {
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
     let reply = rig.answers().remove(&closing).expect("the closing reply");
     assert_eq!(reply.barrier, Some(Barrier::Confirmed));
@@ -41,7 +41,7 @@ fn p2_a_broker_that_does_not_confirm_is_severed_and_the_reply_says_so() {
     let answer = rig
         .effects
         .iter()
-        .position(|effect| matches!(effect, Effect::Answer { seq, .. } if *seq == closing));
+        .position(|effect| matches!(effect, Effect::Answer { ticket, .. } if ticket.0 == closing));
     assert!(sever.expect("severed") < answer.expect("answered"), "severed before the reply");
     let reply = rig.answers().remove(&closing).expect("the closing reply");
     assert_eq!(reply.barrier, Some(Barrier::Unconfirmed));
@@ -70,9 +70,8 @@ fn p4_isolation_cuts_after_the_acknowledgements_and_before_the_echo() {
     rig.report(0.65);
     assert!(rig.confirms().is_empty(), "the acknowledgements come first");
     for (token, _) in in_flight {
-        rig.bridge.answered(rig.now, token, STORED);
+        rig.answered(token, STORED);
     }
-    rig.look();
     let order: Vec<&str> = rig
         .effects
         .iter()
@@ -84,7 +83,7 @@ fn p4_isolation_cuts_after_the_acknowledgements_and_before_the_echo() {
         })
         .collect();
     assert_eq!(order, ["notice", "notice", "cut", "confirm"], "open, isolated, cut, echo");
-    assert!(rig.bridge.field_state().is_none());
+    assert!(rig.bridge.field_state(rig.now).is_none());
 }
 
 #[test]
@@ -92,10 +91,9 @@ fn p4_a_connection_made_while_isolated_gets_no_subscription() {
     let mut rig = Rig::connected();
     rig.report(0.65);
     echo_all(&mut rig);
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     rig.effects.clear();
-    rig.bridge.connected(rig.now);
-    rig.look();
+    rig.connect();
     assert!(rig.effects.is_empty(), "{:?}", rig.effects);
     rig.report(0.3);
     assert!(rig.effects.iter().any(|effect| matches!(effect, Effect::Subscribe { pull: true })));
@@ -110,9 +108,9 @@ fn p4_an_isolation_on_top_of_a_block_gets_an_echo_of_its_own() {
     let isolated = rig.report(0.65);
     let second = rig.confirms();
     assert_eq!((first.len(), second.len()), (1, 1));
-    rig.bridge.confirmed(rig.now, first[0]);
+    rig.confirm(first[0]);
     assert!(rig.answers().is_empty(), "the first echo came before the cut");
-    rig.bridge.confirmed(rig.now, second[0]);
+    rig.confirm(second[0]);
     let answers = rig.answers();
     assert!(answers.contains_key(&blocked) && answers.contains_key(&isolated));
 }
@@ -124,7 +122,7 @@ fn p5_what_was_unsent_when_the_gate_closed_is_revoked_and_never_sent() {
     let reply = rig.answers().remove(&pending).expect("answered at once: there is no broker");
     assert_eq!(statuses(&reply), [PacketStatus::Pending]);
     rig.report(0.55);
-    rig.bridge.connected(rig.now);
+    rig.connect();
     assert!(rig.published().is_empty());
     let reopened = rig.report(0.3);
     let published = rig.published();
@@ -141,7 +139,7 @@ fn p5_an_attempt_that_is_unanswered_when_the_gate_closes_is_not_repeated_later()
     let first = rig.published();
     rig.report(0.55);
     for (token, _) in &first {
-        rig.bridge.answered(rig.now, *token, Outcome::Later);
+        rig.answered(*token, Outcome::Later);
     }
     echo_all(&mut rig);
     rig.report(0.3);
@@ -155,7 +153,7 @@ fn p5_a_newer_report_supersedes_what_is_unsent_of_an_older_one() {
     rig.report(0.3);
     rig.report(0.31);
     let newest = rig.report(0.32);
-    rig.bridge.connected(rig.now);
+    rig.connect();
     let published = rig.published();
     assert_eq!(published.len(), 1);
     assert_eq!(published[0].1.seq(), newest);
@@ -167,12 +165,12 @@ fn p5_a_newer_report_supersedes_what_is_unsent_of_an_older_one() {
 fn p2_a_close_after_a_lost_connection_is_confirmed_only_if_nothing_was_open_on_it() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     assert_eq!(reported(&mut rig, 0.55).barrier, Some(Barrier::Confirmed));
     let mut rig = Rig::connected();
     rig.report(0.3);
     rig.published();
-    rig.bridge.disconnected(rig.now);
+    rig.disconnect();
     rig.answers();
     let closing = rig.report(0.55);
     let reply = rig.answers().remove(&closing).expect("at once");

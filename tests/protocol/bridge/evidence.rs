@@ -18,7 +18,7 @@ fn p6_silence_blocks_and_only_a_good_report_reopens() {
     assert_eq!(rig.bridge.band(), Band::Open);
     rig.wait(Duration::from_millis(1));
     assert_eq!(rig.bridge.band(), Band::Blocked);
-    assert_eq!(rig.bridge.safety().reasons, [Reason::Stale]);
+    assert_eq!(rig.bridge.safety(rig.now).reasons, [Reason::Stale]);
     assert_eq!(reported(&mut rig, 0.46).band, Band::Blocked);
     assert_eq!(reported(&mut rig, 0.44).band, Band::Open);
 }
@@ -29,7 +29,7 @@ fn p6_silence_isolates_only_where_that_is_configured() {
     rig.wait(Duration::from_secs(86_400));
     assert_eq!(rig.bridge.band(), Band::Blocked);
     let mut settings = settings("planner", &["critic"]);
-    settings.silence_isolates_after = Some(Duration::from_secs(300));
+    settings.live.silence_isolates_after = Some(Duration::from_secs(300));
     let mut rig = Rig::new(settings);
     rig.wait(Duration::from_secs(300));
     assert_eq!(rig.bridge.band(), Band::Isolated);
@@ -38,13 +38,13 @@ fn p6_silence_isolates_only_where_that_is_configured() {
 #[test]
 fn p6_blocked_for_too_long_isolates_where_that_is_configured() {
     let mut settings = settings("planner", &["critic"]);
-    settings.isolate_after = Some(Duration::from_secs(60));
+    settings.live.isolate_after = Some(Duration::from_secs(60));
     let mut rig = Rig::new(settings);
     rig.wait(Duration::from_secs(59));
     assert_eq!(rig.bridge.band(), Band::Blocked);
     rig.wait(Duration::from_secs(1));
     assert_eq!(rig.bridge.band(), Band::Isolated);
-    assert_eq!(rig.bridge.safety().reasons, [Reason::BlockedTooLong]);
+    assert_eq!(rig.bridge.safety(rig.now).reasons, [Reason::BlockedTooLong]);
 }
 
 #[test]
@@ -52,10 +52,10 @@ fn p6_a_report_that_cannot_be_read_closes_and_never_opens() {
     let mut rig = Rig::connected();
     let bad = Json::parse(br#"{"attractor_state": {"scr": 0}, "drift_metrics": {"sdi": 0.1}}"#)
         .expect("JSON");
-    assert!(rig.bridge.report(rig.now, &bad).is_err());
+    rig.report_document(&bad);
     assert_eq!(rig.bridge.band(), Band::Blocked);
     reported(&mut rig, 0.3);
-    assert!(rig.bridge.report(rig.now, &bad).is_err());
+    rig.report_document(&bad);
     assert_eq!(rig.bridge.band(), Band::Blocked);
     assert_eq!(rig.bridge.counters().malformed, 2);
 }
@@ -80,8 +80,11 @@ fn a_cycle_number_that_falls_back_opens_an_epoch_and_does_not_inherit_caution() 
     let reply = reported(&mut rig, 0.46);
     assert_eq!(reply.band, Band::Blocked);
     assert!(reply.reasons.contains(&Reason::NewEpoch));
-    assert_eq!(rig.bridge.safety().epoch, 1);
-    assert_eq!(rig.bridge.safety().transitions.back().map(|last| last.from), Some(Band::Caution));
+    assert_eq!(rig.bridge.safety(rig.now).epoch, 1);
+    assert_eq!(
+        rig.bridge.safety(rig.now).transitions.back().map(|last| last.from),
+        Some(Band::Caution)
+    );
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn sequence_numbers_rise_across_restarts_and_clock_steps() {
     rig.now.wall = driftgate::protocol::time::Timestamp::from_unix_ms(0);
     let second = rig.report(0.3);
     assert_eq!(second, first + 1);
-    let memory = Memory { seq: second + 60_000_000, ..rig.bridge.memory() };
+    let memory = Memory { seq: second + 60_000_000, ..rig.bridge.memory(rig.now) };
     let mut restarted = Rig::with(settings("planner", &["critic"]), memory);
     assert!(restarted.report(0.3) > second);
 }
@@ -117,11 +120,11 @@ fn sequence_numbers_rise_across_restarts_and_clock_steps() {
 fn an_operators_hold_isolates_and_its_release_waits_for_a_good_report() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.hold(rig.now, true);
+    rig.hold(true);
     echo_all(&mut rig);
     assert_eq!(rig.bridge.band(), Band::Isolated);
     assert_eq!(reported(&mut rig, 0.1).verdict, Decision::Isolate);
-    rig.bridge.hold(rig.now, false);
+    rig.hold(false);
     assert_eq!(rig.bridge.band(), Band::Isolated);
     assert_eq!(reported(&mut rig, 0.46).band, Band::Isolated);
     assert_eq!(reported(&mut rig, 0.1).band, Band::Open);

@@ -6,12 +6,12 @@ use driftgate::protocol::inbox::Inbound;
 use driftgate::protocol::seal::Fault;
 
 use super::echo_all;
-use crate::support::rig::{EPOCH_MS, Rig, id, keyring, settings};
+use crate::support::rig::{EPOCH_MS, Rig, id, live, settings};
 
 #[test]
 fn p4_nothing_inbound_is_taken_while_isolated() {
     let mut critic = Rig::new(settings("critic", &["planner"]));
-    critic.bridge.connected(critic.now);
+    critic.connect();
     critic.report(0.3);
     let (_, packet) = critic.published().remove(0);
     let mut rig = Rig::connected();
@@ -26,7 +26,7 @@ fn p4_nothing_inbound_is_taken_while_isolated() {
 #[test]
 fn p7_inbound_is_judged_by_seal_address_authority_freshness_stability_and_replay() {
     let mut sender = Rig::new(settings("critic", &["planner", "monitor"]));
-    sender.bridge.connected(sender.now);
+    sender.connect();
     sender.report(0.3);
     let older = sender.published();
     sender.report(0.31);
@@ -69,28 +69,28 @@ fn p7_inbound_is_judged_by_seal_address_authority_freshness_stability_and_replay
     let mut stranger = Rig::new(settings("planner", &["monitor"]));
     assert_eq!(fault(&mut stranger, subject, &new), Some(Fault::Unauthorised));
     let mut pinned = settings("planner", &["critic"]);
-    pinned.peers.get_mut(&id("critic")).expect("a peer").key_id = Some("k2".to_owned());
+    pinned.live.peers.get_mut(&id("critic")).expect("a peer").key_id = Some("k2".to_owned());
     assert_eq!(fault(&mut Rig::new(pinned), subject, &new), Some(Fault::Unauthorised));
     let mut expired = settings("planner", &["critic"]);
-    expired.peers.get_mut(&id("critic")).expect("a peer").expires = Some(rig.now.wall);
+    expired.live.peers.get_mut(&id("critic")).expect("a peer").expires = Some(rig.now.wall);
     assert_eq!(fault(&mut Rig::new(expired), subject, &new), Some(Fault::Unauthorised));
     let mut strict = settings("planner", &["critic"]);
-    strict.policy.thresholds.block = 0.305;
-    strict.policy.thresholds.reopen = 0.305;
+    strict.live.policy.thresholds.block = 0.305;
+    strict.live.policy.thresholds.reopen = 0.305;
     assert_eq!(fault(&mut Rig::new(strict), subject, &new), Some(Fault::Unstable));
 }
 
 #[test]
 fn a_revoked_peer_is_cut_at_once_and_its_state_vanishes() {
     let mut sender = Rig::new(settings("critic", &["planner"]));
-    sender.bridge.connected(sender.now);
+    sender.connect();
     sender.report(0.3);
     let (_, packet) = sender.published().remove(0);
     let mut rig = Rig::connected();
     rig.bridge.receive(rig.now, ("critic", "planner"), packet.bytes());
-    assert!(rig.bridge.peer_state(&id("critic")).is_some());
-    rig.bridge.reload(rig.now, settings("planner", &["monitor"]), keyring());
-    assert!(rig.bridge.peer_state(&id("critic")).is_none());
+    assert!(rig.bridge.peer_state(rig.now, &id("critic")).is_some());
+    rig.reload(live(&["monitor"]));
+    assert!(rig.bridge.peer_state(rig.now, &id("critic")).is_none());
     rig.report(0.3);
     assert!(rig.published().iter().all(|(_, packet)| packet.target() == &id("monitor")));
 }
@@ -98,7 +98,7 @@ fn a_revoked_peer_is_cut_at_once_and_its_state_vanishes() {
 #[test]
 fn p7_what_a_peer_said_vanishes_when_its_packet_expires() {
     let mut sender = Rig::new(settings("critic", &["planner"]));
-    sender.bridge.connected(sender.now);
+    sender.connect();
     sender.report(0.3);
     let (_, packet) = sender.published().remove(0);
     let mut rig = Rig::connected();
@@ -106,9 +106,10 @@ fn p7_what_a_peer_said_vanishes_when_its_packet_expires() {
     rig.wait(Duration::from_secs(60));
     rig.bridge.receive(rig.now, ("critic", "planner"), packet.bytes());
     rig.wait(Duration::from_secs(240));
-    rig.bridge.forget_ended(rig.now);
-    assert!(rig.bridge.peer_state(&id("critic")).is_some(), "five minutes old and no more");
+    assert!(
+        rig.bridge.peer_state(rig.now, &id("critic")).is_some(),
+        "five minutes old and no more"
+    );
     rig.wait(Duration::from_millis(1));
-    rig.bridge.forget_ended(rig.now);
-    assert!(rig.bridge.peer_state(&id("critic")).is_none());
+    assert!(rig.bridge.peer_state(rig.now, &id("critic")).is_none());
 }

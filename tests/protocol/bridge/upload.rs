@@ -9,7 +9,6 @@ use super::{echo_all, reported, store_all};
 use crate::support::rig::Rig;
 
 fn stops(rig: &mut Rig) -> Vec<Option<u64>> {
-    rig.look();
     let mut stops = Vec::new();
     rig.effects.retain(|effect| match effect {
         Effect::StopUploads { revoke_to } => {
@@ -26,8 +25,7 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
     assert!(rig.bridge.may_upload());
-    rig.bridge.uploads_started();
-    let accepted = rig.bridge.snapshot_seq(rig.now);
+    let accepted = rig.bridge.grant_upload(rig.now).unwrap();
     let closing = rig.report(0.55);
     let stops = stops(&mut rig);
     assert!(matches!(stops[..], [Some(revoke_to)] if revoke_to >= accepted), "{stops:?}");
@@ -35,7 +33,7 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
     store_all(&mut rig);
     assert!(rig.answers().is_empty(), "the upload is not quiet");
     assert!(!rig.bridge.may_upload() && !rig.bridge.may_fetch());
-    rig.bridge.uploads_quiet(rig.now, true);
+    rig.uploads_quiet(true);
     let reply = rig.answers().remove(&closing).expect("the closing reply");
     assert_eq!(reply.barrier, Some(Barrier::Confirmed));
     assert!(rig.bridge.may_fetch(), "a blocked gate may still look at peers");
@@ -45,7 +43,7 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
 fn a_report_that_leaves_the_gate_open_leaves_the_upload_alone() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.uploads_started();
+    rig.bridge.grant_upload(rig.now).unwrap();
     reported(&mut rig, 0.31);
     assert!(stops(&mut rig).is_empty());
     assert!(rig.bridge.may_upload());
@@ -55,7 +53,7 @@ fn a_report_that_leaves_the_gate_open_leaves_the_upload_alone() {
 fn p2_an_upload_that_does_not_become_quiet_is_severed_and_the_reply_says_so() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.uploads_started();
+    rig.bridge.grant_upload(rig.now).unwrap();
     let closing = rig.report(0.55);
     echo_all(&mut rig);
     store_all(&mut rig);
@@ -70,9 +68,9 @@ fn p2_an_upload_that_does_not_become_quiet_is_severed_and_the_reply_says_so() {
 fn an_upload_that_was_cut_unconfirmed_makes_the_closing_unconfirmed() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.uploads_started();
+    rig.bridge.grant_upload(rig.now).unwrap();
     let closing = rig.report(0.7);
-    rig.bridge.uploads_quiet(rig.now, false);
+    rig.uploads_quiet(false);
     store_all(&mut rig);
     echo_all(&mut rig);
     let reply = rig.answers().remove(&closing).expect("the closing reply");
@@ -83,11 +81,11 @@ fn an_upload_that_was_cut_unconfirmed_makes_the_closing_unconfirmed() {
 fn a_closing_without_a_broker_waits_for_the_upload_too() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.uploads_started();
-    rig.bridge.disconnected(rig.now);
+    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.disconnect();
     let closing = rig.report(0.55);
     assert!(rig.answers().is_empty());
-    rig.bridge.uploads_quiet(rig.now, true);
+    rig.uploads_quiet(true);
     assert!(rig.answers().contains_key(&closing));
 }
 
@@ -95,7 +93,7 @@ fn a_closing_without_a_broker_waits_for_the_upload_too() {
 fn caution_holds_snapshots_back_and_revokes_none() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.uploads_started();
+    rig.bridge.grant_upload(rig.now).unwrap();
     reported(&mut rig, 0.47);
     assert_eq!(stops(&mut rig), [None]);
     assert!(!rig.bridge.may_upload());
@@ -106,8 +104,7 @@ fn caution_holds_snapshots_back_and_revokes_none() {
 #[test]
 fn p5_a_closed_verdict_revokes_what_an_earlier_life_accepted() {
     let mut rig = Rig::connected();
-    rig.bridge.raise_seq(u64::MAX / 2);
-    rig.bridge.uploads_started();
+    rig.bridge.recovered(u64::MAX / 2, true);
     rig.report(0.52);
     let stops = stops(&mut rig);
     assert!(matches!(stops[..], [Some(revoke_to)] if revoke_to > u64::MAX / 2), "{stops:?}");
@@ -118,13 +115,13 @@ fn an_isolated_bridge_fetches_nothing_and_its_cut_waits_for_the_fetch() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
     assert!(rig.bridge.may_fetch());
-    rig.bridge.fetch_started();
+    rig.bridge.grant_fetch(rig.now).unwrap();
     let closing = rig.report(0.7);
     assert_eq!(stops(&mut rig).len(), 1);
     store_all(&mut rig);
     echo_all(&mut rig);
     assert!(rig.answers().is_empty());
-    rig.bridge.uploads_quiet(rig.now, true);
+    rig.uploads_quiet(true);
     assert!(rig.answers().contains_key(&closing));
     assert!(!rig.bridge.may_fetch());
 }
