@@ -175,8 +175,8 @@ impl Bridge {
         }
     }
 
-    /// One report of the runtime, within the trace that it came with. Its answer is
-    /// [`Answer::Report`], or [`Answer::Refused`] when it breaks its profile, which closes the gate.
+    /// One report of the runtime, within the trace that it came with. The answer is
+    /// [`Answer::Report`], or [`Answer::Refused`] when it breaks its profile and so closes.
     #[must_use]
     pub fn report(
         &mut self,

@@ -164,7 +164,7 @@ impl World<'_> {
         });
     }
 
-    /// The answer to an order, or to what could not be read, waits for the closing, if there is one.
+    /// An order, and what could not be read, is answered when the closing has ended.
     fn defer(&mut self, place: usize, ticket: Ticket) {
         let life = &mut self.nodes[place].life;
         life.deferred.insert(ticket, (self.now_us, life.is_closing));
