@@ -289,9 +289,7 @@ impl Snapshots {
             Some(_) | None => {
                 let grant = self.room.gate.ask(Ask::Accept).await.ok_or(Refused::NotOpen)?;
                 let shelf = Arc::clone(&spool);
-                let accepted =
-                    blocking(move || shelf.accept(sealed, grant.seq, &media_type, grant.now))
-                        .await??;
+                let accepted = blocking(move || shelf.accept(sealed, grant, &media_type)).await??;
                 (accepted, true)
             }
         };
@@ -307,9 +305,9 @@ impl Snapshots {
             Ok(Ok(stored)) if is_new => Ok(Pushed::Stored(entry, stored)),
             Ok(Ok(_)) => Ok(Pushed::Unchanged(entry)),
             Ok(Err(_)) | Err(_) => match spool.entry(entry.seq).map(|entry| entry.state) {
-                Some(State::Stored(stored)) => Ok(Pushed::Stored(entry, stored)),
+                Some(State::Stored(Some(stored))) => Ok(Pushed::Stored(entry, stored)),
                 Some(State::Revoked) if is_new => Err(SpoolFault::Revoked.into()),
-                Some(State::Revoked | State::Unsent) | None => Ok(Pushed::Spooled(entry)),
+                Some(_) | None => Ok(Pushed::Spooled(entry)),
             },
         }
     }

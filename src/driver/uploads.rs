@@ -43,7 +43,7 @@ impl Uploads {
         end.orders.send_modify(|order| {
             order.number += 1;
             order.is_open = false;
-            order.revoke_to = order.revoke_to.max(revoke_to.unwrap_or(0));
+            order.revocations += u64::from(revoke_to.is_some());
         });
         true
     }
@@ -53,6 +53,11 @@ impl Uploads {
         if let Some(end) = &self.0 {
             end.orders.send_modify(|order| order.sever = order.number);
         }
+    }
+
+    /// How many orders have revoked.
+    fn revocations(&self) -> u64 {
+        self.0.as_ref().map_or(0, |end| end.orders.borrow().revocations)
     }
 
     /// Whether the newest order has this number.
@@ -76,7 +81,8 @@ impl Driver {
     pub(super) fn upload(&mut self, ask: Ask) {
         let now = self.clock.now();
         self.keeper.stir();
-        let grant = |seq| Grant { seq, now: now.wall };
+        let revocations = self.uploads.revocations();
+        let grant = |seq| Grant { seq, now: now.wall, revocations };
         match ask {
             // Whoever asked may have given up.
             Ask::Accept(answer) | Ask::Upload(answer) => {

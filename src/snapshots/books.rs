@@ -228,7 +228,7 @@ fn spool_families(entries: &[Entry], used: u64, damaged: usize) -> Vec<Family> {
         number(u64::try_from(count).unwrap_or(u64::MAX))
     };
     let rows = vec![
-        (vec!["stored".to_owned()], count(|state| matches!(state, State::Stored(_)))),
+        (vec!["stored".to_owned()], count(State::is_stored)),
         (vec!["unsent".to_owned()], count(|state| *state == State::Unsent)),
         (vec!["revoked".to_owned()], count(|state| *state == State::Revoked)),
     ];

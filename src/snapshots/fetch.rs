@@ -13,7 +13,7 @@ use futures_util::future::try_join_all;
 
 use super::bucket::{Bucket, BucketFault, Object};
 use super::progress::Sum;
-use super::spool::{Entry, State};
+use super::spool::Entry;
 use super::{Which, blocking};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
@@ -128,10 +128,7 @@ impl Item {
     /// What the spool says.
     #[must_use]
     pub fn of_entry(runtime: &RuntimeId, entry: &Entry) -> Self {
-        let stored = match &entry.state {
-            State::Stored(stored) => Some(stored),
-            State::Revoked | State::Unsent => None,
-        };
+        let stored = entry.state.stored();
         Self {
             runtime: runtime.to_string(),
             seq: entry.seq,
@@ -142,11 +139,7 @@ impl Item {
             base: stored.and_then(|stored| stored.base).map(|digest| digest.to_string()),
             media_type: entry.media_type.clone(),
             time: entry.accepted.to_string(),
-            state: match &entry.state {
-                State::Revoked => "revoked",
-                State::Stored(_) => "stored",
-                State::Unsent => "unsent",
-            },
+            state: entry.state.word(),
             objects: 0,
         }
     }

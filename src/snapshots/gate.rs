@@ -20,6 +20,8 @@ pub struct Grant {
     pub seq: u64,
     /// When it was given.
     pub now: Timestamp,
+    /// [`Order::revocations`] at that time.
+    pub revocations: u64,
 }
 
 /// What the room asks of the driver. An answer of `None` is the gate's refusal.
@@ -61,8 +63,9 @@ pub enum Ask {
 pub struct Order {
     /// Rises with each order to stop.
     pub number: u64,
-    /// What was accepted up to this sequence number and is not yet sent, never will be.
-    pub revoke_to: u64,
+    /// Counts the orders that revoke: what was granted before the newest of them and is not yet
+    /// sent, never will be.
+    pub revocations: u64,
     /// The newest order whose time is over: its connection has to be dropped at once.
     pub sever: u64,
     /// Whether uploads would be granted now.

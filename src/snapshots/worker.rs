@@ -85,13 +85,12 @@ pub(super) async fn run(
     }
     let unsent = recovery.entries.iter().filter(|entry| entry.state == State::Unsent).count();
     tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
-    let stored =
-        recovery.entries.iter().rev().find(|entry| matches!(entry.state, State::Stored(_)));
+    let stored = recovery.entries.iter().rev().find(|entry| entry.state.is_stored());
     if let Some(entry) = stored {
         let (digest, manifest) = (entry.digest.to_string(), bytes::Bytes::new());
         room.gate.tell(Ask::Stored { digest, manifest }).await;
     }
-    let newest = recovery.entries.last().map_or(0, |entry| entry.seq).max(recovery.revoked_to);
+    let newest = recovery.entries.last().map_or(0, |entry| entry.seq);
     room.gate.tell(Ask::Recovered { newest, is_waiting: unsent > 0 }).await;
     // Set once, here.
     let _ = room.spool.set(Arc::clone(&spool));
@@ -167,7 +166,7 @@ impl Worker {
             confirmed
         };
         let spool = Arc::clone(&self.spool);
-        let revoke = blocking(move || spool.revoke(order.revoke_to));
+        let revoke = blocking(move || spool.revoke(order.revocations));
         let (confirmed, revoked) = tokio::join!(quiet, revoke);
         let is_on_disk = match revoked {
             Ok(Ok(count)) => {
@@ -185,7 +184,9 @@ impl Worker {
             }
         };
         // Whoever waits for a revoked one learns it from the spool.
-        self.watchers.retain(|seq, _| *seq > order.revoke_to);
+        let spool = &self.spool;
+        let is_unsent = |seq| spool.entry(seq).is_some_and(|entry| entry.state == State::Unsent);
+        self.watchers.retain(|seq, _| is_unsent(*seq));
         self.done = order.number;
         let confirmed = confirmed && is_on_disk;
         self.room.gate.tell(Ask::Quiet { number: order.number, confirmed }).await;
@@ -193,13 +194,13 @@ impl Worker {
 
     fn watch(&mut self, seq: u64, answer: oneshot::Sender<Stored>) {
         match self.spool.entry(seq).map(|entry| entry.state) {
-            Some(State::Stored(stored)) => drop(answer.send(stored)),
+            Some(State::Stored(Some(stored))) => drop(answer.send(stored)),
             Some(State::Unsent) if self.watchers.len() < WATCHERS_MAX => {
                 self.watchers.entry(seq).or_default().push(answer);
                 // Somebody waits: a pause after a failure is over.
                 self.retry_at = self.retry_at.min(Instant::now());
             }
-            Some(State::Revoked | State::Unsent) | None => {}
+            Some(_) | None => {}
         }
     }
 
@@ -261,7 +262,7 @@ impl Worker {
         );
         self.spool.note_stored(entry.seq, stored);
         let (spool, seq) = (Arc::clone(&self.spool), entry.seq);
-        if let Ok(Err(fault)) | Err(fault) = blocking(move || spool.write_down(seq)).await {
+        if let Ok(Err(fault)) | Err(fault) = blocking(move || spool.write_stored(seq)).await {
             tracing::warn!(%fault, "not noted on disk; the bucket will tell after a restart");
         }
         for answer in self.watchers.remove(&entry.seq).unwrap_or_default() {

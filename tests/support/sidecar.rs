@@ -29,12 +29,15 @@ pub(crate) struct Plan {
     peers: Vec<String>,
     urls: Vec<String>,
     more: String,
+    /// What a shell does before it becomes the sidecar: limits.
+    before: String,
 }
 
 impl Plan {
     pub(crate) fn new(runtime: &str, peers: &[&str], url: &str) -> Self {
         let peers = peers.iter().map(|&peer| peer.to_owned()).collect();
-        Self { runtime: runtime.to_owned(), peers, urls: vec![url.to_owned()], more: String::new() }
+        let (runtime, urls) = (runtime.to_owned(), vec![url.to_owned()]);
+        Self { runtime, peers, urls, more: String::new(), before: String::new() }
     }
 
     /// More servers of the same cluster.
@@ -55,6 +58,12 @@ impl Plan {
     pub(crate) fn with(mut self, more: &str) -> Self {
         self.more.push_str(more);
         self.more.push('\n');
+        self
+    }
+
+    /// A shell line that is run first in the process that becomes the sidecar.
+    pub(crate) fn after(mut self, line: &str) -> Self {
+        self.before = line.to_owned();
         self
     }
 
@@ -264,7 +273,14 @@ async fn launch(plan: &Plan, folder: &Path) -> (Child, SocketAddr, SocketAddr) {
         .append(true)
         .open(folder.join("stderr"))
         .expect("the folder is ours");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_driftgate"));
+    let binary = env!("CARGO_BIN_EXE_driftgate");
+    let mut command = if plan.before.is_empty() {
+        Command::new(binary)
+    } else {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", plan.before), binary]);
+        shell
+    };
     command.arg("run");
     for path in &paths {
         command.arg("--config").arg(path);

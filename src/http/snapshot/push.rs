@@ -18,7 +18,7 @@ use crate::http::document::discard_some;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
 use crate::protocol::snapshot::{Digest, MEDIA_TYPE_BYTES_MAX};
-use crate::snapshots::spool::{Entry, SpoolFault, State, Stored};
+use crate::snapshots::spool::{Entry, SpoolFault, Stored};
 use crate::snapshots::{Coding, Incoming, IncomingFault, Pushed, Refused};
 
 /// Media type of what names none.
@@ -58,10 +58,7 @@ pub(super) async fn push(
         Pushed::Stored(entry, stored) => (StatusCode::CREATED, entry, Some(stored)),
         Pushed::Spooled(entry) => (StatusCode::ACCEPTED, entry, None),
         Pushed::Unchanged(entry) => {
-            let stored = match &entry.state {
-                State::Stored(stored) => Some(stored.clone()),
-                State::Revoked | State::Unsent => None,
-            };
+            let stored = entry.state.stored().cloned();
             (StatusCode::OK, entry, stored)
         }
     };

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Creates a folder that only we may read, with its parents.
 pub(super) fn create_folder(path: &Path) -> io::Result<()> {
@@ -15,27 +15,35 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
-/// Writes a file beside its place, syncs it, renames it there and syncs the folder.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file beside its place and syncs it; where it is, to be renamed.
+pub(super) fn prepare(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let beside = path.with_extension("part");
     remove(&beside);
     let mut file = create_file(&beside)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        remove(&beside);
-        return Err(error);
+    match written {
+        Ok(()) => Ok(beside),
+        Err(error) => {
+            remove(&beside);
+            Err(error)
+        }
     }
-    fs::rename(&beside, path)?;
-    path.parent().map_or(Ok(()), sync_folder)
 }
 
-/// The same without a sync, for what the bucket can tell again: a killed process loses nothing of
-/// it, a machine that loses its power may.
+/// Puts a file in its place without a sync, for what the bucket can tell again: a killed process
+/// loses nothing of it, a machine that loses its power may.
 pub(super) fn replace_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("part");
     remove(&beside);
-    create_file(&beside)?.write_all(bytes)?;
-    fs::rename(&beside, path)
+    let written = create_file(&beside).and_then(|mut file| file.write_all(bytes));
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| remove(&beside))
+}
+
+/// Cuts a file to nothing, for good.
+pub(super) fn empty(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(0)?;
+    file.sync_all()
 }
 
 /// Makes renames and removals in a folder last.

@@ -114,10 +114,10 @@ impl Sealed {
 
     /// Puts it in its place. The bytes stay reserved.
     pub(super) fn rename(mut self, path: &Path) -> io::Result<()> {
-        if let Some(from) = &self.part.path {
-            fs::rename(from, path)?;
+        if let Some(from) = self.part.path.take() {
+            // Where that fails, dropping it has to remove it.
+            fs::rename(&from, path).inspect_err(|_| self.part.path = Some(from))?;
         }
-        self.part.path = None;
         Ok(())
     }
 }

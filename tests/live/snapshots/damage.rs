@@ -69,7 +69,7 @@ async fn a_damaged_spool_starts_and_says_so_and_sends_what_is_whole() {
     bytes[25_000] ^= 1;
     std::fs::write(flipped, bytes).unwrap();
     std::fs::remove_file(gone).unwrap();
-    for half in ["9999999999999999.incoming", "9999999999999999.plain", "revoked.part"] {
+    for half in ["9999999999999999.incoming", "9999999999999999.plain", "9999999999999999.part"] {
         std::fs::write(spool.join(half), b"half").unwrap();
     }
     sidecar.start_again().await;

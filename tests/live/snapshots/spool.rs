@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use driftgate::protocol::snapshot::{Digest, FrameKind};
 use driftgate::protocol::time::Timestamp;
+use driftgate::snapshots::gate::Grant;
 use driftgate::snapshots::spool::{Spool, SpoolFault, State, Stored, put};
 
 fn now() -> Timestamp {
@@ -28,7 +29,7 @@ fn what_was_accepted_is_there_in_the_next_life() {
     put(&spool, b"one", 1, now()).unwrap();
     put(&spool, b"two", 2, now()).unwrap();
     spool.note_stored(1, &stored());
-    spool.write_down(1).unwrap();
+    spool.write_stored(1).unwrap();
     let entries = spool.entries();
     drop(spool);
     let spool = open(folder.path());
@@ -42,14 +43,26 @@ fn what_was_revoked_stays_revoked_and_readable() {
     let folder = tempfile::tempdir().unwrap();
     let spool = open(folder.path());
     put(&spool, b"one", 1, now()).unwrap();
-    assert_eq!(spool.revoke(5).unwrap(), 1);
-    assert!(matches!(put(&spool, b"late", 4, now()), Err(SpoolFault::Revoked)));
+    let granted = spool.begin(100).unwrap().seal().unwrap();
+    assert_eq!(spool.revoke(1).unwrap(), 1);
+    let late = spool.accept(granted, Grant { seq: 4, now: now(), revocations: 0 }, "text/plain");
+    assert!(matches!(late, Err(SpoolFault::Revoked)), "granted before, accepted after");
     put(&spool, b"after", 6, now()).unwrap();
     drop(spool);
     let spool = open(folder.path());
     assert_eq!(spool.entry(1).unwrap().state, State::Revoked);
     assert_eq!(spool.next_unsent().unwrap().seq, 6);
     assert_eq!(&spool.read(1).unwrap().bytes()[..], b"one");
+    assert_eq!(spool.entries().len(), 2);
+}
+
+#[test]
+fn a_number_that_was_used_is_not_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = open(folder.path());
+    put(&spool, b"from a wrong clock", u64::MAX - 9, now()).unwrap();
+    assert_eq!(put(&spool, b"now", 7, now()).unwrap().seq, u64::MAX - 8);
+    assert_eq!(spool.revoke(1).unwrap(), 2, "whatever their numbers");
 }
 
 #[test]
@@ -83,7 +96,7 @@ fn whatever_byte_is_cut_or_changed_the_others_are_recovered() {
     put(&spool, b"whole", 1, now()).unwrap();
     put(&spool, b"harmed", 2, now()).unwrap();
     drop(spool);
-    let names = ["2.plain", "2.json"];
+    let names = ["2.plain", "2.unsent"];
     for name in names {
         let good = std::fs::read(folder.path().join(name)).unwrap();
         for place in 0..good.len() {
@@ -91,7 +104,7 @@ fn whatever_byte_is_cut_or_changed_the_others_are_recovered() {
             changed[place] ^= 0x20;
             for bad in [&good[..place], &changed[..]] {
                 let other = tempfile::tempdir().unwrap();
-                for file in ["1.plain", "1.json", "2.plain", "2.json"] {
+                for file in ["1.plain", "1.unsent", "2.plain", "2.unsent"] {
                     std::fs::copy(folder.path().join(file), other.path().join(file)).unwrap();
                 }
                 std::fs::write(other.path().join(name), bad).unwrap();
@@ -121,15 +134,84 @@ fn what_was_never_accepted_is_cleared_away() {
     assert_eq!(left, ["lock", "notes.txt"]);
 }
 
+/// A life with one stored, one revoked and one promised snapshot.
+fn lived(folder: &Path) {
+    let spool = open(folder);
+    put(&spool, b"stored", 1, now()).unwrap();
+    spool.note_stored(1, &stored());
+    spool.write_stored(1).unwrap();
+    put(&spool, b"revoked", 2, now()).unwrap();
+    assert_eq!(spool.revoke(1).unwrap(), 1);
+    put(&spool, b"promised", 3, now()).unwrap();
+}
+
+fn unsent(spool: &Spool) -> Vec<u64> {
+    let entries = spool.entries().into_iter();
+    entries.filter(|entry| entry.state == State::Unsent).map(|entry| entry.seq).collect()
+}
+
 #[test]
-fn a_damaged_marker_revokes_what_is_there_and_nothing_later() {
+fn p5_p8_no_damaged_byte_sends_what_was_revoked_or_drops_a_promise_silently() {
     let folder = tempfile::tempdir().unwrap();
-    let spool = open(folder.path());
+    lived(folder.path());
+    let files = || std::fs::read_dir(folder.path()).unwrap().flatten().map(|file| file.path());
+    let mut damages = 0;
+    for harmed in files().filter(|path| std::fs::metadata(path).unwrap().len() > 0) {
+        let good = std::fs::read(&harmed).unwrap();
+        for (place, flip) in (0..good.len()).map(|place| (place, 1 << (place % 8))) {
+            let other = tempfile::tempdir().unwrap();
+            for file in files() {
+                std::fs::copy(&file, other.path().join(file.file_name().unwrap())).unwrap();
+            }
+            let mut bad = good.clone();
+            bad[place] ^= flip;
+            std::fs::write(other.path().join(harmed.file_name().unwrap()), bad).unwrap();
+            let spool = Arc::new(Spool::open(other.path(), 1000).unwrap());
+            spool.recover().unwrap();
+            let said = spool.damaged();
+            let what = format!("{harmed:?} byte {place} ^ {flip}: {:?} {said:?}", spool.entries());
+            let unsent = unsent(&spool);
+            assert!(unsent.iter().all(|seq| *seq == 3), "sends what was revoked: {what}");
+            assert!(unsent == [3] || !said.is_empty(), "drops a promise silently: {what}");
+            damages += 1;
+        }
+    }
+    println!("{damages} damages");
+}
+
+#[test]
+fn p5_a_full_disk_keeps_a_revocation() {
+    let Some(disk) = SmallDisk::mount("64k") else {
+        println!("mounting a small disk is not permitted here");
+        return;
+    };
+    let spool = Arc::new(Spool::open(disk.path(), 1 << 20).unwrap());
+    spool.recover().unwrap();
     put(&spool, b"one", 1, now()).unwrap();
+    let filled = std::fs::write(disk.path().join("ballast"), vec![0; 1 << 20]);
+    assert!(filled.is_err(), "it does not fit");
+    assert_eq!(spool.revoke(1).unwrap(), 1);
     drop(spool);
-    std::fs::write(folder.path().join("revoked"), b"\xff\xff").unwrap();
-    let spool = open(folder.path());
-    assert!(spool.next_unsent().is_none());
-    put(&spool, b"two", 2, now()).unwrap();
-    assert_eq!(spool.next_unsent().unwrap().seq, 2);
+    let spool = Arc::new(Spool::open(disk.path(), 1 << 20).unwrap());
+    spool.recover().unwrap();
+    assert_eq!(unsent(&spool), [0; 0], "a later life sends what was revoked");
+}
+
+/// A file system of its own, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
+        mount.output().is_ok_and(|output| output.status.success()).then(|| Self(folder))
+    }
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status());
+    }
 }
