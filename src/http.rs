@@ -15,7 +15,8 @@
 pub mod server;
 pub mod listener;
 mod handling;
-mod paced;
+mod connections;
+mod write_timeout;
 mod field_state;
 mod phase_telemetry;
 mod safety;
@@ -52,6 +53,7 @@ use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
 
 use access::Access;
+use document::Budget;
 use listener::Bound;
 use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
@@ -175,6 +177,7 @@ pub type Metrics =
 struct Room<A> {
     ask: A,
     body: BodyLimits,
+    budget: Budget,
     /// Whether reports come in here.
     reports: bool,
     streams: Streams,
@@ -193,7 +196,13 @@ struct Room<A> {
 /// ```
 pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
     let streams = Streams::new(&settings.limits);
-    let room = Room { ask, body: settings.body, reports: settings.reports, streams };
+    let room = Room {
+        ask,
+        body: settings.body,
+        budget: Budget::new(),
+        reports: settings.reports,
+        streams,
+    };
     let routes = Router::new()
         .merge(field_state::routes())
         .merge(phase_telemetry::routes())

@@ -126,16 +126,16 @@ impl Sidecar {
         let (probes, probes_end) = watch::channel(false);
         let (handle, driver) = driver::spawn(options, stop_ends);
         let hold_watch = tokio::spawn(hold::watch(hold_file, held, handle.clone()));
-        let requests = Requests::default();
-        let seen = counting(&requests);
+        let (requests, seen) = counting();
         let api_router = http::api_router(handle.clone(), &api_settings, &bound, seen.clone());
         let admin_router =
             http::admin_router(handle.clone(), metrics(&handle, requests), seen.clone());
-        let limits = api_settings.limits;
+        let (limits, admin_limits) = (api_settings.limits, api_settings.limits.admin());
         let api_server =
             tokio::spawn(server::serve(api, api_router, limits, seen.clone(), ended(intake_ends)));
+        let probes_ended = ended(probes_end);
         let admin_server =
-            tokio::spawn(server::serve(admin, admin_router, limits, seen, ended(probes_end)));
+            tokio::spawn(server::serve(admin, admin_router, admin_limits, seen, probes_ended));
         Ok(Self {
             handle,
             api: bound,
@@ -217,13 +217,15 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
     })
 }
 
-fn counting(requests: &Requests) -> Seen {
-    let requests = Arc::clone(requests);
-    Seen::new(move |route, status| {
-        if let Ok(mut requests) = requests.lock() {
-            *requests.entry((route.to_owned(), status)).or_default() += 1;
+fn counting() -> (Requests, Seen) {
+    let requests = Requests::default();
+    let counts = Arc::clone(&requests);
+    let seen = Seen::new(move |route, status| {
+        if let Ok(mut counts) = counts.lock() {
+            *counts.entry((route.to_owned(), status)).or_default() += 1;
         }
-    })
+    });
+    (requests, seen)
 }
 
 fn metrics(handle: &Handle, requests: Requests) -> Metrics {

@@ -3,16 +3,21 @@
 //! Two steps, because they differ in what they may do. [`BodyForm::of`] looks at headers only: what
 //! it refuses was never a report, so a page in a browser cannot move the gate with it.
 //! [`BodyForm::read`] reads what claims to be a report: what it refuses is evidence that cannot be
-//! read, and the caller closes the gate (P6).
+//! read, and the caller closes the gate (P6); but for want of memory it refuses without having read.
+//!
+//! **Memory.** All bodies of a listener share one budget, in which a large one takes its place
+//! whole before it is read on, so that no two wait for each other. Small ones need no place.
 
 use core::time::Duration;
 use std::io::Read;
+use std::sync::Arc;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::problem::{Outcome, Problem, REPORT_CODINGS, REPORT_MEDIA_TYPES};
@@ -24,6 +29,18 @@ use crate::protocol::canonical::Json;
 const DISCARD_BYTES_MAX: usize = 1024 * 1024;
 /// Longest time spent on that.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of a body that need no place in the budget: four times a usual report, and with every
+/// connection open 1 MiB.
+const FREE_BYTES: usize = 4 * 1024;
+/// What a body takes for each of its bytes until it is answered, at most: `0,` is two bytes and a
+/// value of 32, in a list that doubles while it grows.
+const COST_PER_BYTE: usize = 16;
+/// What all bodies under way may take together, in bytes: six of the largest.
+const BUDGET_BYTES: usize = 24 * 1024 * 1024;
+/// Longest wait for a place.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Seconds until a place may be free.
+const PLACE_RETRY_S: u32 = 1;
 /// Largest window a zstd frame may ask for: 8 MiB, what RFC 8878 section 3.1.1.1.2 asks every
 /// decoder to support. It is held for one synchronous decode, so once per worker thread.
 const WINDOW_LOG_MAX: u32 = 23;
@@ -38,6 +55,32 @@ enum Syntax {
 enum Coding {
     Identity,
     Zstd,
+}
+
+/// The memory that bodies may take together.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(BUDGET_BYTES)))
+    }
+
+    /// Takes the place of a body of `bytes`; one that is larger than the budget takes all of it.
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Gap> {
+        let cost = bytes.saturating_mul(COST_PER_BYTE).min(BUDGET_BYTES);
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        let place = timeout(PLACE_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(cost)).await;
+        // The semaphore is never closed.
+        place.ok().and_then(Result::ok).ok_or(Gap::NoPlace)
+    }
+}
+
+/// A document and its place in the budget, if it needed one.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) json: Json,
+    pub(super) place: Option<OwnedSemaphorePermit>,
 }
 
 /// How the headers say that the body is written.
@@ -66,30 +109,89 @@ impl BodyForm {
         Ok(Self { syntax, coding, expects: headers.contains_key(EXPECT) })
     }
 
-    /// Reads the document within `limits`.
+    /// Reads the document within `limits` and `budget`.
     ///
     /// # Errors
-    /// [`Outcome::BodyTooLarge`], [`Outcome::BodyTooSlow`] or [`Outcome::Unreadable`].
-    pub(super) async fn read(self, mut body: Body, limits: BodyLimits) -> Result<Json, Problem> {
-        let bytes = match timeout(limits.timeout, gather(&mut body, limits.bytes_max)).await {
+    /// [`Outcome::BodyTooLarge`], [`Outcome::BodyTooSlow`] or [`Outcome::Unreadable`];
+    /// [`Outcome::Overloaded`] when there was no memory to read it.
+    pub(super) async fn read(
+        self,
+        mut body: Body,
+        limits: BodyLimits,
+        budget: &Budget,
+    ) -> Result<Document, Problem> {
+        let gathering = self.gather(&mut body, limits.bytes_max, budget);
+        let gap = match timeout(limits.timeout, gathering).await {
             Err(_) => {
                 let detail = format!("longer than {:?}", limits.timeout);
                 return Err(Problem::new(Outcome::BodyTooSlow, detail).of_field("/"));
             }
-            Ok(Err(Gap::Large)) => {
-                if !self.expects {
-                    discard_some(&mut body).await;
-                }
-                return Err(too_large(limits.bytes_max));
-            }
-            Ok(Err(Gap::Broken)) => return Err(unreadable("the body broke off")),
-            Ok(Ok(bytes)) => bytes,
+            Ok(Ok((bytes, place))) => return self.parse(bytes, place, limits, budget).await,
+            Ok(Err(gap)) => gap,
         };
+        if !self.expects && matches!(gap, Gap::Large | Gap::NoPlace) {
+            discard_some(&mut body).await;
+        }
+        Err(gap.problem(limits.bytes_max))
+    }
+
+    /// Gathers at most `bytes_max`; never allocates by what a header claims, unless there is a
+    /// place for it.
+    async fn gather(
+        self,
+        body: &mut Body,
+        bytes_max: usize,
+        budget: &Budget,
+    ) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Gap> {
+        let hint = body.size_hint();
+        if usize::try_from(hint.lower()).is_ok_and(|length| length > bytes_max) {
+            return Err(Gap::Large);
+        }
+        let declared = hint.exact().and_then(|length| usize::try_from(length).ok());
+        let mut place = None;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Gap::Broken)?;
+            // Trailers say nothing that a report needs.
+            let Ok(piece) = frame.into_data() else { continue };
+            if piece.len() > bytes_max.saturating_sub(bytes.len()) {
+                return Err(Gap::Large);
+            }
+            if place.is_none() && bytes.len().saturating_add(piece.len()) > FREE_BYTES {
+                let whole = match self.coding {
+                    Coding::Identity => declared.unwrap_or(bytes_max),
+                    Coding::Zstd => bytes_max,
+                };
+                place = Some(budget.reserve(whole).await?);
+                bytes.reserve_exact(declared.unwrap_or_default());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok((bytes, place))
+    }
+
+    async fn parse(
+        self,
+        bytes: Vec<u8>,
+        mut place: Option<OwnedSemaphorePermit>,
+        limits: BodyLimits,
+        budget: &Budget,
+    ) -> Result<Document, Problem> {
+        let bytes_max = limits.bytes_max;
         let bytes = match self.coding {
             Coding::Identity => bytes,
-            Coding::Zstd => decode(&bytes, limits.bytes_max)?,
+            Coding::Zstd => match decode(&bytes, FREE_BYTES.min(bytes_max))? {
+                Some(plain) => plain,
+                None => {
+                    if place.is_none() {
+                        let reserved = budget.reserve(bytes_max).await;
+                        place = Some(reserved.map_err(|gap| gap.problem(bytes_max))?);
+                    }
+                    decode(&bytes, bytes_max)?.ok_or_else(|| Gap::Large.problem(bytes_max))?
+                }
+            },
         };
-        Ok(match self.syntax {
+        let json = match self.syntax {
             Syntax::Json => Json::parse(&bytes)?,
             Syntax::Yaml => {
                 let text = str::from_utf8(&bytes).map_err(|error| {
@@ -97,7 +199,8 @@ impl BodyForm {
                 })?;
                 Json::from_yaml(text)?
             }
-        })
+        };
+        Ok(Document { json, place })
     }
 }
 
@@ -136,27 +239,27 @@ fn coding(headers: &HeaderMap) -> Option<Coding> {
 }
 
 /// Why a body could not be gathered.
+#[derive(Clone, Copy, Debug)]
 enum Gap {
-    Large,
     Broken,
+    Large,
+    NoPlace,
 }
 
-/// Gathers at most `bytes_max`; never allocates by what a header claims.
-async fn gather(body: &mut Body, bytes_max: usize) -> Result<Vec<u8>, Gap> {
-    if usize::try_from(body.size_hint().lower()).is_ok_and(|length| length > bytes_max) {
-        return Err(Gap::Large);
-    }
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Gap::Broken)?;
-        // Trailers say nothing that a report needs.
-        let Ok(piece) = frame.into_data() else { continue };
-        if piece.len() > bytes_max.saturating_sub(bytes.len()) {
-            return Err(Gap::Large);
+impl Gap {
+    fn problem(self, bytes_max: usize) -> Problem {
+        match self {
+            Self::Broken => unreadable("the body broke off"),
+            Self::Large => {
+                let detail = format!("more than {bytes_max} bytes");
+                Problem::new(Outcome::BodyTooLarge, detail).of_field("/")
+            }
+            Self::NoPlace => {
+                let detail = "too many large bodies are under way";
+                Problem::new(Outcome::Overloaded, detail).retry_after(PLACE_RETRY_S)
+            }
         }
-        bytes.extend_from_slice(&piece);
     }
-    Ok(bytes)
 }
 
 /// Reads and throws away what a client is still writing, within bounds, so that it sees the answer.
@@ -172,19 +275,15 @@ async fn discard(body: &mut Body) {
     }
 }
 
-/// Decodes zstd into at most `bytes_max` bytes; one more is enough to know.
-fn decode(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, Problem> {
+/// Decodes zstd; `None` when that is more than `bytes_max`, of which one more is enough to know.
+fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Problem> {
     let broken = |_| unreadable("not a whole zstd frame").of_field(CONTENT_ENCODING.as_str());
     let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(broken)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(broken)?;
     let mut plain = Vec::new();
     let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
     decoder.take(limit).read_to_end(&mut plain).map_err(broken)?;
-    if plain.len() > bytes_max { Err(too_large(bytes_max)) } else { Ok(plain) }
-}
-
-fn too_large(bytes_max: usize) -> Problem {
-    Problem::new(Outcome::BodyTooLarge, format!("more than {bytes_max} bytes")).of_field("/")
+    Ok((plain.len() <= bytes_max).then_some(plain))
 }
 
 fn unreadable(detail: &str) -> Problem {

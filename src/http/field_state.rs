@@ -31,8 +31,10 @@ async fn report<A: Ask>(
     parameters(&parts.uri, &[])?;
     let answer = Answer::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
-    let document = match form.read(body, room.body).await {
+    let document = match form.read(body, room.body, &room.budget).await {
         Ok(document) => document,
+        // It was not read: it says nothing about the runtime.
+        Err(problem) if problem.outcome() == Outcome::Overloaded => return Err(problem),
         Err(problem) => {
             room.ask.unreadable().await;
             return Err(problem);
@@ -40,7 +42,9 @@ async fn report<A: Ask>(
     };
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = trace.and_then(TraceParent::parse);
-    answer.write(&room.ask.report(document, trace).await?)
+    let reply = room.ask.report(document.json, trace).await;
+    drop(document.place);
+    answer.write(&reply?)
 }
 
 async fn read<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {

@@ -8,14 +8,14 @@
 use core::convert::Infallible;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{Either, Ready, ready as at_once};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
 use super::Seen;
+use super::connections::{Activity, Busy};
 use super::operator;
 use super::problem::{Outcome, Problem};
 
@@ -52,30 +53,43 @@ impl Handler {
             order_places: Arc::new(Semaphore::new(ORDERS_MAX)),
         }
     }
+
+    /// For one connection.
+    pub(super) fn of(self, activity: Arc<Activity>) -> ConnectionHandler {
+        ConnectionHandler { handler: self, activity }
+    }
 }
 
-impl HyperService<Request<Incoming>> for Handler {
+/// Handles the requests of one connection.
+pub(super) struct ConnectionHandler {
+    handler: Handler,
+    activity: Arc<Activity>,
+}
+
+impl HyperService<Request<Incoming>> for ConnectionHandler {
     type Response = Response;
     type Error = Infallible;
     type Future = Either<Handling, Ready<Result<Response, Infallible>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let busy = Some(self.activity.begin());
+        let Handler { router, seen, places, order_places } = &self.handler;
         // A question is dropped with its client.
         let place = if request.method().is_safe() {
             None
         } else {
             let is_order = request.uri().path().starts_with(operator::PREFIX);
-            let places = if is_order { &self.order_places } else { &self.places };
+            let places = if is_order { order_places } else { places };
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 let detail = "too many are handled whose clients have hung up";
                 let problem = Problem::new(Outcome::Overloaded, detail).retry_after(RETRY_S);
-                self.seen.tell("connection", problem.status());
-                return Either::Right(ready(Ok(problem.into_response())));
+                seen.tell("connection", problem.status());
+                return Either::Right(at_once(Ok(problem.into_response())));
             };
             Some(place)
         };
-        let work = self.router.clone().call(request.map(Body::new));
-        Either::Left(Handling { work: Some(work), place })
+        let work = router.clone().call(request.map(Body::new));
+        Either::Left(Handling { work: Some(work), place, busy })
     }
 }
 
@@ -85,6 +99,8 @@ pub(super) struct Handling {
     work: Option<RouteFuture<Infallible>>,
     /// `None`: it ends with its client.
     place: Option<OwnedSemaphorePermit>,
+    /// Until there is an answer.
+    busy: Option<Busy>,
 }
 
 impl Future for Handling {
@@ -92,11 +108,12 @@ impl Future for Handling {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(work) = &mut self.work else { return Poll::Pending };
-        let outcome = Pin::new(work).poll(context);
-        if outcome.is_ready() {
-            self.work = None;
-        }
-        outcome
+        let Ok(response) = ready!(Pin::new(work).poll(context));
+        self.work = None;
+        Poll::Ready(Ok(match self.busy.take() {
+            Some(busy) => busy.through(response),
+            None => response,
+        }))
     }
 }
 

@@ -63,7 +63,7 @@ async fn operate<A: Ask>(
     } else {
         let form = BodyForm::of(&parts.headers)?;
         let limits = BodyLimits { bytes_max: room.body.bytes_max.min(BYTES_MAX), ..room.body };
-        order(act, &form.read(body, limits).await?)?
+        order(act, &form.read(body, limits, &room.budget).await?.json)?
     };
     answer.write(&room.ask.operate(order).await?)
 }

@@ -178,6 +178,10 @@ impl Problem {
         self
     }
 
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
     /// The last word of its type, for the metrics.
     pub(super) fn word(&self) -> &'static str {
         self.outcome.row().1

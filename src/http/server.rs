@@ -17,11 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Seen;
-use super::handling::Handler;
+use super::connections::Connections;
+use super::handling::{ConnectionHandler, Handler};
 use super::listener::{Arrival, Listener, Stream};
-use super::paced::Paced;
 use super::problem::{Outcome, Problem};
 use super::settings::Limits;
+use super::write_timeout::WriteTimeout;
 
 /// Connections that are told at one time why they are turned away. Beyond it they are closed
 /// without a word, for a flood must not cost more than an open socket each.
@@ -36,6 +37,10 @@ const CONNECTIONS_RETRY_S: u32 = 1;
 /// Pause after an accept that failed for want of descriptors or memory, which does not pass faster.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Bytes that one connection reads ahead, and at most the head of an answer beside its body: with
+/// every connection open 8 MiB.
+const BUFFER_BYTES_MAX: usize = 32 * 1024;
+
 /// How serving ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
@@ -46,8 +51,9 @@ pub struct Stopped {
 /// Serves `router` on `listener` until `shutdown` is done.
 ///
 /// Then it stops accepting at once, closes idle connections, lets requests in flight finish for at
-/// most `limits.drain_timeout`, and cuts off what is left. A connection beyond
-/// `limits.connections_max` is answered 503 with `Retry-After` and closed.
+/// most `limits.drain_timeout`, and cuts off what is left. For a connection beyond
+/// `limits.connections_max` the one that has been idle for longest makes way; where all are busy,
+/// it is answered 503 with `Retry-After` and closed.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener and cuts every connection off.
@@ -59,7 +65,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Stopped {
     let mut shutdown = pin!(shutdown);
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::default();
     let mut refusals = JoinSet::new();
     let (stop, stopping) = watch::channel(());
     let router = router.layer(Extension(Stopping(stopping.clone())));
@@ -68,14 +74,16 @@ pub async fn serve(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
+            Some(()) = connections.ended() => {}
             Some(_) = refusals.join_next() => {}
             arrival = listener.accept() => match arrival {
-                Ok(arrival) => match turned_away(&arrival, connections.len(), limits) {
+                Ok(arrival) => match turned_away(&arrival, &mut connections, limits) {
                     None => {
-                        let stream = Paced::new(arrival.stream, limits.write_timeout);
-                        let stopping = stopping.clone();
-                        connections.spawn(converse(stream, handler.clone(), limits, stopping));
+                        let stream = WriteTimeout::new(arrival.stream, limits.write_timeout);
+                        let (handler, stopping) = (handler.clone(), stopping.clone());
+                        connections.spawn(|activity| {
+                            converse(stream, handler.of(activity), limits, stopping)
+                        });
                     }
                     Some(problem) => {
                         seen.tell("connection", problem.status());
@@ -93,13 +101,12 @@ pub async fn serve(
     }
     drop(listener);
     drop(stop);
-    let finished = async { while connections.join_next().await.is_some() {} };
+    let finished = async { while connections.ended().await.is_some() {} };
     let _ = timeout(limits.drain_timeout, finished).await;
-    let cut = connections.len();
+    let cut = connections.cut().await;
     if cut > 0 {
         tracing::warn!(cut, "requests were still in flight when the drain time was over");
     }
-    connections.shutdown().await;
     Stopped { cut }
 }
 
@@ -116,21 +123,25 @@ impl Stopping {
     }
 }
 
-fn turned_away(arrival: &Arrival, open: usize, limits: Limits) -> Option<Problem> {
+fn turned_away(
+    arrival: &Arrival,
+    connections: &mut Connections,
+    limits: Limits,
+) -> Option<Problem> {
     if !arrival.is_allowed {
         let detail = "this user is not listed; the configuration can add one";
         return Some(Problem::new(Outcome::ForeignUser, detail));
     }
-    (open >= limits.connections_max).then(|| {
-        let detail = format!("more than {}", limits.connections_max);
+    (!connections.make_room(limits.connections_max)).then(|| {
+        let detail = format!("{} requests are being handled", limits.connections_max);
         Problem::new(Outcome::TooManyConnections, detail).retry_after(CONNECTIONS_RETRY_S)
     })
 }
 
 /// One connection, from its first byte to its last.
 async fn converse(
-    stream: Paced<Box<dyn Stream>>,
-    handler: Handler,
+    stream: WriteTimeout<Box<dyn Stream>>,
+    handler: ConnectionHandler,
     limits: Limits,
     mut stopping: watch::Receiver<()>,
 ) {
@@ -139,7 +150,8 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_header_size(limits.head_bytes_max)
-        .max_headers(limits.headers_max);
+        .max_headers(limits.headers_max)
+        .max_buf_size(BUFFER_BYTES_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), handler));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

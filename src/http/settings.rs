@@ -21,6 +21,8 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// Longest wait for a whole request head, and so also the longest idle time of a kept connection.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same on the admin listener: probes and scrapers send their whole head at once.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for a client that reads no byte of its answer.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for requests in flight at stop. Shorter than the 30 s that Kubernetes gives a pod.
@@ -67,6 +69,14 @@ impl Limits {
     #[must_use]
     pub fn streams_max(&self) -> usize {
         STREAMS_MAX.min(self.connections_max / 2)
+    }
+}
+
+impl Limits {
+    /// The same for the admin listener, whose clients have less to say.
+    #[must_use]
+    pub fn admin(self) -> Self {
+        Self { head_timeout: self.head_timeout.min(ADMIN_HEAD_TIMEOUT), ..self }
     }
 }
 

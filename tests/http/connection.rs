@@ -119,12 +119,18 @@ async fn pipelined_requests_are_answered_in_order() {
 async fn one_connection_too_many_is_told_so_at_once() {
     let mut settings = settings();
     settings.limits.connections_max = 2;
-    let served = Served::start(Mood::Calm, settings).await;
-    let mut first = served.connect().await;
-    let mut second = served.connect().await;
-    for client in [&mut first, &mut second] {
+    let served = Served::start(Mood::Stuck, settings).await;
+    let mut busy = Vec::new();
+    for count in 1..=2 {
+        let mut client = served.connect().await;
         client.send(served.post(REPORT)).await;
-        assert_eq!(client.answer().await.status, 200);
+        busy.push(client);
+        let asked = async {
+            while served.actor.reports() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(asked).await;
     }
     for _ in 0..3 {
         let mut third = served.connect().await;
@@ -138,14 +144,13 @@ async fn one_connection_too_many_is_told_so_at_once() {
     }
     assert_eq!(served.actor.reports(), 2);
     assert_eq!(served.log.lines().iter().filter(|(route, _)| route == "connection").count(), 3);
-    // Those inside are not disturbed, and a place that becomes free is given out again.
-    first.send(served.post(REPORT)).await;
-    assert_eq!(first.answer().await.status, 200);
-    drop(first);
+    // A place that becomes free is given out again.
+    served.actor.with(|script| script.mood = Mood::Calm);
+    drop(busy.pop());
     let place = async {
         loop {
             let mut client = served.connect().await;
-            client.send(served.post(REPORT)).await;
+            client.send(served.head("GET /aegida/safety", "")).await;
             if client.answer().await.status == 200 {
                 break;
             }
@@ -155,9 +160,35 @@ async fn one_connection_too_many_is_told_so_at_once() {
 }
 
 #[tokio::test]
+async fn who_never_asked_makes_way_first_and_then_who_has_been_idle_for_longest() {
+    let mut settings = settings();
+    settings.limits.connections_max = 3;
+    let served = Served::start(Mood::Calm, settings).await;
+    let get = served.head("GET /aegida/safety", "");
+    let (mut first, mut second) = (served.connect().await, served.connect().await);
+    for client in [&mut first, &mut second] {
+        client.send(&get).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    let mut silent = served.connect().await;
+    let mut third = served.connect().await;
+    third.send(&get).await;
+    assert_eq!(third.answer().await.status, 200);
+    assert!(silent.rest().await.is_empty(), "it was closed");
+    first.send(&get).await;
+    assert_eq!(first.answer().await.status, 200, "it was not");
+    let mut fourth = served.connect().await;
+    fourth.send(&get).await;
+    assert_eq!(fourth.answer().await.status, 200);
+    assert!(second.rest().await.is_empty(), "the first has asked since");
+    first.send(&get).await;
+    assert_eq!(first.answer().await.status, 200);
+}
+
+#[tokio::test]
 async fn a_flood_of_connections_leaves_those_inside_alone() {
     let mut settings = settings();
-    settings.limits.connections_max = 1;
+    settings.limits.connections_max = 2;
     let served = Served::start(Mood::Calm, settings).await;
     let mut inside = served.connect().await;
     inside.send(served.post(REPORT)).await;

@@ -26,6 +26,9 @@ mod hostile;
 mod canary;
 
 #[cfg(test)]
+mod limits;
+
+#[cfg(test)]
 mod outage;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! A stream that gives up on a peer which reads nothing.
+//! A stream that gives up on a peer which reads nothing, or next to nothing.
 //!
 //! hyper has a timeout for heads, the routes have one for bodies; this is the third: a client that
-//! asks and never reads would otherwise hold its connection for ever.
+//! asks and never reads would otherwise hold its connection, and the answer, for ever.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -11,27 +11,45 @@ use std::io::{self, ErrorKind, IoSlice};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Fails a write that makes no progress for `timeout`.
-pub(super) struct Paced<S> {
+/// Bytes that a peer has to take within the timeout when it lets an answer wait: 6.4 KiB/s with the
+/// timeout of 10 s, far below what any reader on this machine does.
+const PROGRESS_BYTES: usize = 64 * 1024;
+
+/// Fails a write when the peer takes less than [`PROGRESS_BYTES`] in `timeout` while it lets bytes
+/// wait.
+pub(super) struct WriteTimeout<S> {
     stream: S,
     timeout: Duration,
-    /// Runs while a write is stuck.
+    /// Runs from a write that is stuck until the peer has taken enough or everything.
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Bytes that it has taken meanwhile.
+    taken: usize,
 }
 
-impl<S> Paced<S> {
+impl<S> WriteTimeout<S> {
     pub(super) fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, stuck: None }
+        Self { stream, timeout, stuck: None, taken: 0 }
     }
 
-    fn pace<T>(
+    /// Passes the outcome on, unless the time is up.
+    fn limit<T>(
         &mut self,
         context: &mut Context<'_>,
         outcome: Poll<io::Result<T>>,
+        progress: impl FnOnce(&T) -> usize,
     ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stuck = None;
-            return outcome;
+        if let Poll::Ready(outcome) = outcome {
+            if let Ok(value) = &outcome {
+                self.taken = self.taken.saturating_add(progress(value));
+            }
+            if self.taken >= PROGRESS_BYTES {
+                self.stuck = None;
+                self.taken = 0;
+            }
+            return Poll::Ready(outcome);
+        }
+        if self.stuck.is_none() {
+            self.taken = 0;
         }
         let timer = self.stuck.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
         ready!(timer.as_mut().poll(context));
@@ -39,7 +57,7 @@ impl<S> Paced<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -49,14 +67,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.pace(context, outcome)
+        self.limit(context, outcome, |bytes| *bytes)
     }
 
     fn poll_write_vectored(
@@ -65,7 +83,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.pace(context, outcome)
+        self.limit(context, outcome, |bytes| *bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -74,12 +92,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
-        self.pace(context, outcome)
+        // hyper flushes when it has written everything.
+        self.limit(context, outcome, |()| PROGRESS_BYTES)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_shutdown(context);
-        self.pace(context, outcome)
+        self.limit(context, outcome, |()| PROGRESS_BYTES)
     }
 }
 
@@ -92,12 +111,12 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_reads_nothing_is_given_up() {
         let (near, mut far) = duplex(4);
-        let mut paced = Paced::new(near, Duration::from_millis(50));
-        paced.write_all(b"1234").await.unwrap();
+        let mut stream = WriteTimeout::new(near, Duration::from_millis(50));
+        stream.write_all(b"1234").await.unwrap();
         let mut read = [0; 4];
         far.read_exact(&mut read).await.unwrap();
-        paced.write_all(b"5678").await.unwrap();
-        let error = paced.write_all(b"9").await.unwrap_err();
+        stream.write_all(b"5678").await.unwrap();
+        let error = stream.write_all(b"9").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }
