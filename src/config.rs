@@ -226,6 +226,7 @@ impl Config {
                 export_snapshot: peer.export.snapshot,
                 key_id: peer.key_id.clone(),
                 expires: peer.expires,
+                accepts_derived: peer.accept == DriftSource::Derived,
             };
             (id.clone(), policy)
         };

@@ -31,6 +31,7 @@ mod inbound;
 mod memory;
 mod metrics;
 mod operator;
+mod quarantine;
 mod run;
 mod uploads;
 
@@ -382,6 +383,8 @@ pub struct Books {
     pub refused: Vec<(Fault, u64)>,
     /// Refused packets that the quarantine stream has acknowledged.
     pub quarantined: u64,
+    /// Refused packets that it has no copy of.
+    pub quarantine_lost: u64,
     /// Present band.
     pub band: Band,
     /// Newest gate value.
@@ -394,8 +397,8 @@ pub struct Books {
     pub closings: Histogram,
     /// Message ids of ours that somebody else had used.
     pub duplicate_alarms: u64,
-    /// Deliveries to the runtime: done, superseded, given up.
-    pub delivered: [(&'static str, u64); 3],
+    /// Deliveries to the runtime.
+    pub delivered: crate::deliver::Counts,
     /// Sequence number of the newest audit line on disk.
     pub audit_seq: u64,
     /// Events that have no audit line, though a line says how many.

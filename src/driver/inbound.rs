@@ -1,73 +1,51 @@
 //! Inbound messages: to the bridge for judgement, then to the inbox and the runtime, or to the
 //! quarantine stream with their reason.
+//!
+//! The order of an accepted one is: its number is kept, it is shown and delivered, it is
+//! acknowledged. So no crash brings back what was shown.
 
 use std::collections::BTreeMap;
 
-use tokio::sync::mpsc;
-
-use crate::deliver::{Courier, Delivery, Parcel, Settings};
-use crate::nats::headers;
+use super::quarantine::Quarantine;
+use crate::deliver::{Counts, Deliveries, Ended, Settings};
 use crate::nats::inbound::InboundMessage;
-use crate::nats::link::{Link, Outgoing};
+use crate::nats::link::Link;
 use crate::nats::reclaim::Poisoned;
 use crate::nats::subject::{Address, Prefix};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::Bridge;
-use crate::protocol::inbox::Inbound;
+use crate::protocol::inbox::{Arrival, Inbound};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::{Fault, Refusal};
 use crate::protocol::time::Now;
-
-/// Tokens from here up name quarantine publications; the bridge counts its own from 1.
-pub(super) const QUARANTINE_TOKENS: u64 = 1 << 63;
-/// Refused messages that may wait for the quarantine stream. One more is left unacknowledged on
-/// its stream, and comes back.
-const QUARANTINE_MAX: usize = 64;
+use crate::telemetry::{Condition, Conditions};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Receiver {
     prefix: Prefix,
-    me: RuntimeId,
-    courier: Option<(Courier, mpsc::Receiver<Delivery>)>,
-    deliver: Option<Settings>,
-    /// Refused messages under way to the quarantine stream, by the token of their publication.
-    quarantining: BTreeMap<u64, Refused>,
+    deliveries: Option<Deliveries>,
+    conditions: Conditions,
     /// What is to be audited, since the driver last took it.
     pub(super) events: Vec<Event>,
-    next_token: u64,
+    pub(super) quarantine: Quarantine,
     pub(super) refused: BTreeMap<Fault, u64>,
-    pub(super) quarantined: u64,
-    pub(super) delivered: u64,
-    pub(super) superseded: u64,
-    pub(super) declined: u64,
-}
-
-/// A refused message.
-#[derive(Debug)]
-struct Refused {
-    /// Its acknowledgement subject.
-    reply: String,
-    fault: Fault,
-    /// Who its subject says sent it.
-    source: Option<RuntimeId>,
 }
 
 impl Receiver {
-    pub(super) fn new(prefix: Prefix, me: RuntimeId, deliver: Option<Settings>) -> Self {
+    pub(super) fn new(
+        prefix: Prefix,
+        me: RuntimeId,
+        deliver: Option<Settings>,
+        conditions: Conditions,
+    ) -> Self {
         Self {
+            quarantine: Quarantine::new(prefix.clone(), me, conditions.clone()),
             prefix,
-            me,
-            courier: deliver.clone().map(Courier::start),
-            deliver,
-            quarantining: BTreeMap::new(),
+            deliveries: deliver.map(Deliveries::new),
+            conditions,
             events: Vec::new(),
-            next_token: QUARANTINE_TOKENS,
             refused: BTreeMap::new(),
-            quarantined: 0,
-            delivered: 0,
-            superseded: 0,
-            declined: 0,
         }
     }
 
@@ -82,37 +60,49 @@ impl Receiver {
         let Some(Address::State { source, target }) = self.prefix.parse(&message.subject) else {
             // Only a foreign consumer configuration brings other subjects here.
             let detail = "the subject is not {prefix}.state.{source}.{target}".to_owned();
-            self.refuse(link, message, &Refusal { fault: Fault::Misaddressed, detail }, None);
+            let refusal = Refusal { fault: Fault::Misaddressed, detail };
+            self.refuse(now, link, message, &refusal, None);
             return;
         };
-        let ids = (source.as_str(), target.as_str());
-        match bridge.receive(now, ids, &message.payload) {
+        let arrival = Arrival {
+            subject: (source.as_str(), target.as_str()),
+            drift_source: message.headers.drift_source.as_deref(),
+            bytes: &message.payload,
+        };
+        match bridge.receive(now, &arrival) {
             // Not now: it stays unacknowledged on the stream.
             None => {}
-            // A packet that comes again is perhaps still undelivered; the courier knows.
-            Some(
-                Inbound::Accepted { source, seq, packet }
-                | Inbound::Redelivered { source, seq, packet },
-            ) => {
-                self.hand_over(link, Parcel { source, seq, bytes: packet, reply: message.reply });
+            Some(Inbound::Accepted { source, seq }) => {
+                self.deliver(link, source, seq, message.reply);
             }
-            Some(Inbound::Refused(refusal)) => self.refuse(link, message, &refusal, Some(source)),
+            // What is still to be delivered goes on with the fresher acknowledgement subject; what
+            // an earlier life accepted is done with.
+            Some(Inbound::Redelivered { source, seq }) => {
+                if bridge.peer_state(now, &source).is_some() {
+                    self.deliver(link, source, seq, message.reply);
+                } else {
+                    acknowledge(link, &message.reply);
+                }
+            }
+            Some(Inbound::Refused(refusal)) => {
+                self.refuse(now, link, message, &refusal, Some(source));
+            }
         }
     }
 
-    fn hand_over(&mut self, link: &mut Link, parcel: Parcel) {
-        match &self.courier {
-            None => acknowledge(link, &parcel.reply),
-            Some((courier, _)) => {
-                if !courier.take(parcel) {
-                    self.declined += 1;
-                }
-            }
+    fn deliver(&mut self, link: &mut Link, source: RuntimeId, seq: u64, reply: String) {
+        let done = match &mut self.deliveries {
+            None => Some(reply),
+            Some(deliveries) => deliveries.take(source, seq, reply),
+        };
+        if let Some(reply) = done {
+            acknowledge(link, &reply);
         }
     }
 
     fn refuse(
         &mut self,
+        now: Now,
         link: &mut Link,
         message: InboundMessage,
         refusal: &Refusal,
@@ -120,28 +110,16 @@ impl Receiver {
     ) {
         let fault = refusal.fault;
         self.events.push(Event::InboundRefused { fault, source: source.clone() });
-        *self.refused.entry(refusal.fault).or_default() += 1;
+        *self.refused.entry(fault).or_default() += 1;
         // The detail may name a field, and a name is a peer's text too: it goes where the bytes go,
         // not into the log (P9).
         tracing::warn!(
             subject = %message.subject,
             stream_seq = message.delivery.stream_seq,
-            fault = refusal.fault.word(),
+            fault = fault.word(),
             "inbound packet refused"
         );
-        if self.quarantining.len() >= QUARANTINE_MAX {
-            return;
-        }
-        let token = self.next_token;
-        let outgoing = Outgoing {
-            subject: self.prefix.quarantine(&self.me),
-            headers: headers::quarantine(&refusal.to_string()),
-            payload: message.payload,
-        };
-        if link.publish(token, outgoing).is_ok() {
-            self.next_token += 1;
-            self.quarantining.insert(token, Refused { reply: message.reply, fault, source });
-        }
+        self.quarantine.put(now.mono, link, message, refusal, source);
     }
 
     /// Books a message that could not even be read; the broker does not bring it again.
@@ -152,74 +130,86 @@ impl Receiver {
         *self.refused.entry(fault).or_default() += 1;
         self.events.push(Event::InboundRefused { fault, source: source.clone() });
         if is_kept {
-            self.quarantined += 1;
+            self.quarantine.kept += 1;
             self.events.push(Event::Quarantined { fault, source });
+        } else {
+            self.quarantine.lost += 1;
         }
     }
 
     /// The quarantine stream has spoken: acknowledged there means acknowledged here.
-    pub(super) fn quarantine_answered(&mut self, link: &mut Link, token: u64, stored: bool) {
-        if let Some(Refused { reply, fault, source }) = self.quarantining.remove(&token)
-            && stored
+    pub(super) fn quarantine_answered(
+        &mut self,
+        link: &mut Link,
+        token: u64,
+        stored: Result<(), String>,
+    ) {
+        self.events.extend(self.quarantine.answered(link, token, stored));
+    }
+
+    /// The end of a turn: starts the deliveries that may start, and gives up on the quarantine's
+    /// answers that are overdue.
+    pub(super) fn turn(&mut self, now: Now, bridge: &Bridge, link: Option<&mut Link>) {
+        let mut done = Vec::new();
+        if bridge.may_receive()
+            && let Some(deliveries) = &mut self.deliveries
         {
-            self.quarantined += 1;
-            self.events.push(Event::Quarantined { fault, source });
-            acknowledge(link, &reply);
+            done = deliveries.start(|source, seq| bridge.deliverable(now, source, seq));
+        }
+        if let Some(link) = link {
+            done.iter().for_each(|reply| acknowledge(link, reply));
+            self.quarantine.tick(now.mono, link);
         }
     }
 
-    /// What the courier reports; waits for ever when there is none.
-    pub(super) async fn delivery(&mut self) -> Option<Delivery> {
-        match &mut self.courier {
-            Some((_, outcomes)) => outcomes.recv().await,
+    /// Waits for the end of a delivery; for ever when there is none.
+    pub(super) async fn delivery(&mut self) -> Ended {
+        match &mut self.deliveries {
+            Some(deliveries) => deliveries.ended().await,
             None => std::future::pending().await,
         }
     }
 
-    /// What it has reported already.
-    pub(super) fn try_delivery(&mut self) -> Option<Delivery> {
-        self.courier.as_mut()?.1.try_recv().ok()
+    /// One that has ended already.
+    pub(super) fn try_delivery(&mut self) -> Option<Ended> {
+        self.deliveries.as_mut()?.try_ended()
     }
 
-    /// Acknowledges what was delivered or superseded.
-    pub(super) fn delivered(&mut self, link: Option<&mut Link>, delivery: Option<Delivery>) {
-        let reply = match delivery {
-            Some(Delivery::Done { reply }) => {
-                self.delivered += 1;
-                reply
-            }
-            Some(Delivery::Superseded { reply }) => {
-                self.superseded += 1;
-                reply
-            }
-            None => {
-                // The courier was stopped while swamped; a new one starts empty.
-                self.courier = self.deliver.clone().map(Courier::start);
-                return;
-            }
-        };
-        if let Some(link) = link {
+    /// Books the end of a delivery, and acknowledges what is done with.
+    pub(super) fn delivered(&mut self, link: Option<&mut Link>, ended: Ended) {
+        let Some(deliveries) = &mut self.deliveries else { return };
+        let Some((reply, outcome)) = deliveries.book(ended) else { return };
+        match outcome {
+            Ok(()) => self.conditions.end(Condition::DeliveryFailed),
+            Err(failure) => self.conditions.begin(Condition::DeliveryFailed, failure.to_string()),
+        }
+        if let (Some(link), Some(reply)) = (link, reply) {
             acknowledge(link, &reply);
         }
     }
 
+    /// What became of deliveries.
+    pub(super) fn deliveries(&self) -> Counts {
+        self.deliveries.as_ref().map(Deliveries::counts).cloned().unwrap_or_default()
+    }
+
     /// Isolated: nothing that came in may still reach the runtime (P4).
     pub(super) fn cut(&mut self) {
-        if let Some((courier, _)) = &self.courier {
-            courier.clear();
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.cut();
         }
-        self.quarantining.clear();
+        self.quarantine.clear();
     }
 
     /// The connection is gone: its acknowledgement subjects are worthless.
     pub(super) fn disconnected(&mut self) {
-        self.quarantining.clear();
+        self.quarantine.clear();
     }
 }
 
 /// An acknowledgement that the link cannot take is not lost: the message comes again after the
 /// consumer's `ack_wait` and is then recognised by its sequence number.
-fn acknowledge(link: &mut Link, reply: &str) {
+pub(super) fn acknowledge(link: &mut Link, reply: &str) {
     if let Err(fault) = link.ack(reply) {
         tracing::debug!(%fault, "acknowledgement not taken");
     }

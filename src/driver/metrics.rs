@@ -1,6 +1,7 @@
 //! The books as metrics. Names are part of the interface; each is listed in the README.
 
 use super::{Books, BrokerState};
+use crate::deliver::Counts;
 use crate::protocol::gate::Band;
 use crate::telemetry::{Distribution, Exposition, Family, number};
 
@@ -15,6 +16,7 @@ impl Books {
     #[must_use]
     pub fn exposition(&self) -> Exposition {
         let mut families = self.traffic();
+        families.extend(self.inbound());
         families.extend(self.state());
         Exposition {
             families,
@@ -46,10 +48,6 @@ impl Books {
             .map(|(target, ledger)| (vec![target.to_string()], number(ledger.pending)))
             .collect();
         let verdicts = self.verdicts.iter().map(|(word, count)| (vec![(*word).to_owned()], *count));
-        let refused =
-            self.refused.iter().map(|(fault, count)| (vec![fault.word().to_owned()], *count));
-        let delivered =
-            self.delivered.iter().map(|(word, count)| (vec![(*word).to_owned()], *count));
         vec![
             Family::counters("reports", "Reports by verdict", &["verdict"], verdicts),
             Family::counter(
@@ -75,6 +73,17 @@ impl Books {
                 &["target"],
                 pending,
             ),
+        ]
+    }
+
+    fn inbound(&self) -> Vec<Family> {
+        let refused =
+            self.refused.iter().map(|(fault, count)| (vec![fault.word().to_owned()], *count));
+        let Counts { done, superseded, given_up, failed } = &self.delivered;
+        let delivered = [("done", done), ("superseded", superseded), ("given_up", given_up)]
+            .map(|(word, count)| (vec![word.to_owned()], *count));
+        let failed = failed.iter().map(|(reason, count)| (vec![(*reason).to_owned()], *count));
+        vec![
             Family::counter(
                 "inbound_accepted",
                 "Packets accepted from peers",
@@ -83,7 +92,23 @@ impl Books {
             Family::counter("inbound_redelivered", "Packets seen again", self.counters.redelivered),
             Family::counters("inbound_refused", "Refused inbound packets", &["fault"], refused),
             Family::counter("inbound_quarantined", "Refused packets kept", self.quarantined),
-            Family::counters("deliveries", "Deliveries to the runtime", &["outcome"], delivered),
+            Family::counter(
+                "inbound_quarantine_lost",
+                "Refused packets not kept",
+                self.quarantine_lost,
+            ),
+            Family::counters(
+                "deliveries",
+                "Deliveries to the runtime",
+                &["outcome"],
+                delivered.into_iter(),
+            ),
+            Family::counters(
+                "delivery_failed",
+                "Failed attempts to deliver, and packets barred before one",
+                &["reason"],
+                failed,
+            ),
         ]
     }
 

@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::connection::{Change, Connector};
-use super::inbound::{QUARANTINE_TOKENS, Receiver};
+use super::inbound::Receiver;
 use super::memory::{Keeper, Kept};
+use super::quarantine::QUARANTINE_TOKENS;
 use super::uploads::Uploads;
 use super::{
     Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault, ReportFault,
@@ -114,7 +115,12 @@ impl Driver {
         Self {
             clock,
             bridge,
-            receiver: Receiver::new(prefix, me.clone(), options.deliver),
+            receiver: Receiver::new(
+                prefix,
+                me.clone(),
+                options.deliver,
+                options.conditions.clone(),
+            ),
             connector: Connector::new(options.nats, !holds.any()),
             uploads: Uploads::new(options.uploads),
             effects: VecDeque::new(),
@@ -142,6 +148,7 @@ impl Driver {
     async fn turn(&mut self, inputs: &mut Inputs) -> bool {
         let Inputs { commands, orders, stop } = inputs;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
+        let deadline = deadline.min(self.receiver.quarantine.deadline());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
@@ -166,6 +173,7 @@ impl Driver {
         self.effects.extend(self.bridge.tick(self.clock.now()));
         self.look_for_answers().await;
         self.perform().await;
+        self.receiver.turn(self.clock.now(), &self.bridge, self.connector.link());
         self.connector.provision(self.bridge.band() != Band::Isolated);
         self.recorder.flush(self.clock.now());
         self.remember();
@@ -182,7 +190,7 @@ impl Driver {
         }
         for _ in 0..BATCH_MAX {
             let Some(delivery) = self.receiver.try_delivery() else { break };
-            self.receiver.delivered(self.connector.link(), Some(delivery));
+            self.receiver.delivered(self.connector.link(), delivery);
         }
         for _ in 0..BATCH_MAX {
             let Some(ask) = self.uploads.try_ask() else { break };
@@ -263,15 +271,14 @@ impl Driver {
         match event {
             LinkEvent::Ack { token, outcome } if token >= QUARANTINE_TOKENS => {
                 let stored = match outcome {
-                    Ok(_) => true,
+                    Ok(_) => Ok(()),
                     // The link knows one stream as ours; the quarantine is another.
-                    Err(PublishFault::WrongStream(stream)) => {
-                        stream == self.connector.settings().stream_quarantine.as_str()
+                    Err(PublishFault::WrongStream(stream))
+                        if stream == self.connector.settings().stream_quarantine.as_str() =>
+                    {
+                        Ok(())
                     }
-                    Err(fault) => {
-                        tracing::warn!(%fault, "quarantine refused a message");
-                        false
-                    }
+                    Err(fault) => Err(fault.to_string()),
                 };
                 if let Some(link) = self.connector.link() {
                     self.receiver.quarantine_answered(link, token, stored);

@@ -23,8 +23,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Where `make demo` puts the server that it fetched, from the project's folder.
-const FETCHED: &str = ".tools/bin/nats-server";
 /// The server's whole configuration. Paths are relative to its folder, so none needs quoting.
 const CONFIG: &str = "server_name: driftgate\nlisten: \"127.0.0.1:-1\"\nhttp: \"127.0.0.1:-1\"\n\
                       ports_file_dir: \".\"\nlog_file: \"server.log\"\n\
@@ -50,7 +48,7 @@ pub enum NotFound {
     Named(String),
     /// Not in any of the usual places.
     #[error(
-        "no nats-server found. `make demo` fetches one into {FETCHED}; or install nats-server \
+        "no nats-server found. In the source `make demo` fetches one; or install nats-server \
          {}.{} or newer, on PATH or named by NATS_SERVER",
         VERSION_MIN.0,
         VERSION_MIN.1
@@ -58,7 +56,8 @@ pub enum NotFound {
     Nowhere,
 }
 
-/// Finds the program: the one that `NATS_SERVER` names, else the fetched one, else on `PATH`.
+/// Finds the program: the one that `NATS_SERVER` names, else the first on `PATH`. A relative folder
+/// of `PATH` is left out: what lies in the folder that one happens to stand in is not to be run.
 ///
 /// # Errors
 /// [`NotFound`].
@@ -68,8 +67,8 @@ pub fn find(environment: &BTreeMap<String, String>) -> Result<PathBuf, NotFound>
     }
     let folders = environment.get("PATH").map(String::as_str).unwrap_or_default();
     let on_path = std::env::split_paths(folders).map(|folder| folder.join("nats-server"));
-    std::iter::once(PathBuf::from(FETCHED))
-        .chain(on_path)
+    on_path
+        .filter(|path| path.is_absolute())
         .find_map(|path| runnable(&path))
         .ok_or(NotFound::Nowhere)
 }

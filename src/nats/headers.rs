@@ -12,6 +12,8 @@ const LINK: HeaderName = HeaderName::from_static("Link");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DRIFT_SOURCE: HeaderName = HeaderName::from_static("Driftgate-Drift-Source");
 const REASON: HeaderName = HeaderName::from_static("Driftgate-Reason");
+const SUBJECT: HeaderName = HeaderName::from_static("Driftgate-Subject");
+const STREAM_SEQ: HeaderName = HeaderName::from_static("Driftgate-Stream-Seq");
 
 /// Longest inbound header value that is handed over, in bytes: ours are far shorter, and a longer
 /// one is treated as absent.
@@ -49,11 +51,13 @@ impl PacketHeaders<'_> {
     }
 }
 
-/// The header of quarantined bytes: why they were refused.
+/// The headers of quarantined bytes: why they were refused, and where they came from.
 #[must_use]
-pub fn quarantine(reason: &str) -> HeaderMap {
+pub fn quarantine(reason: &str, subject: &str, stream_seq: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
     add(&mut headers, REASON, reason);
+    add(&mut headers, SUBJECT, subject);
+    add(&mut headers, STREAM_SEQ, &stream_seq.to_string());
     headers
 }
 

@@ -167,7 +167,7 @@ async fn take_out(
 ) -> Result<Poisoned, AssetFault> {
     let refusal = Refusal::malformed("headers", "no client can read them");
     let subject = settings.prefix.quarantine(&settings.runtime_id);
-    let headers = headers::quarantine(&refusal.to_string());
+    let headers = headers::quarantine(&refusal.to_string(), &held.subject, held.seq);
     let stored = control.ask(&subject, headers, Bytes::from(held.body)).await;
     let is_kept = stored.is_ok_and(|message| {
         serde_json::from_slice::<Value>(&message.payload)

@@ -17,7 +17,7 @@ use super::audit::Event;
 use super::canonical::Json;
 use super::drift::{DriftIndex, Provenance};
 use super::gate::{Band, Reason, Verdict};
-use super::inbox::{Inbound, InboundLimits, Inbox};
+use super::inbox::{Arrival, Inbound, Inbox};
 use super::judge::{Judge, Judgement, Policy};
 use super::outbox::{Ledger, Origin, Outbox, Outcome};
 use super::packet::{
@@ -146,7 +146,12 @@ impl Bridge {
         let first = if memory.operator_hold { Reason::Operator } else { Reason::Starting };
         Self {
             outbox: Outbox::new(identity.window, identity.ack_timeout),
-            inbox: Inbox::new(identity.runtime_id.clone(), memory.floors),
+            inbox: Inbox::new(
+                identity.runtime_id.clone(),
+                memory.floors,
+                now.wall,
+                &live.trust().limits,
+            ),
             seq: memory.seq,
             connected: false,
             uncertain_until: if memory.in_doubt { now.mono + LINGER_MAX } else { Duration::ZERO },
@@ -289,25 +294,13 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// One inbound message with the ids of its subject. Only while something may come in: an
-    /// isolated bridge answers `None`, and the message is left on the stream (P4).
-    pub fn receive(&mut self, now: Now, subject: (&str, &str), bytes: &[u8]) -> Option<Inbound> {
+    /// One inbound message. Only while something may come in: an isolated bridge answers `None`,
+    /// and the message is left on the stream (P4).
+    pub fn receive(&mut self, now: Now, arrival: &Arrival<'_>) -> Option<Inbound> {
         if !self.may_receive() {
             return None;
         }
-        let limits = InboundLimits {
-            packet_max_age: self.live.packet_max_age,
-            clock_skew_max: self.live.clock_skew_max,
-            block: self.live.policy.thresholds.block,
-        };
-        let inbound = self.inbox.receive(
-            now.wall,
-            subject,
-            bytes,
-            &self.live.keyring,
-            &self.live.peers,
-            &limits,
-        );
+        let inbound = self.inbox.receive(now.wall, arrival, &self.live.trust());
         match &inbound {
             Inbound::Accepted { .. } => self.counters.accepted += 1,
             Inbound::Redelivered { .. } => self.counters.redelivered += 1,
@@ -440,7 +433,9 @@ impl Bridge {
             && !self.judge.gate().band().is_closed()
     }
 
-    fn may_receive(&self) -> bool {
+    /// Whether anything inbound may reach the runtime now.
+    #[must_use]
+    pub fn may_receive(&self) -> bool {
         match self.judge.gate().band() {
             Band::Open | Band::Caution => true,
             Band::Blocked => !self.live.blocked_inbound_hold,

@@ -1,5 +1,8 @@
-//! What came in from peers: the checks of P7 after the seal, and the newest accepted packet of
-//! each.
+//! What came in from peers: the checks of P7 after the tag, and the newest accepted packet of each.
+//!
+//! The order of the checks decides what becomes of a message that fails several: tag, address,
+//! sequence number, freshness, authority, stability. The number comes before freshness, so that an
+//! accepted packet whose acknowledgement was lost is recognised however old it has become.
 //!
 //! Evidence, never a command: nothing here can reach the runtime other than by being read or
 //! delivered, and everything here is labelled external (SPEC R6, R70).
@@ -9,12 +12,17 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
 use super::view::PeerState;
 
-/// What is authorised with one peer, and until when (DESIGN section 6 `[[peers]]`).
+/// How far ahead of the receiver's clock a sequence number may lie at least: it counts microseconds,
+/// and a sender that restarts begins a little above what it had reserved.
+pub const SEQ_AHEAD_MIN: Duration = Duration::from_secs(30);
+
+/// What is authorised with one peer, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's runtime id.
@@ -29,6 +37,8 @@ pub struct Peer {
     pub key_id: Option<String>,
     /// When the authorisation ends.
     pub expires: Option<Timestamp>,
+    /// Whether packets whose drift metrics a profile derived are accepted from it, too.
+    pub accepts_derived: bool,
 }
 
 impl Peer {
@@ -50,168 +60,260 @@ pub struct InboundLimits {
     pub block: f64,
 }
 
+impl InboundLimits {
+    /// The highest sequence number that may be believed at `now`. One message beyond it would lock
+    /// its source out for as long as it lies ahead.
+    fn seq_max(&self, now: Timestamp) -> u64 {
+        now.plus(self.clock_skew_max.max(SEQ_AHEAD_MIN)).unix_us()
+    }
+}
+
+/// One message as it arrived. Nothing in it is proved.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Source and target that its subject names.
+    pub subject: (&'a str, &'a str),
+    /// Header `Driftgate-Drift-Source`. No signature covers it: what it rules out is what an honest
+    /// peer sends by another configuration than ours, not what a hostile one pretends.
+    pub drift_source: Option<&'a str>,
+    /// The packet.
+    pub bytes: &'a [u8],
+}
+
+/// What the configuration says about inbound packets at the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// Keys to verify with.
+    pub keyring: &'a Keyring,
+    /// Who may be heard.
+    pub peers: &'a BTreeMap<RuntimeId, Peer>,
+    /// Limits.
+    pub limits: InboundLimits,
+}
+
+impl Trust<'_> {
+    /// The peer, if it may be heard now in a packet that `key_id` signed.
+    fn peer(&self, now: Timestamp, source: &RuntimeId, key_id: &str) -> Result<&Peer, Refusal> {
+        let refuse = |detail: &str| Err(refusal(Fault::Unauthorised, detail));
+        let Some(peer) = self.peers.get(source).filter(|peer| peer.import_state) else {
+            return refuse("source is not listed for import");
+        };
+        if !peer.is_current(now) {
+            return refuse("the source's authorisation has expired");
+        }
+        let is_pinned = peer.key_id.as_deref().is_none_or(|pinned| pinned == key_id);
+        if !is_pinned || !self.keyring.has(key_id) {
+            return refuse("signed with a key that is not the source's");
+        }
+        Ok(peer)
+    }
+
+    fn fresh(&self, now: Timestamp, sent: Timestamp) -> Result<(), Refusal> {
+        let (age, ahead) = (now.since(sent), sent.since(now));
+        if age > self.limits.packet_max_age {
+            let detail = format!("timestamp is {} s old", age.as_secs());
+            return Err(refusal(Fault::Expired, &detail));
+        }
+        if ahead > self.limits.clock_skew_max {
+            let detail = format!("timestamp is {} s in the future", ahead.as_secs());
+            return Err(refusal(Fault::Expired, &detail));
+        }
+        Ok(())
+    }
+}
+
 /// What to do with one inbound message.
 #[derive(Clone, Debug)]
 pub enum Inbound {
-    /// New and good.
+    /// New and good. Its number has to be kept before it is shown or delivered.
     Accepted {
         /// Who sent it.
         source: RuntimeId,
         /// Its sequence number.
         seq: u64,
-        /// What of it may be handed on: fields that no signature covers are left out.
-        packet: Bytes,
     },
-    /// Seen before, byte for byte by its sequence number: acknowledge and drop.
+    /// The newest accepted packet once more: acknowledge, and do nothing else.
     Redelivered {
         /// Who sent it.
         source: RuntimeId,
         /// Its sequence number.
         seq: u64,
-        /// See [`Inbound::Accepted`].
-        packet: Bytes,
     },
     /// Never reaches the runtime; quarantine it.
     Refused(Refusal),
+}
+
+/// The highest accepted number of one source.
+#[derive(Clone, Debug)]
+struct Floor {
+    seq: u64,
+    /// Of the packet that had it; unknown when the number is from before a restart.
+    checksum: Option<String>,
+}
+
+/// The newest accepted packet of one source.
+#[derive(Clone, Debug)]
+struct Held {
+    seq: u64,
+    sent: Timestamp,
+    key_id: String,
+    state: PeerState,
+}
+
+impl Held {
+    /// Whether it may be shown or handed on now.
+    fn check(&self, now: Timestamp, source: &RuntimeId, trust: &Trust<'_>) -> Result<(), Fault> {
+        let heard = trust.peer(now, source, &self.key_id).map(drop);
+        heard.and_then(|()| trust.fresh(now, self.sent)).map_err(|refusal| refusal.fault)
+    }
 }
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Inbox {
     me: RuntimeId,
-    /// Highest accepted sequence number of each source. Bounded by the configured peers.
-    floors: BTreeMap<RuntimeId, u64>,
-    /// With the time at which it was made.
-    newest: BTreeMap<RuntimeId, (Timestamp, PeerState)>,
+    /// Bounded by the peers that were ever configured.
+    floors: BTreeMap<RuntimeId, Floor>,
+    /// Bounded by the configured peers.
+    held: BTreeMap<RuntimeId, Held>,
 }
 
 impl Inbox {
-    /// An inbox that remembers the highest sequence number per source from before a restart.
+    /// An inbox that remembers the highest sequence number per source from before a restart. One
+    /// that lies further ahead of `now` than a packet may counts as now.
     #[must_use]
-    pub fn new(me: RuntimeId, floors: BTreeMap<RuntimeId, u64>) -> Self {
-        Self { me, floors, newest: BTreeMap::new() }
+    pub fn new(
+        me: RuntimeId,
+        floors: BTreeMap<RuntimeId, u64>,
+        now: Timestamp,
+        limits: &InboundLimits,
+    ) -> Self {
+        let read = |(source, seq): (RuntimeId, u64)| {
+            let seq = if seq > limits.seq_max(now) { now.unix_us() } else { seq };
+            (source, Floor { seq, checksum: None })
+        };
+        Self { me, floors: floors.into_iter().map(read).collect(), held: BTreeMap::new() }
     }
 
     /// Highest accepted sequence number of each source, to be kept across restarts.
     #[must_use]
-    pub fn floors(&self) -> &BTreeMap<RuntimeId, u64> {
-        &self.floors
+    pub fn floors(&self) -> BTreeMap<RuntimeId, u64> {
+        self.floors.iter().map(|(source, floor)| (source.clone(), floor.seq)).collect()
     }
 
-    /// The newest accepted packet of each peer that is still authorised, unless it has aged out
+    /// The newest accepted packet of each peer, unless its authority has ended or it has aged out
     /// (SPEC R71).
-    pub fn current(
+    pub fn current<'a>(
+        &'a self,
+        now: Timestamp,
+        trust: Trust<'a>,
+    ) -> impl Iterator<Item = &'a PeerState> {
+        let held = self.held.iter();
+        let current = held.filter(move |(source, held)| held.check(now, source, &trust).is_ok());
+        current.map(|(_, held)| &held.state)
+    }
+
+    /// The packet of that number, if it is the newest of its source and may be handed on now.
+    ///
+    /// # Errors
+    /// [`Fault::Replayed`], [`Fault::Unauthorised`] or [`Fault::Expired`]: it never may again.
+    pub fn deliverable(
         &self,
         now: Timestamp,
-        peers: &BTreeMap<RuntimeId, Peer>,
-        packet_max_age: Duration,
-    ) -> impl Iterator<Item = &PeerState> {
-        let is_current = move |source: &RuntimeId, sent: Timestamp| {
-            now.since(sent) <= packet_max_age
-                && peers.get(source).is_some_and(|peer| peer.import_state && peer.is_current(now))
-        };
-        let current =
-            self.newest.iter().filter(move |(source, (sent, _))| is_current(source, *sent));
-        current.map(|(_, (_, state))| state)
+        source: &RuntimeId,
+        seq: u64,
+        trust: &Trust<'_>,
+    ) -> Result<Bytes, Fault> {
+        let held = self.held.get(source).filter(|held| held.seq == seq).ok_or(Fault::Replayed)?;
+        held.check(now, source, trust)?;
+        Ok(Bytes::copy_from_slice(held.state.packet.get().as_bytes()))
     }
 
-    /// Checks one message in the order seal, address, authority, freshness, stability, replay; only
-    /// a packet that passes all of them moves the floor.
-    pub fn receive(
-        &mut self,
-        now: Timestamp,
-        subject: (&str, &str),
-        bytes: &[u8],
-        keyring: &Keyring,
-        peers: &BTreeMap<RuntimeId, Peer>,
-        limits: &InboundLimits,
-    ) -> Inbound {
-        let verified = match keyring.open(bytes) {
-            Ok(verified) => verified,
-            Err(refusal) => return Inbound::Refused(refusal),
-        };
-        match self.judge(now, subject, &verified, peers, limits) {
+    /// Checks one message; only a packet that passes every check moves the floor.
+    pub fn receive(&mut self, now: Timestamp, arrival: &Arrival<'_>, trust: &Trust<'_>) -> Inbound {
+        match self.judge(now, arrival, trust) {
+            Ok(inbound) => inbound,
             Err(refusal) => Inbound::Refused(refusal),
-            Ok(source)
-                if self.floors.get(&source).is_some_and(|floor| *floor == verified.seq()) =>
-            {
-                Inbound::Redelivered {
-                    source,
-                    seq: verified.seq(),
-                    packet: verified.bytes().clone(),
-                }
-            }
-            Ok(source) => self.accept(now, source, &verified),
         }
     }
 
     fn judge(
-        &self,
+        &mut self,
         now: Timestamp,
-        (subject_source, subject_target): (&str, &str),
-        verified: &Verified,
-        peers: &BTreeMap<RuntimeId, Peer>,
-        limits: &InboundLimits,
-    ) -> Result<RuntimeId, Refusal> {
-        let refuse = |fault, detail: String| Err(Refusal { fault, detail });
-        let header = &verified.packet().header;
-        let source = header.source_runtime_id.clone();
-        if source.as_str() != subject_source || header.target_runtime_id.as_str() != subject_target
-        {
-            return refuse(
-                Fault::Misaddressed,
-                "header and subject name different runtimes".into(),
-            );
+        arrival: &Arrival<'_>,
+        trust: &Trust<'_>,
+    ) -> Result<Inbound, Refusal> {
+        let verified = trust.keyring.open(arrival.bytes)?;
+        let source = self.addressed(arrival.subject, &verified)?;
+        let seq = verified.seq();
+        if let Some(floor) = self.floors.get(&source).filter(|floor| seq <= floor.seq) {
+            let checksum = floor.checksum.as_deref();
+            if seq == floor.seq && checksum.is_none_or(|known| known == verified.checksum()) {
+                return Ok(Inbound::Redelivered { source, seq });
+            }
+            let problem = "seq is that of another packet, or lower than one already accepted";
+            return Err(refusal(Fault::Replayed, problem));
         }
-        if header.target_runtime_id != self.me {
-            return refuse(Fault::Misaddressed, "target_runtime_id is not this runtime".into());
+        trust.fresh(now, verified.packet().header.timestamp)?;
+        if seq > trust.limits.seq_max(now) {
+            return Err(refusal(Fault::Expired, "seq is too far ahead of the clock"));
         }
-        let Some(peer) = peers.get(&source).filter(|peer| peer.import_state) else {
-            return refuse(Fault::Unauthorised, "source is not listed for import".into());
-        };
-        if !peer.is_current(now) {
-            return refuse(Fault::Unauthorised, "the source's authorisation has expired".into());
+        let peer = trust.peer(now, &source, verified.key_id())?;
+        match arrival.drift_source {
+            None => {}
+            Some(word) if word == Provenance::Native.word() => {}
+            Some(word) if word == Provenance::Derived.word() && peer.accepts_derived => {}
+            Some(_) => {
+                let problem = "its drift metrics are not native, which its entry does not accept";
+                return Err(refusal(Fault::Unauthorised, problem));
+            }
         }
-        if peer.key_id.as_deref().is_some_and(|pinned| pinned != verified.key_id()) {
-            return refuse(
-                Fault::Unauthorised,
-                "signed with a key that is not the source's".into(),
-            );
+        if let Some(detail) = unstable(verified.packet(), trust.limits.block) {
+            return Err(Refusal { fault: Fault::Unstable, detail });
         }
-        let sent = header.timestamp;
-        if now.since(sent) > limits.packet_max_age {
-            return refuse(
-                Fault::Expired,
-                format!("timestamp is {} s old", now.since(sent).as_secs()),
-            );
-        }
-        if sent.since(now) > limits.clock_skew_max {
-            return refuse(
-                Fault::Expired,
-                format!("timestamp is {} s in the future", sent.since(now).as_secs()),
-            );
-        }
-        if let Some(detail) = unstable(verified.packet(), limits.block) {
-            return refuse(Fault::Unstable, detail);
-        }
-        if self.floors.get(&source).is_some_and(|floor| verified.seq() < *floor) {
-            return refuse(Fault::Replayed, "seq is lower than one already accepted".into());
-        }
-        Ok(source)
+        self.accept(now, source, &verified)
     }
 
-    fn accept(&mut self, now: Timestamp, source: RuntimeId, verified: &Verified) -> Inbound {
-        let text = String::from_utf8_lossy(verified.bytes()).into_owned();
-        let Ok(packet) = serde_json::value::RawValue::from_string(text) else {
-            // Verified bytes are JSON; should the two parsers ever disagree, refuse.
-            return Inbound::Refused(Refusal {
-                fault: Fault::Malformed,
-                detail: "not one JSON document".into(),
-            });
-        };
-        self.floors.insert(source.clone(), verified.seq());
-        let state = PeerState { source: source.clone(), external: true, received: now, packet };
-        self.newest.insert(source.clone(), (verified.packet().header.timestamp, state));
-        Inbound::Accepted { source, seq: verified.seq(), packet: verified.bytes().clone() }
+    /// The source, if header and subject agree and the packet is for us.
+    fn addressed(
+        &self,
+        (source, target): (&str, &str),
+        verified: &Verified,
+    ) -> Result<RuntimeId, Refusal> {
+        let header = &verified.packet().header;
+        if header.source_runtime_id.as_str() != source
+            || header.target_runtime_id.as_str() != target
+        {
+            let problem = "header and subject name different runtimes";
+            return Err(refusal(Fault::Misaddressed, problem));
+        }
+        if header.target_runtime_id != self.me {
+            return Err(refusal(Fault::Misaddressed, "target_runtime_id is not this runtime"));
+        }
+        Ok(header.source_runtime_id.clone())
     }
+
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        source: RuntimeId,
+        verified: &Verified,
+    ) -> Result<Inbound, Refusal> {
+        let text = String::from_utf8_lossy(verified.bytes()).into_owned();
+        // Verified bytes are JSON; should the two parsers ever disagree, refuse.
+        let packet = serde_json::value::RawValue::from_string(text)
+            .map_err(|_| refusal(Fault::Malformed, "not one JSON document"))?;
+        let seq = verified.seq();
+        let checksum = Some(verified.checksum().to_owned());
+        self.floors.insert(source.clone(), Floor { seq, checksum });
+        let state = PeerState { source: source.clone(), external: true, received: now, packet };
+        let sent = verified.packet().header.timestamp;
+        let key_id = verified.key_id().to_owned();
+        self.held.insert(source.clone(), Held { seq, sent, key_id, state });
+        Ok(Inbound::Accepted { source, seq })
+    }
+}
+
+fn refusal(fault: Fault, detail: &str) -> Refusal {
+    Refusal { fault, detail: detail.to_owned() }
 }

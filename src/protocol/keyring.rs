@@ -252,6 +252,12 @@ impl Keyring {
         self.keys.keys().map(String::as_str)
     }
 
+    /// Whether a key of this id can verify.
+    #[must_use]
+    pub fn has(&self, key_id: &str) -> bool {
+        self.keys.contains_key(key_id)
+    }
+
     /// The integrity token over a checksum, made with the signing key; `None` when there is none.
     #[must_use]
     pub fn sign_checksum(&self, seq: u64, checksum: &str) -> Option<String> {

@@ -271,15 +271,21 @@ fn close_packet(bytes: &mut Vec<u8>, checksum: &str, integrity_token: &str) {
 }
 
 /// Why the sender of an inbound packet should not have sent it (P7, SPEC R28), if it should not:
-/// its index or the formula over its parts is not under `block`, its posture is not Stable, a
-/// safety flag is set, or its safety status is not nominal. The answer names the field.
+/// its index or the formula over its parts is not under `block`, a part is past its critical mark,
+/// its posture is not Stable, a safety flag is set, or its safety status is not nominal. The answer
+/// names the field.
 #[must_use]
 pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
     let Payload { attractor_state, drift, di, safety_flags, .. } = &packet.payload;
     let formula_is_under = drift.index().value() < block;
+    let criticals = drift.criticals();
     let rows = [
         (di.value() >= block, "/payload/drift_metrics/di: not under the block mark"),
         (!formula_is_under, "/payload/drift_metrics: their index is not under the block mark"),
+        (criticals.sdi, "/payload/drift_metrics/sdi: past its critical mark"),
+        (criticals.sv, "/payload/drift_metrics/sv: past its critical mark"),
+        (criticals.pd, "/payload/drift_metrics/pd: past its critical mark"),
+        (criticals.scr, "/payload/attractor_state/scr: past its critical mark"),
         (
             Posture::of_phase(&attractor_state.phase) != Posture::Stable,
             "/payload/attractor_state/phase: not a stable posture",

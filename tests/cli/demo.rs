@@ -164,6 +164,27 @@ async fn without_a_nats_server_they_say_what_to_do() {
     }
 }
 
+#[tokio::test]
+async fn a_program_that_lies_in_the_present_folder_is_not_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    for place in [".tools/bin", "bin"] {
+        let program = folder.path().join(place).join("nats-server");
+        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+        std::fs::write(&program, "#!/bin/sh\n: > \"${0%/*}/ran\"\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for arguments in [&["demo"][..], &["run", "--dev"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_driftgate"));
+            command.args(arguments).env_clear().current_dir(folder.path());
+            command.env("PATH", "bin");
+            let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(text.contains("no nats-server found"), "{text}");
+            assert!(!program.with_file_name("ran").exists(), "{place}: it was run");
+        }
+    }
+}
+
 /// Starts the built binary; what it makes in the temporary folder is made in `folder`.
 fn driftgate(folder: &Path, arguments: &[&str]) -> Child {
     assert!(

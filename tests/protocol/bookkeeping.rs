@@ -53,7 +53,7 @@ fn every_counter_counts_one_by_one() {
         let (token, packet) = sender.published().remove(0);
         sender.answered(token, STORED);
         for _ in 0..2 {
-            rig.bridge.receive(rig.now, ("critic", "planner"), packet.bytes());
+            rig.receive(("critic", "planner"), packet.bytes());
         }
         let expected = Counters {
             reports: 2 * round,

@@ -281,20 +281,23 @@ impl World<'_> {
         let age_ms = wall.unix_ms() - genuine.wall_ms;
         let limits = (node.live.packet_max_age, node.live.clock_skew_max);
         let millis = |span: std::time::Duration| i64::try_from(span.as_millis()).expect("short");
-        let is_good = message.bytes == genuine.bytes
+        // Whoever holds a key may say when it came; who may not be heard any more says nothing new.
+        let is_genuine = message.bytes == genuine.bytes
             && message.subject == (genuine.source, genuine.target)
             && genuine.target == place
-            && RINGS[node.ring].0.contains(&genuine.key_id)
-            && is_authorised
+            && RINGS[node.ring].0.contains(&genuine.key_id);
+        let is_near = genuine.seq <= wall.unix_us() + 30_000_000;
+        let is_good = is_authorised
+            && is_near
             && age_ms <= millis(limits.0)
             && -age_ms <= millis(limits.1)
             && genuine.di < node.live.policy.thresholds.block;
         let floor = node.life.floors.get(&genuine.source).copied().unwrap_or(0);
         match genuine.seq.cmp(&floor) {
-            _ if !is_good => Hearing::Refuse,
-            std::cmp::Ordering::Less => Hearing::Refuse,
+            _ if !is_genuine => Hearing::Refuse,
             std::cmp::Ordering::Equal => Hearing::Redelivered,
-            std::cmp::Ordering::Greater => Hearing::Accept,
+            std::cmp::Ordering::Greater if is_good => Hearing::Accept,
+            std::cmp::Ordering::Less | std::cmp::Ordering::Greater => Hearing::Refuse,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use driftgate::protocol::audit::Event as AuditEvent;
 use driftgate::protocol::bridge::{Answer, Effect, GateState, Live, Memory};
-use driftgate::protocol::inbox::Inbound;
+use driftgate::protocol::inbox::{Arrival, Inbound};
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::view::Ticket;
 
@@ -318,8 +318,9 @@ impl World<'_> {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         let (source, target) = (id_of(message.subject.0), id_of(message.subject.1));
-        let inbound =
-            node.life.bridge.receive(now, (source.as_str(), target.as_str()), &message.bytes);
+        let subject = (source.as_str(), target.as_str());
+        let arrival = Arrival { subject, drift_source: None, bytes: &message.bytes };
+        let inbound = node.life.bridge.receive(now, &arrival);
         let heard = match &inbound {
             None => Hearing::Unheard,
             Some(Inbound::Accepted { .. }) => Hearing::Accept,

@@ -227,7 +227,10 @@ fn clock(now_us: u64, born_us: u64, skew_ms: i64) -> Now {
 impl Life {
     fn new(identity: &Identity, live: &Live, memory: Memory, now_us: u64, skew_ms: i64) -> Self {
         let oracle = GateOracle::new(memory.operator_hold, now_us);
-        let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), *floor)).collect();
+        // What lies further ahead than a packet may counts as now.
+        let wall_us = clock(now_us, now_us, skew_ms).wall.unix_us();
+        let read = |floor: u64| if floor > wall_us + 30_000_000 { wall_us } else { floor };
+        let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), read(*floor))).collect();
         let last_seq = memory.seq;
         let now = clock(now_us, now_us, skew_ms);
         Self {
@@ -331,5 +334,6 @@ pub(crate) fn peer(random: &mut Random, index: usize) -> Peer {
         export_snapshot: random.in_thousand(500),
         key_id: random.in_thousand(100).then(|| random.pick(&["k1", "k2"]).to_owned()),
         expires: None,
+        accepts_derived: false,
     }
 }

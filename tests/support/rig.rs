@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use driftgate::protocol::bridge::{Answer, Bridge, Effect, GateState, Identity, Live, Memory};
 use driftgate::protocol::canonical::Json;
-use driftgate::protocol::inbox::Peer;
+use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::outbox::Outcome;
@@ -36,6 +36,7 @@ pub(crate) fn peer(text: &str) -> Peer {
         export_snapshot: true,
         key_id: None,
         expires: None,
+        accepts_derived: false,
     }
 }
 
@@ -119,8 +120,12 @@ impl Rig {
         Self::with(settings, Memory::default())
     }
 
-    pub(crate) fn with(Setup { identity, live }: Setup, memory: Memory) -> Self {
+    pub(crate) fn with(setup: Setup, memory: Memory) -> Self {
         let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
+        Self::at(setup, memory, now)
+    }
+
+    pub(crate) fn at(Setup { identity, live }: Setup, memory: Memory, now: Now) -> Self {
         let bridge = Bridge::new(identity, live, memory, now);
         Self { bridge, now, cycle: 0, ticket: 0, effects: Vec::new() }
     }
@@ -197,6 +202,21 @@ impl Rig {
 
     pub(crate) fn reload(&mut self, live: Live) {
         self.note(|bridge, now| bridge.reload(now, live));
+    }
+
+    /// One inbound message whose header says native.
+    pub(crate) fn receive(&mut self, subject: (&str, &str), bytes: &[u8]) -> Option<Inbound> {
+        self.receive_of(subject, Some("native"), bytes)
+    }
+
+    /// The same with any header, or none.
+    pub(crate) fn receive_of(
+        &mut self,
+        subject: (&str, &str),
+        drift_source: Option<&str>,
+        bytes: &[u8],
+    ) -> Option<Inbound> {
+        self.bridge.receive(self.now, &Arrival { subject, drift_source, bytes })
     }
 
     fn ticket(&mut self) -> Ticket {

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::protocol::inbox::Peer;
+use crate::protocol::inbox::{InboundLimits, Peer, Trust};
 use crate::protocol::judge::Policy;
 use crate::protocol::packet::{AttractorType, RuntimeId};
 use crate::protocol::profile::Profile;
@@ -54,6 +54,17 @@ pub struct Live {
     pub packet_max_age: Duration,
     /// Tolerated clock difference of inbound packets.
     pub clock_skew_max: Duration,
+}
+
+impl Live {
+    pub(super) fn trust(&self) -> Trust<'_> {
+        let limits = InboundLimits {
+            packet_max_age: self.packet_max_age,
+            clock_skew_max: self.clock_skew_max,
+            block: self.policy.thresholds.block,
+        };
+        Trust { keyring: &self.keyring, peers: &self.peers, limits }
+    }
 }
 
 /// What survives a restart of the sidecar.

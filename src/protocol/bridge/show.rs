@@ -1,9 +1,10 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Live, Memory, Now,
-    PeerState, RuntimeId, SafetyView, ThresholdsView,
+    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now, PeerState,
+    RuntimeId, SafetyView, ThresholdsView,
 };
+use crate::protocol::refusal::Fault;
 
 /// Counters that are not per target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,9 +144,22 @@ impl Bridge {
     /// `packet_max_age`: an expired packet never reaches the runtime (P7). Nothing while isolated
     /// (P4).
     fn current_peers(&self, now: Now) -> impl Iterator<Item = &PeerState> {
-        let Live { peers, packet_max_age, .. } = &self.live;
-        let current = self.inbox.current(now.wall, peers, *packet_max_age);
+        let current = self.inbox.current(now.wall, self.live.trust());
         current.filter(|_| self.band() != Band::Isolated)
+    }
+
+    /// The accepted packet of that number, if it may be handed to the runtime now. To be asked only
+    /// while [`Self::may_receive`].
+    ///
+    /// # Errors
+    /// As [`Inbox::deliverable`](crate::protocol::inbox::Inbox::deliverable).
+    pub fn deliverable(
+        &self,
+        now: Now,
+        source: &RuntimeId,
+        seq: u64,
+    ) -> Result<bytes::Bytes, Fault> {
+        self.inbox.deliverable(now.wall, source, seq, &self.live.trust())
     }
 
     /// What has to survive a restart of the sidecar.
@@ -154,7 +168,7 @@ impl Bridge {
         Memory {
             in_doubt: self.in_doubt(now),
             seq: self.seq,
-            floors: self.inbox.floors().clone(),
+            floors: self.inbox.floors(),
             operator_hold: self.judge.gate().operator_hold(),
         }
     }
