@@ -249,14 +249,23 @@ impl Snapshots {
         self.room.settings.bytes_max
     }
 
+    /// Whether one would be accepted now, before any of it is read.
+    ///
+    /// # Errors
+    /// [`Refused::NotOpen`] or [`Refused::NotReady`].
+    pub fn check_open(&self) -> Result<(), Refused> {
+        if !self.room.gate.order().is_open {
+            return Err(Refused::NotOpen);
+        }
+        self.room.spool().map(drop)
+    }
+
     /// Begins to take one in.
     ///
     /// # Errors
     /// [`Refused`]: the gate, the spool, or too many at a time.
     pub fn begin(&self, coding: Coding) -> Result<Incoming, Refused> {
-        if !self.room.gate.order().is_open {
-            return Err(Refused::NotOpen);
-        }
+        self.check_open()?;
         let spool = self.room.spool()?;
         let permit =
             Arc::clone(&self.room.incoming).try_acquire_owned().map_err(|_| Refused::Busy)?;

@@ -6,7 +6,6 @@ use std::path::Path;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
-use hyper::header::ETAG;
 use hyper::{Request, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
 
@@ -86,8 +85,7 @@ async fn pull(
     Ok((size, found))
 }
 
-/// The digest of the plain bytes, which is the entity tag.
+/// The digest of the plain bytes.
 fn promised(response: &Response<Incoming>) -> Option<Digest> {
-    let tag = response.headers().get(ETAG)?.to_str().ok()?;
-    Digest::parse(tag.trim_matches('"'))
+    Digest::parse(response.headers().get("driftgate-digest")?.to_str().ok()?)
 }

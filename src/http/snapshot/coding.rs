@@ -7,10 +7,13 @@ use hyper::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::protocol::snapshot::Digest;
 
-/// Digest of the bytes as they are sent.
+/// Digest of the content of one message (RFC 9530 section 2).
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
-/// Digest of the plain snapshot, however it is sent.
+/// Digest of the representation, its content coding included (RFC 9530 section 3). It is that of
+/// the content, for nothing here is sent in ranges.
 pub(super) const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+/// Digest of the plain snapshot, however it is sent, as the manifest writes it.
+pub(super) const PLAIN_DIGEST: HeaderName = HeaderName::from_static("driftgate-digest");
 /// What a client has that an answer may be a delta of.
 pub(super) const AVAILABLE_DICTIONARY: HeaderName = HeaderName::from_static("available-dictionary");
 

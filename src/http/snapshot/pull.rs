@@ -2,11 +2,13 @@
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use hyper::header::{
+    CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::Snapshots;
-use super::coding::{CONTENT_DIGEST, REPR_DIGEST, dictionary, digest_field, takes};
+use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, digest_field, takes};
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
@@ -52,73 +54,108 @@ pub(super) async fn pull(
     answer(snapshots, headers, &media_type, &plain).await
 }
 
+/// How an answer is coded.
+enum Coding {
+    Identity,
+    Zstd,
+    /// As a delta of this one.
+    Dcz(Plain),
+}
+
+impl Coding {
+    /// The entity tag of `plain` in this coding: another for each, for they differ in their bytes
+    /// (RFC 9110 section 8.8.3). A coded one is weak, for another build may code otherwise.
+    fn entity_tag(&self, plain: &Plain) -> String {
+        let digest = plain.digest();
+        match self {
+            Self::Identity => format!("\"{digest}\""),
+            Self::Zstd => format!("W/\"{digest}+zstd\""),
+            Self::Dcz(base) => format!("W/\"{digest}+dcz+{}\"", base.digest()),
+        }
+    }
+}
+
 async fn answer(
     snapshots: &Snapshots,
     headers: &HeaderMap,
     media_type: &str,
     plain: &Plain,
 ) -> Result<Response, Problem> {
-    let etag = format!("\"{}\"", plain.digest());
-    if is_known(headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(ETAG, etag)]).into_response());
+    let mut coding = chosen(snapshots, headers, plain).await;
+    if is_known(headers, &coding.entity_tag(plain)) {
+        let mut response = StatusCode::NOT_MODIFIED.into_response();
+        describe(&mut response, &coding, plain);
+        return Ok(response);
     }
-    let (coding, bytes) = match encoded(snapshots, headers, plain).await {
-        Some((coding, bytes)) => (Some(coding), bytes),
-        None => (None, plain.bytes().clone()),
-    };
-    let sent = if coding.is_some() { Digest::of(&bytes) } else { plain.digest() };
-    let mut response = bytes.into_response();
-    let out = response.headers_mut();
-    let mut set = |name, text: &str| {
-        // Media types are checked when they come in; the rest is ours.
-        if let Ok(value) = HeaderValue::from_str(text) {
-            out.insert(name, value);
+    let (name, bytes) = match encoded(&coding, plain).await {
+        Some((name, bytes)) => (Some(name), bytes),
+        None => {
+            coding = Coding::Identity;
+            (None, plain.bytes().clone())
         }
     };
-    set(CONTENT_TYPE, media_type);
-    set(ETAG, &etag);
-    set(CONTENT_DIGEST, &digest_field(sent));
-    set(REPR_DIGEST, &digest_field(plain.digest()));
-    set(VARY, "accept-encoding, available-dictionary");
-    if let Some(coding) = coding {
-        set(CONTENT_ENCODING, coding);
+    let sent = if name.is_some() { Digest::of(&bytes) } else { plain.digest() };
+    let mut response = bytes.into_response();
+    describe(&mut response, &coding, plain);
+    set(&mut response, CONTENT_TYPE, media_type);
+    set(&mut response, CONTENT_DIGEST, &digest_field(sent));
+    set(&mut response, REPR_DIGEST, &digest_field(sent));
+    if let Some(name) = name {
+        set(&mut response, CONTENT_ENCODING, name);
     }
     Ok(response)
 }
 
-/// As a delta of the dictionary that the client has, else compressed, if it takes that; `None`: as
-/// it is.
-async fn encoded(
-    snapshots: &Snapshots,
-    headers: &HeaderMap,
-    plain: &Plain,
-) -> Option<(&'static str, Bytes)> {
+/// What a 304 says as well.
+fn describe(response: &mut Response, coding: &Coding, plain: &Plain) {
+    set(response, ETAG, &coding.entity_tag(plain));
+    set(response, VARY, "accept-encoding, available-dictionary");
+    set(response, PLAIN_DIGEST, &plain.digest().to_string());
+}
+
+fn set(response: &mut Response, name: HeaderName, text: &str) {
+    // Media types are checked when they come in; the rest is ours.
+    if let Ok(value) = HeaderValue::from_str(text) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// As a delta of the dictionary that the client has, else compressed, if it takes that.
+async fn chosen(snapshots: &Snapshots, headers: &HeaderMap, plain: &Plain) -> Coding {
     let base = match dictionary(headers).filter(|_| takes(headers, "dcz")) {
         Some(digest) => snapshots.at_hand(digest).await,
         None => None,
     };
     // A snapshot that has outgrown its base would need a window that clients may refuse.
-    let base = base.filter(|base| plain.size() <= dcz_coding_source_max(base.size()));
-    if base.is_none() && !takes(headers, "zstd") {
-        return None;
+    match base.filter(|base| plain.size() <= dcz_coding_source_max(base.size())) {
+        Some(base) => Coding::Dcz(base),
+        None if takes(headers, "zstd") => Coding::Zstd,
+        None => Coding::Identity,
     }
+}
+
+/// `None`: it is sent as it is, because that was chosen or it cannot be encoded.
+async fn encoded(coding: &Coding, plain: &Plain) -> Option<(&'static str, Bytes)> {
     let plain = plain.clone();
-    let coding = if base.is_some() { "dcz" } else { "zstd" };
+    let (name, base) = match coding {
+        Coding::Identity => return None,
+        Coding::Zstd => ("zstd", None),
+        Coding::Dcz(base) => ("dcz", Some(base.clone())),
+    };
     let encoding = tokio::task::spawn_blocking(move || match base {
         Some(base) => encode_delta(&base, &plain, Level::DEFAULT, usize::MAX),
         None => encode_full(&plain, Level::DEFAULT),
     });
-    // A snapshot that cannot be encoded is sent as it is.
     let bytes = encoding.await.ok()?.ok()?;
-    Some((coding, bytes.into()))
+    Some((name, bytes.into()))
 }
 
+/// Weak comparison (RFC 9110 section 13.1.2).
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
     let values = headers.get_all(IF_NONE_MATCH);
     let mut tags = values.iter().filter_map(|value| value.to_str().ok());
     tags.any(|text| {
-        text.split(',')
-            .map(str::trim)
-            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+        text.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
     })
 }

@@ -1,8 +1,9 @@
 //! `PUT /memory/snapshot`: streamed to disk as it comes, never held in memory.
 
+use core::pin::Pin;
 use core::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
@@ -10,9 +11,9 @@ use hyper::body::Body as _;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName};
 use hyper::{HeaderMap, StatusCode};
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep};
 
-use super::coding::{CONTENT_DIGEST, Claim, REPR_DIGEST, claim};
+use super::coding::{CONTENT_DIGEST, Claim, PLAIN_DIGEST, REPR_DIGEST, claim};
 use super::{Receipt, Snapshots};
 use crate::http::document::discard_some;
 use crate::http::problem::{Outcome, Problem};
@@ -24,8 +25,15 @@ use crate::snapshots::{Coding, Incoming, IncomingFault, Pushed, Refused};
 /// Media type of what names none.
 const ANY_BYTES: &str = "application/octet-stream";
 
-/// Takes one snapshot in. `stall` is the longest wait for the next piece of the body; the whole may
-/// take as long as it has bytes.
+/// Bytes of a body that have to come before it takes a place among the pushes: who sends next to
+/// nothing keeps nobody out.
+const FIRST_BYTES: usize = 16 * 1024;
+/// Bytes that have to come within each stall time: with 10 s some 100 KiB/s, far below what any
+/// runtime on this machine writes, and the largest snapshot has its place for minutes at most.
+const PROGRESS_BYTES: usize = 1024 * 1024;
+
+/// Takes one snapshot in. `stall` is the longest time for [`PROGRESS_BYTES`] of the body or its
+/// end; the whole may take as long as it has bytes.
 pub(super) async fn push(
     snapshots: &Snapshots,
     stall: Duration,
@@ -35,10 +43,12 @@ pub(super) async fn push(
     parameters(&parts.uri, &[])?;
     let media_type = media_type(&parts.headers)?;
     let coding = coding(&parts.headers)?;
-    let (content, plain) =
-        (wanted(&parts.headers, &CONTENT_DIGEST)?, wanted(&parts.headers, &REPR_DIGEST)?);
+    let sent = [CONTENT_DIGEST, REPR_DIGEST].map(|name| wanted(&parts.headers, name));
+    let [content, representation] = sent;
+    let sent = [content?, representation?];
+    let plain = wanted_plain(&parts.headers)?;
     let is_waiting = parts.headers.contains_key(EXPECT);
-    let outcome = receive(snapshots, stall, coding, content, &mut body).await;
+    let outcome = receive(snapshots, stall, coding, sent, &mut body).await;
     let incoming = match outcome {
         Ok(incoming) => incoming,
         Err(problem) => {
@@ -51,7 +61,7 @@ pub(super) async fn push(
     let sealed = incoming.finish().await.map_err(fault)?;
     let found = sealed.digest();
     if plain.is_some_and(|plain| plain != found) {
-        return Err(mismatch(&REPR_DIGEST));
+        return Err(mismatch(&PLAIN_DIGEST));
     }
     let pushed = snapshots.accept(sealed, media_type).await?;
     let (status, entry, stored) = match pushed {
@@ -81,30 +91,33 @@ async fn receive(
     snapshots: &Snapshots,
     stall: Duration,
     coding: Coding,
-    content: Option<Digest>,
+    wanted: [Option<(HeaderName, Digest)>; 2],
     body: &mut Body,
 ) -> Result<Incoming, Problem> {
     let bytes_max = snapshots.bytes_max();
     if body.size_hint().lower() > bytes_max {
         return Err(Refused::Spool(SpoolFault::TooLarge(bytes_max)).into());
     }
+    snapshots.check_open()?;
+    let mut pieces = Pieces { body, stall, timer: Box::pin(sleep(stall)), progress: 0 };
+    let mut hash = wanted.iter().any(Option::is_some).then(Sha256::new);
+    let mut first = Vec::new();
+    let mut bytes = 0;
+    while bytes < FIRST_BYTES {
+        let Some(piece) = pieces.next().await? else { break };
+        bytes = bytes.saturating_add(piece.len());
+        first.push(piece);
+    }
     let mut incoming = snapshots.begin(coding)?;
-    let mut hash = content.map(|_| Sha256::new());
+    let mut first = first.into_iter();
     loop {
-        let frame = match timeout(stall, body.frame()).await {
-            Err(_) => {
-                let detail = format!("nothing came for {stall:?}");
-                return Err(Problem::new(Outcome::BodyTooSlow, detail).of_field("/"));
-            }
-            Ok(None) => break,
-            Ok(Some(Err(_))) => {
-                let problem = Problem::new(Outcome::Unreadable, "the body broke off");
-                return Err(problem.of_field("/"));
-            }
-            Ok(Some(Ok(frame))) => frame,
+        let piece = match first.next() {
+            Some(piece) => piece,
+            None => match pieces.next().await? {
+                Some(piece) => piece,
+                None => break,
+            },
         };
-        // Trailers say nothing that a snapshot needs.
-        let Ok(piece) = frame.into_data() else { continue };
         if let Some(hash) = &mut hash {
             hash.update(&piece);
         }
@@ -116,7 +129,51 @@ async fn receive(
         }
     }
     let sent = hash.map(|hash| Digest::from_bytes(hash.finalize().into()));
-    if sent == content { Ok(incoming) } else { Err(mismatch(&CONTENT_DIGEST)) }
+    match wanted.into_iter().flatten().find(|(_, digest)| Some(*digest) != sent) {
+        Some((name, _)) => Err(mismatch(&name)),
+        None => Ok(incoming),
+    }
+}
+
+/// The data of a body that has to keep coming.
+struct Pieces<'a> {
+    body: &'a mut Body,
+    stall: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// Bytes since the timer was set.
+    progress: usize,
+}
+
+impl Pieces<'_> {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                () = self.timer.as_mut() => {
+                    let detail = format!("less than {PROGRESS_BYTES} bytes came in {:?}", self.stall);
+                    return Err(Problem::new(Outcome::BodyTooSlow, detail).of_field("/"));
+                }
+            };
+            let frame = match frame {
+                None => return Ok(None),
+                Some(Ok(frame)) => frame,
+                Some(Err(_)) => {
+                    let problem = Problem::new(Outcome::Unreadable, "the body broke off");
+                    return Err(problem.of_field("/"));
+                }
+            };
+            // Trailers say nothing that a snapshot needs.
+            let Ok(piece) = frame.into_data() else { continue };
+            self.progress = self.progress.saturating_add(piece.len());
+            if self.progress >= PROGRESS_BYTES {
+                self.progress = 0;
+                self.timer.set(sleep(self.stall));
+            }
+            return Ok(Some(piece));
+        }
+    }
 }
 
 fn fault(fault: IncomingFault) -> Problem {
@@ -132,13 +189,24 @@ fn mismatch(field: &HeaderName) -> Problem {
     Problem::new(Outcome::DigestMismatch, detail).of_field(field.as_str())
 }
 
-fn wanted(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Digest>, Problem> {
-    match claim(headers, name) {
+fn wanted(headers: &HeaderMap, name: HeaderName) -> Result<Option<(HeaderName, Digest)>, Problem> {
+    match claim(headers, &name) {
         Claim::Absent => Ok(None),
-        Claim::Sha256(digest) => Ok(Some(digest)),
+        Claim::Sha256(digest) => Ok(Some((name, digest))),
         Claim::Malformed => {
             let detail = "must be sha-256=:base64: (RFC 9530)";
             Err(Problem::new(Outcome::DigestMismatch, detail).of_field(name.as_str()))
+        }
+    }
+}
+
+fn wanted_plain(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
+    let Some(value) = headers.get(PLAIN_DIGEST) else { return Ok(None) };
+    match value.to_str().ok().and_then(Digest::parse) {
+        Some(digest) => Ok(Some(digest)),
+        None => {
+            let detail = "must be sha256: and 64 lower-case hex digits";
+            Err(Problem::new(Outcome::DigestMismatch, detail).of_field(PLAIN_DIGEST.as_str()))
         }
     }
 }

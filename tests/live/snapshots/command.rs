@@ -163,7 +163,8 @@ async fn an_interrupt_ends_a_push_whose_input_does_not_end() {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    input.write_all(b"only the beginning").await.unwrap();
+    // Enough to take a place in the spool.
+    input.write_all(&[b'x'; 20 * 1024]).await.unwrap();
     let spool = sidecar.folder().join("spool/snapshots");
     let files = || std::fs::read_dir(&spool).unwrap().count();
     until("the push to begin", async || (files() > 1).then_some(())).await;

@@ -66,6 +66,9 @@ async fn an_answer_is_coded_as_the_client_asks() {
     assert_eq!(plain.header("etag"), Some(etag.as_str()));
     let field = format!("sha-256=:{}:", STANDARD.encode(Digest::of(&second).as_bytes()));
     assert_eq!(plain.header("content-digest"), Some(field.as_str()));
+    assert_eq!(plain.header("repr-digest"), Some(field.as_str()));
+    let plain_digest = Digest::of(&second).to_string();
+    assert_eq!(plain.header("driftgate-digest"), Some(plain_digest.as_str()));
     assert_eq!(plain.header("content-type"), Some("text/plain"));
     let known = pull(&sidecar, "", &format!("If-None-Match: {etag}\r\n")).await;
     assert_eq!((known.status, known.body.len()), (304, 0));
@@ -75,12 +78,34 @@ async fn an_answer_is_coded_as_the_client_asks() {
     assert_eq!(zstd::decode_all(&coded.body[..]).unwrap(), second);
     let field = format!("sha-256=:{}:", STANDARD.encode(Digest::of(&coded.body).as_bytes()));
     assert_eq!(coded.header("content-digest"), Some(field.as_str()));
+    assert_eq!(coded.header("repr-digest"), Some(field.as_str()), "its coding included");
+    assert_eq!(coded.header("driftgate-digest"), Some(plain_digest.as_str()));
 
     let dictionary = STANDARD.encode(Digest::of(&first).as_bytes());
     let headers = format!("Accept-Encoding: dcz, zstd\r\nAvailable-Dictionary: :{dictionary}:\r\n");
     let delta = pull(&sidecar, "", &headers).await;
     assert_eq!(delta.header("content-encoding"), Some("dcz"));
     assert!(delta.body.len() < 300 && delta.body.starts_with(&DCZ_MAGIC), "{}", delta.body.len());
+    let field = format!("sha-256=:{}:", STANDARD.encode(Digest::of(&delta.body).as_bytes()));
+    assert_eq!(delta.header("repr-digest"), Some(field.as_str()));
+
+    // One tag for each representation; a question for one is not answered by another's.
+    let answers = [("", &plain), ("Accept-Encoding: zstd\r\n", &coded), (headers.as_str(), &delta)];
+    for (asked, _) in answers {
+        for (other, answer) in answers {
+            let tag = answer.header("etag").unwrap();
+            let reply =
+                pull(&sidecar, "", &format!("{asked}If-None-Match: \"x\", {tag}\r\n")).await;
+            let expected = if asked == other { 304 } else { 200 };
+            assert_eq!(reply.status, expected, "{tag} for {asked:?}");
+            if reply.status == 304 {
+                assert!(reply.body.is_empty());
+                for name in ["etag", "vary"] {
+                    assert_eq!(reply.header(name), answer.header(name), "as a 200 says");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,5 +221,80 @@ async fn two_gigabytes(sidecar: &Sidecar) {
         assert_eq!(&answer, b"HTTP/1.1 413", "{length}");
         drop(reader);
         assert!(body.await.unwrap(), "{length}: two gigabytes were read");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_digest_of_a_push_is_checked_against_what_it_is_of() {
+    let server = NatsServer::start();
+    let sidecar = Sidecar::connected(plan("planner", "critic", &server.url())).await;
+    sidecar.report(0.2).await;
+    let plain = noise(7, 40_000);
+    let coded = zstd::encode_all(&plain[..], 3).unwrap();
+    let field =
+        |bytes: &[u8]| format!("sha-256=:{}:", STANDARD.encode(Digest::of(bytes).as_bytes()));
+    let rows = [
+        (format!("Repr-Digest: {}\r\n", field(&plain)), 400),
+        (format!("Content-Digest: {}\r\n", field(&plain)), 400),
+        (format!("Driftgate-Digest: {}\r\n", Digest::of(&coded)), 400),
+        ("Driftgate-Digest: nonsense\r\n".to_owned(), 400),
+        (
+            format!(
+                "Repr-Digest: {}\r\nDriftgate-Digest: {}\r\n",
+                field(&coded),
+                Digest::of(&plain)
+            ),
+            201,
+        ),
+        (format!("Content-Digest: {}\r\n", field(&coded)), 200),
+    ];
+    for (headers, expected) in rows {
+        let more = format!("Content-Encoding: zstd\r\n{headers}");
+        let reply = ask(sidecar.api, "PUT /memory/snapshot", &more, &coded).await.unwrap();
+        assert_eq!(reply.status, expected, "{headers}: {}", reply.json());
+        if expected == 400 {
+            let name = headers.split(':').next().unwrap().to_lowercase();
+            assert_eq!(reply.json()["field"], name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_hardly_come_keep_no_other_out() {
+    let server = NatsServer::start();
+    let sidecar = Sidecar::connected(plan("planner", "critic", &server.url())).await;
+    sidecar.report(0.2).await;
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = tokio::net::TcpStream::connect(sidecar.api).await.unwrap();
+        let head = format!(
+            "PUT /memory/snapshot HTTP/1.1\r\nHost: {}\r\nContent-Length: 50000\r\n\r\nbytes",
+            sidecar.api
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let reply = push(&sidecar, &noise(8, 40_000)).await;
+    assert_eq!(reply.status, 201, "{}", reply.json());
+    // A byte now and then keeps none of them: who is too slow is told so.
+    for stream in &mut slow {
+        let (mut reader, mut writer) = stream.split();
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(500));
+        let mut said = Vec::new();
+        let mut piece = [0; 4096];
+        let hung_up = async {
+            loop {
+                tokio::select! {
+                    read = reader.read(&mut piece) => match read {
+                        Ok(0) | Err(_) => break,
+                        Ok(length) => said.extend_from_slice(&piece[..length]),
+                    },
+                    _ = ticks.tick() => drop(writer.write_all(b"x").await),
+                }
+            }
+        };
+        let hung_up = tokio::time::timeout(std::time::Duration::from_secs(40), hung_up).await;
+        assert!(hung_up.is_ok(), "it may go on for ever");
+        assert!(said.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&said));
     }
 }
