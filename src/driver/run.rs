@@ -384,7 +384,8 @@ impl Driver {
             }
             Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
-            Effect::StopUploads { revoke_to } => self.stop_uploads(revoke_to),
+            Effect::Announce(manifest) => self.announce(manifest),
+            Effect::StopUploads { revoke } => self.stop_uploads(revoke),
             Effect::SeverUploads => self.sever_uploads(),
             Effect::Answer { ticket, answer } => {
                 if let Answer::Report(reply) = &answer {

@@ -38,12 +38,12 @@ impl Uploads {
     }
 
     /// Orders to stop. `false` when nobody is there who could.
-    fn stop(&self, revoke_to: Option<u64>) -> bool {
+    fn stop(&self, revoke: bool) -> bool {
         let Some(end) = self.0.as_ref().filter(|end| !end.orders.is_closed()) else { return false };
         end.orders.send_modify(|order| {
             order.number += 1;
             order.is_open = false;
-            order.revocations += u64::from(revoke_to.is_some());
+            order.revocations += u64::from(revoke);
         });
         true
     }
@@ -91,7 +91,9 @@ impl Driver {
             Ask::Fetch(answer) => {
                 let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
             }
-            Ask::Recovered { newest, is_waiting } => self.bridge.recovered(newest, is_waiting),
+            Ask::Recovered { newest, is_waiting } => {
+                self.effects.extend(self.bridge.recovered(now, newest, is_waiting));
+            }
             Ask::Quiet { number, confirmed } => {
                 // An older order's answer says nothing about what was granted since.
                 if self.uploads.is_newest(number) {
@@ -99,16 +101,15 @@ impl Driver {
                 }
             }
             Ask::Stored { digest, manifest } => {
-                self.bridge.set_snapshot(Some(digest));
-                if !manifest.is_empty() && self.bridge.may_upload() {
-                    self.announce(manifest);
-                }
+                let manifest = Some(manifest).filter(|manifest| !manifest.is_empty());
+                self.effects.extend(self.bridge.stored(now, digest, manifest));
             }
         }
     }
 
-    /// Announces a manifest on `{p}.snapshot.{source}`. Whoever misses it finds it in the bucket.
-    fn announce(&mut self, manifest: bytes::Bytes) {
+    /// Carries out [`Effect::Announce`](crate::protocol::bridge::Effect::Announce), on
+    /// `{p}.snapshot.{source}`.
+    pub(super) fn announce(&mut self, manifest: bytes::Bytes) {
         let Some((link, settings)) = self.connector.link_and_settings() else { return };
         let subject = settings.prefix.snapshot(&settings.runtime_id);
         let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
@@ -118,8 +119,8 @@ impl Driver {
     }
 
     /// Carries out [`Effect::StopUploads`](crate::protocol::bridge::Effect::StopUploads).
-    pub(super) fn stop_uploads(&mut self, revoke_to: Option<u64>) {
-        if !self.uploads.stop(revoke_to) {
+    pub(super) fn stop_uploads(&mut self, revoke: bool) {
+        if !self.uploads.stop(revoke) {
             // A room that has ended has dropped its connection unconfirmed.
             self.effects.extend(self.bridge.uploads_quiet(self.clock.now(), false));
         }

@@ -36,6 +36,7 @@ use super::view::{
 mod closing;
 mod compose;
 mod show;
+mod time;
 mod effect;
 mod settings;
 mod uploads;
@@ -76,17 +77,36 @@ struct Cause {
     report: Option<(u64, Provenance)>,
 }
 
+/// The connection to the broker, and the subscriptions of ours that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Connection {
+    /// There is none.
+    Down,
+    /// No subscription: isolated, or not asked for yet.
+    Bare,
+    /// Acknowledgements arrive.
+    Acks,
+    /// Acknowledgements and inbound packets arrive.
+    Pull,
+}
+
+/// How far a closing has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Waits for acknowledgements, until then: a cut takes their subscription away.
+    Settling(Duration),
+    /// The broker was asked to echo this number.
+    Asked(u64),
+    /// It did, or there is no connection that it could echo on.
+    Echoed,
+}
+
 /// A closing under way.
 #[derive(Clone, Debug)]
 struct Closing {
-    id: u64,
     /// Subscriptions have to go too.
     cut: bool,
-    /// The echo was asked for.
-    asked: bool,
-    echoed: bool,
-    /// The acknowledgements' part of the bound.
-    acks_until: Duration,
+    step: Step,
     deadline: Duration,
     started: Duration,
 }
@@ -101,15 +121,11 @@ pub struct Bridge {
     outbox: Outbox,
     inbox: Inbox,
     seq: u64,
-    connected: bool,
+    connection: Connection,
     /// Until then the broker may still read what was sent on a connection that ended before all of
     /// it was confirmed; no closing is called confirmed before.
     uncertain_until: Duration,
-    /// Whether the broker holds subscriptions of ours on this connection.
-    subscribed: bool,
-    pulling: bool,
     closing: Option<Closing>,
-    next_closing: u64,
     waiting: BTreeMap<Ticket, Waiting>,
     /// Answers that may have become complete since [`Bridge::collect`] last looked.
     touched: Vec<Ticket>,
@@ -153,12 +169,9 @@ impl Bridge {
                 &live.trust().limits,
             ),
             seq: memory.seq,
-            connected: false,
+            connection: Connection::Down,
             uncertain_until: if memory.in_doubt { now.mono + LINGER_MAX } else { Duration::ZERO },
-            subscribed: false,
-            pulling: false,
             closing: None,
-            next_closing: 1,
             waiting: BTreeMap::new(),
             touched: Vec::new(),
             answer_deadline: Duration::MAX,
@@ -168,7 +181,7 @@ impl Bridge {
             reasons: vec![first],
             newest: Newest { cycle: None, di: None, source: "none", posture: Posture::Unknown },
             snapshot_digest: None,
-            uploads: uploads::Uploads::Idle,
+            uploads: uploads::Uploads::new(),
             transitions: VecDeque::new(),
             counters: Counters::default(),
             closing_times: Vec::new(),
@@ -190,6 +203,7 @@ impl Bridge {
         document: &Json,
         trace: Option<TraceParent>,
     ) -> Vec<Effect> {
+        self.pass(now);
         let report = match self.translator.translate(document) {
             Ok(report) => report,
             Err(malformed) => return self.refuse(now, ticket, Some(malformed)),
@@ -232,6 +246,7 @@ impl Bridge {
     /// [`Answer::Refused`].
     #[must_use]
     pub fn unreadable(&mut self, now: Now, ticket: Ticket) -> Vec<Effect> {
+        self.pass(now);
         self.refuse(now, ticket, None)
     }
 
@@ -239,6 +254,7 @@ impl Bridge {
     /// [`Answer::Order`], when a closing that it begins or finds under way has ended.
     #[must_use]
     pub fn hold(&mut self, now: Now, ticket: Ticket, hold: bool) -> Vec<Effect> {
+        self.pass(now);
         if hold != self.judge.gate().operator_hold() || hold {
             let verdict = self.judge.hold(hold);
             self.enter(now, &verdict, Cause::default());
@@ -251,6 +267,7 @@ impl Bridge {
     /// What the broker said about one attempt.
     #[must_use]
     pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) -> Vec<Effect> {
+        self.pass(now);
         self.outbox.answered(now.mono, token, outcome);
         self.settle(now)
     }
@@ -258,6 +275,7 @@ impl Bridge {
     /// The connection could not take a packet (its queue is full).
     #[must_use]
     pub fn not_sent(&mut self, now: Now, token: u64) -> Vec<Effect> {
+        self.pass(now);
         self.outbox.not_sent(now.mono, token);
         self.settle(now)
     }
@@ -265,31 +283,33 @@ impl Bridge {
     /// A connection is up. It has no subscriptions yet; the effects say which it gets.
     #[must_use]
     pub fn connected(&mut self, now: Now) -> Vec<Effect> {
-        self.connected = true;
-        self.subscribed = false;
-        self.pulling = false;
+        self.pass(now);
+        self.connection = Connection::Bare;
         self.settle(now)
     }
 
     /// The connection and its buffers are gone.
     #[must_use]
     pub fn disconnected(&mut self, now: Now) -> Vec<Effect> {
-        if !self.outbox.is_read() || self.closing.as_ref().is_some_and(|closing| !closing.echoed) {
+        self.pass(now);
+        if !self.outbox.is_read() {
             self.uncertain_until = now.mono + LINGER_MAX;
         }
-        self.connected = false;
-        self.subscribed = false;
-        self.pulling = false;
+        self.connection = Connection::Down;
         self.outbox.disconnected();
         self.answer_waiting();
         self.settle(now)
     }
 
-    /// The broker echoed.
+    /// The broker echoed, so it has read everything up to there.
     #[must_use]
     pub fn confirmed(&mut self, now: Now, id: u64) -> Vec<Effect> {
-        if let Some(closing) = self.closing.as_mut().filter(|closing| closing.id == id) {
-            closing.echoed = true;
+        self.pass(now);
+        self.outbox.read_to(id);
+        if let Some(closing) = &mut self.closing
+            && closing.step == Step::Asked(id)
+        {
+            closing.step = Step::Echoed;
         }
         self.settle(now)
     }
@@ -297,7 +317,7 @@ impl Bridge {
     /// One inbound message. Only while something may come in: an isolated bridge answers `None`,
     /// and the message is left on the stream (P4).
     pub fn receive(&mut self, now: Now, arrival: &Arrival<'_>) -> Option<Inbound> {
-        if !self.may_receive() {
+        if !self.may_receive() || self.is_overdue(now) {
             return None;
         }
         let inbound = self.inbox.receive(now.wall, arrival, &self.live.trust());
@@ -312,58 +332,14 @@ impl Bridge {
     /// Time passed: silence, bands held too long, deadlines.
     #[must_use]
     pub fn tick(&mut self, now: Now) -> Vec<Effect> {
-        let silent = now.mono.saturating_sub(self.last_valid);
-        let held = now.mono.saturating_sub(self.band_since.mono);
-        let over =
-            |limit: Option<Duration>, time: Duration| limit.is_some_and(|limit| time >= limit);
-        let band = self.judge.gate().band();
-        let tightened = if band < Band::Isolated && over(self.live.silence_isolates_after, silent) {
-            Some((Band::Isolated, Reason::Silent))
-        } else if band == Band::Blocked && over(self.live.isolate_after, held) {
-            Some((Band::Isolated, Reason::BlockedTooLong))
-        } else if band < Band::Blocked && silent >= self.live.stale_after {
-            Some((Band::Blocked, Reason::Stale))
-        } else {
-            None
-        };
-        if let Some((band, reason)) = tightened {
-            let verdict = self.judge.tighten(band, reason);
-            self.enter(now, &verdict, Cause::default());
-        }
-        self.outbox.expire(now.mono);
+        self.pass(now);
         self.settle(now)
-    }
-
-    /// The next moment at which [`Self::tick`] has something to do.
-    #[must_use]
-    pub fn deadline(&self, now: Now) -> Duration {
-        let band = self.judge.gate().band();
-        let stale = (band < Band::Blocked).then(|| self.last_valid + self.live.stale_after);
-        let silent = self
-            .live
-            .silence_isolates_after
-            .filter(|_| band < Band::Isolated)
-            .map(|after| self.last_valid + after);
-        let held = self
-            .live
-            .isolate_after
-            .filter(|_| band == Band::Blocked)
-            .map(|after| self.band_since.mono + after);
-        let closing = self.closing.as_ref().map(|closing| {
-            if closing.asked { closing.deadline } else { closing.acks_until.min(closing.deadline) }
-        });
-        let reply = Some(self.answer_deadline);
-        let sending = if self.may_send() { self.outbox.deadline(now.mono) } else { None };
-        [stale, silent, held, closing, reply, sending]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Duration::MAX)
     }
 
     /// The operator's choices change while the bridge runs.
     #[must_use]
     pub fn reload(&mut self, now: Now, live: Live) -> Vec<Effect> {
+        self.pass(now);
         self.judge.set_policy(live.policy.clone());
         self.translator.set_options(options(&live.policy));
         self.live = live;
@@ -381,7 +357,7 @@ impl Bridge {
     /// closed or cut something, so that its reply has to wait.
     fn enter(&mut self, now: Now, verdict: &Verdict, cause: Cause) -> bool {
         self.reasons.clone_from(&verdict.reasons);
-        self.hold_uploads(now, verdict);
+        self.judge_uploads(verdict);
         if verdict.band == verdict.from {
             return false;
         }
@@ -427,8 +403,7 @@ impl Bridge {
     }
 
     fn may_send(&self) -> bool {
-        self.connected
-            && self.subscribed
+        self.connection >= Connection::Acks
             && self.closing.is_none()
             && !self.judge.gate().band().is_closed()
     }
@@ -464,16 +439,14 @@ impl Bridge {
 
     /// Subscriptions follow the band, except while a closing is under way.
     fn subscribe(&mut self) {
-        if !self.connected || self.closing.is_some() {
-            return;
-        }
-        if self.judge.gate().band() == Band::Isolated {
+        let is_isolated = self.judge.gate().band() == Band::Isolated;
+        if self.connection == Connection::Down || self.closing.is_some() || is_isolated {
             return;
         }
         let pull = self.may_receive();
-        if !self.subscribed || pull != self.pulling {
-            self.subscribed = true;
-            self.pulling = pull;
+        let wanted = if pull { Connection::Pull } else { Connection::Acks };
+        if self.connection != wanted {
+            self.connection = wanted;
             self.effects.push(Effect::Subscribe { pull });
         }
     }

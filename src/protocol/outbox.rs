@@ -148,8 +148,8 @@ pub struct Outbox {
     unanswered: u64,
     /// Packets up to this sequence number belong to a time before a closing: never sent again.
     revoked_through: u64,
-    /// The newest attempt on this connection that was given up on without an answer: the broker may
-    /// still have to read it.
+    /// The newest number on this connection whose reading only a later one can prove: a notice, an
+    /// echo that was asked for, an attempt that nobody answered.
     unread: Option<u64>,
     settled: Vec<Settled>,
 }
@@ -272,7 +272,7 @@ impl Outbox {
     pub fn answered(&mut self, now: Duration, token: u64, outcome: Outcome) {
         // The broker reads a connection in order, so what is stored was read, and all before it.
         if matches!(outcome, Outcome::Stored { .. }) {
-            self.unread = self.unread.filter(|unread| *unread > token);
+            self.read_to(token);
         }
         let Some(entry) = self.in_flight.remove(&token) else { return };
         match outcome {
@@ -332,10 +332,23 @@ impl Outbox {
 
     /// Gives up on every open outcome: the gate is closed and the wait for the broker is over.
     pub fn abandon(&mut self) {
-        self.unread = None;
         for entry in core::mem::take(&mut self.in_flight).into_values() {
             self.settle(&entry, PacketStatus::Failed, None);
         }
+    }
+
+    /// Numbers one more thing that is sent on this connection beside packets. Everything that is
+    /// sent has its number from here, so that one mark says what of it the broker has read.
+    pub fn stamp(&mut self) -> u64 {
+        let number = self.next_token;
+        self.next_token += 1;
+        self.unread = Some(number);
+        number
+    }
+
+    /// The broker has read everything up to this number: it reads a connection in order.
+    pub fn read_to(&mut self, number: u64) {
+        self.unread = self.unread.filter(|unread| *unread > number);
     }
 
     /// Whether no outcome is open.
@@ -345,7 +358,7 @@ impl Outbox {
     }
 
     /// Whether the broker has read all that was sent on this connection, as far as its
-    /// acknowledgements say.
+    /// acknowledgements and echoes say.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.is_quiet() && self.unread.is_none()

@@ -10,6 +10,9 @@
 mod closing;
 
 #[cfg(test)]
+mod doubt;
+
+#[cfg(test)]
 mod evidence;
 
 #[cfg(test)]

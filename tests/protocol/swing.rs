@@ -58,6 +58,7 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
                 | Effect::Cut
                 | Effect::Subscribe { .. }
                 | Effect::Sever
+                | Effect::Announce(_)
                 | Effect::StopUploads { .. }
                 | Effect::SeverUploads
                 | Effect::Answer { .. }

@@ -141,7 +141,7 @@ fn a_packet_links_a_stored_snapshot_that_is_retained_well_enough() {
     rig.connect();
     assert_eq!(link(&mut rig, Some(0.9), "critic"), None, "no snapshot yet");
     let digest = format!("sha256:{}", "0a".repeat(32));
-    rig.bridge.set_snapshot(Some(digest.clone()));
+    rig.stored(&digest, None);
     let linked = link(&mut rig, Some(0.7), "critic").expect("retained well enough");
     assert_eq!(linked.pointer("/summary_hash"), Some(&Json::String(digest)));
     assert_eq!(linked.pointer("/retention_index"), Some(&Json::Number(0.7)));

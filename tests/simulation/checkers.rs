@@ -179,6 +179,10 @@ impl World<'_> {
                 let number = self.nodes[place].life_number();
                 let confirmed = &mut self.nodes[place].confirmed_through[number];
                 *confirmed = (*confirmed).max(through);
+                // What an earlier life had sent is not to be read any more either.
+                for earlier in &mut self.nodes[place].confirmed_through[..number] {
+                    *earlier = u64::MAX;
+                }
                 self.check_nothing_left(place, through, true);
             }
             Barrier::Unconfirmed => {
@@ -195,6 +199,7 @@ impl World<'_> {
         let is_ours = |command: &Command| {
             matches!(command, Command::Publish { packet, .. }
                 if packet.life == life && packet.seq <= through)
+                || (on_wires && matches!(command, Command::Notify))
         };
         let left = self.broker.connections.iter().find(|(_, connection)| {
             connection.node == place

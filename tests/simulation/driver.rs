@@ -251,7 +251,7 @@ impl World<'_> {
                 answer: Answer::Refused { state, .. } | Answer::Order(state),
             } => self.check_state(place, ticket, &state),
             // No uploader in this world: the bridge is never told of one.
-            Effect::StopUploads { .. } | Effect::SeverUploads => {
+            Effect::Announce(_) | Effect::StopUploads { .. } | Effect::SeverUploads => {
                 unreachable!("nothing is uploaded here")
             }
             Effect::Record(_) => {}

@@ -136,7 +136,10 @@ impl World<'_> {
         let is_write_lost = node.disk.writing.take().is_some();
         let keeps = !self.random.in_thousand(200);
         self.trace.event(self.now_us, place, "crash", u64::from(keeps));
+        // It is on disk before the first byte that it is about is sent; without a disk, who knows.
+        let in_doubt = !keeps || node.life.bridge.in_doubt(node.clock(self.now_us));
         let memory = if keeps { node.disk.stored.clone() } else { Memory::default() };
+        let memory = Memory { in_doubt, ..memory };
         // A write that was under way is lost with what it would have said.
         if !keeps || is_write_lost {
             node.newest_emitted = memory.seq;

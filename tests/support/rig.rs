@@ -196,6 +196,15 @@ impl Rig {
         self.note(|bridge, now| bridge.uploads_quiet(now, confirmed));
     }
 
+    pub(crate) fn recovered(&mut self, newest: u64, is_waiting: bool) {
+        self.note(|bridge, now| bridge.recovered(now, newest, is_waiting));
+    }
+
+    pub(crate) fn stored(&mut self, digest: &str, manifest: Option<&'static [u8]>) {
+        let manifest = manifest.map(bytes::Bytes::from_static);
+        self.note(|bridge, now| bridge.stored(now, digest.to_owned(), manifest));
+    }
+
     pub(crate) fn tick(&mut self) {
         self.note(Bridge::tick);
     }

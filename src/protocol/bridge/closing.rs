@@ -1,6 +1,9 @@
 //! The barrier and the cut (P2, P4): from the closing verdict to the broker's echo.
 
-use super::{Band, Barrier, Bridge, Closing, Duration, Effect, Event, LINGER_MAX, Notice, Now};
+use super::{
+    Band, Barrier, Bridge, Closing, Connection, Duration, Effect, Event, LINGER_MAX, Notice, Now,
+    Step,
+};
 
 impl Bridge {
     /// Starts a closing, or follows one that began at `started` with another echo: its wait begins
@@ -9,19 +12,13 @@ impl Bridge {
     /// However often the band changes meanwhile, the whole ends before the reply to its first
     /// report is due, and with it every answer that waits for it (P10).
     pub(super) fn start_closing(&mut self, now: Now, cut: bool, started: Duration) {
-        let id = self.next_closing;
-        self.next_closing += 1;
-        let due = started + self.barrier_timeout() + self.identity.reply_timeout;
-        self.closing = Some(Closing {
-            id,
-            cut,
-            asked: false,
-            echoed: false,
-            acks_until: now.mono + self.barrier_timeout() / 2,
-            deadline: due.min(now.mono + self.barrier_timeout()),
-            started,
-        });
-        self.stop_uploads(now);
+        let bound = self.barrier_timeout();
+        let due = started + bound + self.identity.reply_timeout;
+        let deadline = due.min(now.mono + bound);
+        // A block asks at once: the echo comes after everything that was sent before it.
+        let settled = if cut { now.mono + bound / 2 } else { now.mono };
+        self.closing = Some(Closing { cut, step: Step::Settling(settled), deadline, started });
+        self.stop_uploads();
     }
 
     /// The bound on one closing.
@@ -33,53 +30,60 @@ impl Bridge {
     pub(super) fn advance_closing(&mut self, now: Now) {
         let quiet = self.outbox.is_quiet();
         let Some(closing) = self.closing.as_mut() else { return };
-        if !self.connected {
+        if self.connection == Connection::Down {
             // No connection, no buffer of ours, and no echo to wait for. The uploads have their
             // own.
-            closing.asked = true;
-            closing.echoed = true;
+            closing.step = Step::Echoed;
         }
-        // A block asks at once: the echo comes after everything that was sent before it. A cut
-        // first lets the acknowledgements in, because it takes their subscription away.
-        if !closing.asked && (!closing.cut || quiet || now.mono >= closing.acks_until) {
-            closing.asked = true;
-            let (id, cut) = (closing.id, closing.cut);
-            if cut {
-                self.subscribed = false;
-                self.pulling = false;
-                self.effects.push(Effect::Cut);
-            } else if self.pulling && !self.may_receive() {
-                self.pulling = false;
-                self.effects.push(Effect::Subscribe { pull: false });
+        match closing.step {
+            Step::Settling(until) if quiet || now.mono >= until => {
+                let cut = closing.cut;
+                self.ask(cut);
             }
-            self.effects.push(Effect::Confirm(id));
-            return;
+            Step::Echoed if quiet && !self.uploads.is_stopping() => self.end_closing(now),
+            _ if now.mono >= closing.deadline => {
+                let is_echoed = closing.step == Step::Echoed;
+                self.give_up(now, is_echoed);
+            }
+            Step::Settling(_) | Step::Asked(_) | Step::Echoed => {}
         }
-        let late = now.mono >= closing.deadline;
-        let uploads_quiet = !self.uploads.is_stopping();
-        if closing.echoed && uploads_quiet && quiet {
-            self.end_closing(now);
-        } else if late {
-            let echoed = closing.echoed;
-            if !uploads_quiet {
-                self.sever_uploads(now);
-            }
-            if !echoed {
-                self.uncertain_until = now.mono + LINGER_MAX;
-                self.connected = false;
-                self.subscribed = false;
-                self.pulling = false;
-                self.effects.push(Effect::Sever);
-            }
-            self.end_closing(now);
+    }
+
+    /// Takes the subscriptions that a closed gate may not have, and asks for the echo.
+    fn ask(&mut self, cut: bool) {
+        if cut {
+            self.connection = Connection::Bare;
+            self.effects.push(Effect::Cut);
+        } else if self.connection == Connection::Pull && !self.may_receive() {
+            self.connection = Connection::Acks;
+            self.effects.push(Effect::Subscribe { pull: false });
         }
+        let id = self.outbox.stamp();
+        if let Some(closing) = &mut self.closing {
+            closing.step = Step::Asked(id);
+        }
+        self.effects.push(Effect::Confirm(id));
+    }
+
+    /// The bound has passed: what has not become quiet is dropped with its buffers.
+    fn give_up(&mut self, now: Now, is_echoed: bool) {
+        if self.uploads.is_stopping() {
+            self.sever_uploads(now);
+        }
+        if !is_echoed {
+            self.uncertain_until = now.mono + LINGER_MAX;
+            self.connection = Connection::Down;
+            self.effects.push(Effect::Sever);
+        }
+        self.end_closing(now);
     }
 
     /// Tells everybody who listens of the present band.
     pub(super) fn notify(&mut self, now: Now) {
         let band = self.judge.gate().band();
         self.notified = band;
-        if self.connected {
+        if self.connection != Connection::Down {
+            self.outbox.stamp();
             self.effects.push(Effect::Notify(Notice {
                 runtime_id: self.identity.runtime_id.clone(),
                 band,
@@ -94,10 +98,14 @@ impl Bridge {
         let band = self.judge.gate().band();
         let started = self.closing.as_ref().map_or(now.mono, |closing| closing.started);
         let in_time = now.mono < started + self.barrier_timeout();
-        if band != self.notified && band.is_closed() && self.connected && in_time {
+        if band != self.notified
+            && band.is_closed()
+            && self.connection != Connection::Down
+            && in_time
+        {
             // Isolated, reopened and blocked within one closing: the notice that was kept back goes
             // out now, and the waiting replies wait for its echo as well. A runtime that goes on
-            // like this is answered all the same, with the notice after the reply.
+            // like this is answered all the same, without the notice: the last one said worse.
             self.notify(now);
             self.start_closing(now, band == Band::Isolated, started);
             self.advance_closing(now);
@@ -121,7 +129,7 @@ impl Bridge {
             waiting.closing = false;
             waiting.answer.close(barrier);
         }
-        if band != self.notified {
+        if band != self.notified && !band.is_closed() {
             self.notify(now);
         }
     }

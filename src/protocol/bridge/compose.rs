@@ -1,10 +1,10 @@
 //! From a verdict to packets and a reply: who gets one, what is in it, when the reply may go.
 
 use super::{
-    Answer, AttractorState, Barrier, Bridge, Cause, Decision, DriftIndex, Duration, Effect,
-    EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Now, Origin,
-    PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason, ReportReply,
-    RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
+    Answer, AttractorState, Barrier, Bridge, Cause, Connection, Decision, DriftIndex, Duration,
+    Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Now,
+    Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason,
+    ReportReply, RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
 };
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
@@ -183,7 +183,7 @@ impl Bridge {
         // With no broker to wait for, or too many waiting already, the answer is `pending` at once.
         let has_room = self.waiting.len() < WAITING_MAX;
         let open = match &answer {
-            Answer::Report(reply) if self.connected && has_room => {
+            Answer::Report(reply) if self.connection != Connection::Down && has_room => {
                 let pending = |line: &&PacketLine| line.status == PacketStatus::Pending;
                 reply.packets.iter().filter(pending).count()
             }

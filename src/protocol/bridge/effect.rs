@@ -1,5 +1,7 @@
 //! What the bridge asks the driver to do.
 
+use bytes::Bytes;
+
 use crate::protocol::audit::Event;
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::outbox::Origin;
@@ -82,6 +84,8 @@ pub enum Effect {
     },
     /// Publish a transition notice, if connected.
     Notify(Notice),
+    /// Publish the signed manifest of a snapshot that is stored.
+    Announce(Bytes),
     /// Remove every subscription of ours.
     Cut,
     /// Have the subscriptions that an open or blocked gate has.
@@ -96,9 +100,9 @@ pub enum Effect {
     /// Stop uploading snapshots, make the broker confirm what was sent of one, then call
     /// `Bridge::uploads_quiet`.
     StopUploads {
-        /// What is accepted up to this sequence number and not yet sent is never to be sent (P5).
-        /// `None`: it waits, for caution holds snapshots back and does not close.
-        revoke_to: Option<u64>,
+        /// Whether what is accepted and not yet sent is never to be sent (P5), or waits for the
+        /// gate to open.
+        revoke: bool,
     },
     /// The uploads' connection did not become quiet in time: drop it with its buffers.
     SeverUploads,

@@ -1,8 +1,8 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now, PeerState,
-    RuntimeId, SafetyView, ThresholdsView,
+    Band, Bridge, Connection, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now,
+    PeerState, RuntimeId, SafetyView, ThresholdsView,
 };
 use crate::protocol::refusal::Fault;
 
@@ -43,7 +43,7 @@ impl Bridge {
     /// Whether inbound packets are to be pulled now.
     #[must_use]
     pub fn is_pulling(&self) -> bool {
-        self.pulling
+        self.connection == Connection::Pull
     }
 
     /// Whether nothing waits for the broker: no packet unsettled, no reply open, no closing.
@@ -52,7 +52,7 @@ impl Bridge {
         self.closing.is_none()
             && self.outbox.is_quiet()
             && self.waiting.is_empty()
-            && (self.outbox.unsent() == 0 || !self.connected)
+            && (self.outbox.unsent() == 0 || self.connection == Connection::Down)
     }
 
     /// Gate value of the newest report.
@@ -177,7 +177,7 @@ impl Bridge {
     /// one that ended. If the process were killed now, the next one would have to know.
     #[must_use]
     pub fn in_doubt(&self, now: Now) -> bool {
-        now.mono < self.uncertain_until || !self.outbox.is_read() || self.closing.is_some()
+        now.mono < self.uncertain_until || !self.outbox.is_read() || self.uploads.is_sending()
     }
 
     /// The books, target by target.

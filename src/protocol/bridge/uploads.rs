@@ -3,12 +3,14 @@
 //!
 //! What deliberately is not here: the snapshots themselves, and the connection they go out on.
 
-use super::{Band, Bridge, Effect, LINGER_MAX, Now};
+use bytes::Bytes;
+
+use super::{Band, Bridge, Effect, LINGER_MAX, Now, Reason};
 use crate::protocol::gate::Verdict;
 
-/// Whether the uploader has to be asked at a closing.
+/// What the uploader does, as far as a closing has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Uploads {
+enum State {
     /// It was not used since the last closing.
     Idle,
     /// It holds a connection, and nothing that may have to be revoked.
@@ -19,10 +21,56 @@ pub(super) enum Uploads {
     Stopping,
 }
 
+/// What an earlier life accepted while its gate was open. A start is no closing, so this is held,
+/// and revoked only by evidence that the runtime is unstable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Earlier {
+    /// It waits for the first opening, if the spool holds any.
+    Waits,
+    /// The gate has opened: it is like everything else that was accepted.
+    Released,
+    /// It never leaves, even if the spool comes up with it only now.
+    Revoked,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Uploads {
+    state: State,
+    /// Whether something accepted may be unsent.
+    holds: bool,
+    earlier: Earlier,
+}
+
 impl Uploads {
-    pub(super) fn is_stopping(self) -> bool {
-        self == Self::Stopping
+    pub(super) fn new() -> Self {
+        Self { state: State::Idle, holds: false, earlier: Earlier::Waits }
     }
+
+    pub(super) fn is_stopping(self) -> bool {
+        self.state == State::Stopping
+    }
+
+    /// Whether the broker may have to read something of ours on that connection.
+    pub(super) fn is_sending(self) -> bool {
+        matches!(self.state, State::Running | State::Stopping)
+    }
+}
+
+/// Whether a reason says that the runtime is unstable, rather than that too little is known.
+fn is_instability(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::DiBlock
+            | Reason::DiIsolate
+            | Reason::PostureReflective
+            | Reason::PostureRecenter
+            | Reason::SdiCritical
+            | Reason::SvCritical
+            | Reason::PdCritical
+            | Reason::ScrCritical
+            | Reason::Collapse
+            | Reason::Operator
+    )
 }
 
 impl Bridge {
@@ -46,17 +94,18 @@ impl Bridge {
     /// Grants that a snapshot is accepted, or the next one uploaded, now, under a sequence number
     /// from the same clock as those of packets; `None` while none may be.
     pub fn grant_upload(&mut self, now: Now) -> Option<u64> {
-        self.may_upload().then(|| {
-            self.uploads = Uploads::Running;
+        (self.may_upload() && !self.is_overdue(now)).then(|| {
+            self.uploads.state = State::Running;
+            self.uploads.holds = true;
             self.next_seq(now.wall)
         })
     }
 
     /// Grants that a connection is opened in order to fetch a peer's snapshot.
     pub fn grant_fetch(&mut self, now: Now) -> Option<u64> {
-        self.may_fetch().then(|| {
-            if self.uploads == Uploads::Idle {
-                self.uploads = Uploads::Fetching;
+        (self.may_fetch() && !self.is_overdue(now)).then(|| {
+            if self.uploads.state == State::Idle {
+                self.uploads.state = State::Fetching;
             }
             self.next_seq(now.wall)
         })
@@ -64,19 +113,42 @@ impl Bridge {
 
     /// What the spool of an earlier life holds: numbers from here on are above `newest`, and
     /// something may be waiting for the gate.
-    pub fn recovered(&mut self, newest: u64, is_waiting: bool) {
+    #[must_use]
+    pub fn recovered(&mut self, now: Now, newest: u64, is_waiting: bool) -> Vec<Effect> {
         self.seq = self.seq.max(newest);
-        if is_waiting && !self.uploads.is_stopping() {
-            self.uploads = Uploads::Running;
+        self.uploads.holds |= is_waiting;
+        if self.uploads.earlier == Earlier::Revoked {
+            self.revoke_uploads();
+        } else if is_waiting && self.uploads.state == State::Idle {
+            self.uploads.state = State::Running;
         }
+        self.settle(now)
+    }
+
+    /// A snapshot is stored: packets from here on link to this digest, and its signed manifest is
+    /// announced, if there is one and something may leave. Whoever misses the announcement finds
+    /// the manifest at the broker.
+    #[must_use]
+    pub fn stored(&mut self, now: Now, digest: String, manifest: Option<Bytes>) -> Vec<Effect> {
+        self.pass(now);
+        self.snapshot_digest = Some(digest);
+        if let Some(manifest) = manifest
+            && self.may_send()
+            && self.may_upload()
+        {
+            self.outbox.stamp();
+            self.effects.push(Effect::Announce(manifest));
+        }
+        self.settle(now)
     }
 
     /// The uploader has stopped: what is unsent is revoked for good, its connection is gone.
     /// `confirmed` says whether the broker has acknowledged or echoed all that was sent on it.
     #[must_use]
     pub fn uploads_quiet(&mut self, now: Now, confirmed: bool) -> Vec<Effect> {
+        self.pass(now);
         if self.uploads.is_stopping() {
-            self.uploads = Uploads::Idle;
+            self.uploads.state = State::Idle;
             if !confirmed {
                 self.uncertain_until = now.mono + LINGER_MAX;
             }
@@ -84,36 +156,41 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// The digest of the newest stored snapshot, for the packets from here on.
-    pub fn set_snapshot(&mut self, digest: Option<String>) {
-        self.snapshot_digest = digest;
+    /// What a verdict means for snapshots: a closing and evidence of instability revoke them,
+    /// caution holds them back.
+    pub(super) fn judge_uploads(&mut self, verdict: &Verdict) {
+        let is_unstable = verdict.reasons.iter().any(|reason| is_instability(*reason));
+        if !verdict.band.is_closed() {
+            self.uploads.earlier = Earlier::Released;
+            let is_held = verdict.band == Band::Caution && verdict.from == Band::Open;
+            if is_held && self.uploads.state == State::Running {
+                self.effects.push(Effect::StopUploads { revoke: false });
+            }
+        } else if !verdict.from.is_closed() || is_unstable {
+            self.uploads.earlier = Earlier::Revoked;
+            self.revoke_uploads();
+        }
     }
 
-    /// What a verdict means for snapshots where it starts no closing: caution holds them back, and
-    /// a closed verdict after a restart revokes what an earlier life had accepted.
-    pub(super) fn hold_uploads(&mut self, now: Now, verdict: &Verdict) {
-        if self.uploads != Uploads::Running {
-            return;
-        }
-        if verdict.band == Band::Caution && verdict.from == Band::Open {
-            self.effects.push(Effect::StopUploads { revoke_to: None });
-        } else if verdict.band.is_closed() && verdict.band == verdict.from {
-            self.stop_uploads(now);
+    /// Nothing that was accepted and is not sent will ever be sent (P5).
+    fn revoke_uploads(&mut self) {
+        if core::mem::take(&mut self.uploads.holds) {
+            self.uploads.state = State::Stopping;
+            self.effects.push(Effect::StopUploads { revoke: true });
         }
     }
 
     /// Stops the uploader for a closing.
-    pub(super) fn stop_uploads(&mut self, now: Now) {
-        if matches!(self.uploads, Uploads::Fetching | Uploads::Running) {
-            self.uploads = Uploads::Stopping;
-            let revoke_to = Some(self.next_seq(now.wall));
-            self.effects.push(Effect::StopUploads { revoke_to });
+    pub(super) fn stop_uploads(&mut self) {
+        if matches!(self.uploads.state, State::Fetching | State::Running) {
+            self.uploads.state = State::Stopping;
+            self.effects.push(Effect::StopUploads { revoke: false });
         }
     }
 
     /// The uploader was too slow.
     pub(super) fn sever_uploads(&mut self, now: Now) {
-        self.uploads = Uploads::Idle;
+        self.uploads.state = State::Idle;
         self.uncertain_until = now.mono + LINGER_MAX;
         self.effects.push(Effect::SeverUploads);
     }

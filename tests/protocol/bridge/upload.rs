@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use driftgate::protocol::bridge::Effect;
+use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::Band;
 use driftgate::protocol::view::Barrier;
 
 use super::{echo_all, reported, store_all};
-use crate::support::rig::Rig;
+use crate::support::rig::{Rig, settings};
 
-fn stops(rig: &mut Rig) -> Vec<Option<u64>> {
+/// Orders to stop since the last call: whether each revokes.
+fn stops(rig: &mut Rig) -> Vec<bool> {
     let mut stops = Vec::new();
     rig.effects.retain(|effect| match effect {
-        Effect::StopUploads { revoke_to } => {
-            stops.push(*revoke_to);
+        Effect::StopUploads { revoke } => {
+            stops.push(*revoke);
             false
         }
         _ => true,
@@ -25,10 +28,10 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
     assert!(rig.bridge.may_upload());
-    let accepted = rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_upload(rig.now).unwrap();
     let closing = rig.report(0.55);
     let stops = stops(&mut rig);
-    assert!(matches!(stops[..], [Some(revoke_to)] if revoke_to >= accepted), "{stops:?}");
+    assert_eq!(stops, [true]);
     echo_all(&mut rig);
     store_all(&mut rig);
     assert!(rig.answers().is_empty(), "the upload is not quiet");
@@ -95,19 +98,89 @@ fn caution_holds_snapshots_back_and_revokes_none() {
     reported(&mut rig, 0.3);
     rig.bridge.grant_upload(rig.now).unwrap();
     reported(&mut rig, 0.47);
-    assert_eq!(stops(&mut rig), [None]);
+    assert_eq!(stops(&mut rig), [false]);
     assert!(!rig.bridge.may_upload());
     reported(&mut rig, 0.3);
     assert!(rig.bridge.may_upload());
 }
 
-#[test]
-fn p5_a_closed_verdict_revokes_what_an_earlier_life_accepted() {
+/// Whether a report of this kind, the first of this life, revokes what an earlier life accepted.
+fn revokes_earlier(report: impl Fn(&mut Rig)) -> bool {
     let mut rig = Rig::connected();
-    rig.bridge.recovered(u64::MAX / 2, true);
-    rig.report(0.52);
-    let stops = stops(&mut rig);
-    assert!(matches!(stops[..], [Some(revoke_to)] if revoke_to > u64::MAX / 2), "{stops:?}");
+    rig.recovered(7, true);
+    report(&mut rig);
+    store_all(&mut rig);
+    echo_all(&mut rig);
+    let is_revoked = stops(&mut rig).contains(&true);
+    if !is_revoked {
+        rig.answers();
+        reported(&mut rig, 0.3);
+        assert!(rig.bridge.may_upload(), "it waits for the first opening");
+    }
+    is_revoked
+}
+
+#[test]
+fn p5_a_start_is_no_closing_and_revokes_nothing_of_an_earlier_life() {
+    let unread: fn(&mut Rig) = |rig| _ = rig.report_document(&Json::Null);
+    let weak = [
+        ("a document that breaks its profile", unread),
+        ("what is no document", |rig| _ = rig.unreadable()),
+        ("0.46 cannot reopen", |rig| _ = rig.report(0.46)),
+        ("an unknown phase", |rig| _ = rig.report_in(0.3, "dreaming")),
+        ("silence", |rig| rig.wait(Duration::from_secs(600))),
+    ];
+    for (what, report) in weak {
+        assert!(!revokes_earlier(report), "{what} is no evidence of instability");
+    }
+}
+
+#[test]
+fn p5_evidence_of_instability_revokes_what_an_earlier_life_accepted() {
+    let at_block: fn(&mut Rig) = |rig| _ = rig.report(0.5);
+    let strong = [
+        ("at the block mark", at_block),
+        ("at the isolate mark", |rig| _ = rig.report(0.7)),
+        ("Reflective", |rig| _ = rig.report_in(0.3, "reflective")),
+        ("Recenter", |rig| _ = rig.report_in(0.3, "recenter")),
+        ("an operator", |rig| _ = rig.hold(true)),
+        ("a weak report, then a strong one", |rig| {
+            rig.unreadable();
+            rig.report(0.55);
+        }),
+    ];
+    for (what, report) in strong {
+        assert!(revokes_earlier(report), "{what} is evidence of instability");
+    }
+}
+
+#[test]
+fn p5_time_alone_isolates_without_revoking_and_evidence_after_it_revokes() {
+    let mut settings = settings("planner", &["critic"]);
+    settings.live.isolate_after = Some(Duration::from_secs(60));
+    let mut rig = Rig::new(settings);
+    rig.connect();
+    rig.recovered(7, true);
+    rig.wait(Duration::from_secs(60));
+    echo_all(&mut rig);
+    assert_eq!(rig.bridge.band(), Band::Isolated);
+    assert_eq!(stops(&mut rig), [false], "its connection goes, and nothing is revoked");
+    rig.uploads_quiet(true);
+    rig.report(0.7);
+    assert_eq!(stops(&mut rig), [true]);
+}
+
+#[test]
+fn p5_what_is_found_in_the_spool_after_the_evidence_is_revoked_too() {
+    let mut rig = Rig::connected();
+    rig.report(0.7);
+    rig.recovered(7, true);
+    assert_eq!(stops(&mut rig), [true]);
+    let mut rig = Rig::connected();
+    rig.report(0.3);
+    rig.unreadable();
+    rig.recovered(7, true);
+    assert_eq!(stops(&mut rig), [true], "it had opened, so this is a closing");
 }
 
 #[test]
