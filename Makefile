@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv bench faults mutants clean
+.PHONY: help build demo test totals lint documents deny msrv bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -65,6 +65,14 @@ bench: ## throughput beside a bare NATS client in the same run
 faults: ## the table: fault, promise, observation, recovery; DRIFTGATE_HAMMER_SECONDS=180 for long
 	@$(with_nats) cargo test --locked --no-fail-fast --test faults -- --nocapture \
 		| grep -E '^(FAULT|HAMMER) |^test result:'
+
+fuzz: ## ARGS="report -max_total_time=600", one target of tests/fuzz; findings stay in target/fuzz
+	@cargo fuzz --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs cargo-fuzz: cargo install cargo-fuzz" >&2; exit 1; }
+	@set -- $(ARGS); name=$$1; shift; mkdir -p target/fuzz/corpus/$$name target/fuzz/artifacts; \
+	cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz -s none $$name \
+		target/fuzz/corpus/$$name tests/fuzz/corpus/$$name -- \
+		-artifact_prefix=target/fuzz/artifacts/ -max_len=65536 -timeout=20 -rss_limit_mb=1024 "$$@"
 
 mutants: ## breaks the gate, index, seal and bridge on purpose, one way at a time: hours
 	@cargo mutants --version >/dev/null 2>&1 || { \

@@ -18,6 +18,8 @@ mod evidence;
 #[cfg(test)]
 mod file_profiles;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod gate;
 #[cfg(test)]
 mod packets;

@@ -1,0 +1,319 @@
+//! One entry for each kind of bytes that reach us from outside. Each says what must hold whatever
+//! the bytes are; that nothing panics holds without saying. libFuzzer drives them, and a plain test
+//! runs them over their corpora.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use driftgate::config::Config;
+use driftgate::http::listener::Bound;
+use driftgate::nats::headers::{HEADER_BYTES_MAX, InboundHeaders};
+use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
+use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::Band;
+use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
+use driftgate::protocol::judge::Policy;
+use driftgate::protocol::keyring::{KeyMaterial, Keyring, checksum};
+use driftgate::protocol::packet::{AttractorType, RuntimeId};
+use driftgate::protocol::snapshot::{
+    Digest, Expected, FrameKind, Limits, Plain, VerifiedManifest, decode,
+};
+use driftgate::protocol::time::{Now, Timestamp};
+use driftgate::protocol::trace::TraceParent;
+use driftgate::protocol::view::Ticket;
+use driftgate::sidecar::Sidecar;
+use driftgate::snapshots::spool::Spool;
+
+/// 2026-01-01T00:00:00Z.
+const EPOCH_MS: i64 = 1_767_225_600_000;
+/// Longest wait for an answer; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Entry = fn(&[u8]);
+
+pub(crate) const ALL: [(&str, Entry); 8] = [
+    ("report", report),
+    ("packet", packet),
+    ("headers", headers),
+    ("manifest", manifest),
+    ("frame", frame),
+    ("config", config),
+    ("spool", spool),
+    ("http", http),
+];
+
+fn id(text: &str) -> RuntimeId {
+    RuntimeId::new(text).expect("a valid id")
+}
+
+pub(crate) fn keyring() -> Keyring {
+    let key = KeyMaterial::hmac_secret(&[7; 32]).expect("32 bytes");
+    Keyring::new([("k1".to_owned(), key)], Some("k1")).expect("a ring")
+}
+
+fn bridge(profile: &str) -> (Bridge, Now) {
+    let peer = Peer {
+        id: id("critic"),
+        export_state: true,
+        import_state: true,
+        export_snapshot: true,
+        key_id: None,
+        expires: None,
+        accepts_derived: false,
+    };
+    let identity = Identity {
+        runtime_id: id("planner"),
+        profile: driftgate::profiles::load(profile).expect("a built-in profile"),
+        attractor_type: Some(AttractorType::Symbolic),
+        reply_timeout: Duration::from_secs(2),
+        ack_timeout: Duration::from_secs(5),
+        window: 4,
+    };
+    let live = Live {
+        keyring: keyring(),
+        peers: BTreeMap::from([(peer.id.clone(), peer)]),
+        policy: Policy::default(),
+        caution_every: 3,
+        caution_blocks: false,
+        blocked_inbound_hold: false,
+        stale_after: Duration::from_secs(120),
+        silence_isolates_after: None,
+        isolate_after: None,
+        barrier_timeout: Duration::from_secs(2),
+        packet_max_age: Duration::from_secs(300),
+        clock_skew_max: Duration::from_secs(30),
+    };
+    let now = Now { mono: Duration::ZERO, wall: Timestamp::from_unix_ms(EPOCH_MS) };
+    let mut bridge = Bridge::new(identity, live, Memory::default(), now);
+    drop(bridge.connected(now));
+    (bridge, now)
+}
+
+/// Reports, one a line, through every built-in profile: what is published was let through, and the
+/// books add up.
+pub(crate) fn report(bytes: &[u8]) {
+    for profile in driftgate::profiles::names() {
+        let (mut bridge, mut now) = bridge(profile);
+        for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
+            now.mono += Duration::from_secs(1);
+            let ticket = Ticket(number);
+            let effects = match Json::parse(line) {
+                Ok(document) => bridge.report(now, ticket, &document, None),
+                Err(_) => bridge.unreadable(now, ticket),
+            };
+            let publishes = effects.iter().any(|effect| matches!(effect, Effect::Publish { .. }));
+            let is_under = bridge.drift_index().is_some_and(|index| index < 0.5);
+            assert!(!publishes || (is_under && bridge.band() < Band::Blocked), "{effects:?}");
+            assert!(bridge.is_balanced());
+        }
+    }
+}
+
+/// Packets, as they come and signed anew with a key of the fleet: what is accepted is stable and
+/// comes back as the same bytes.
+pub(crate) fn packet(bytes: &[u8]) {
+    let (mut bridge, now) = bridge("srip-05");
+    for bytes in [Some(bytes.to_vec()), signed(bytes)].into_iter().flatten() {
+        let subject = ("critic", "planner");
+        let arrival = Arrival { subject, drift_source: None, bytes: &bytes };
+        let inbound = bridge.receive(now, &arrival);
+        if let Some(Inbound::Accepted { .. }) = inbound {
+            let read = keyring().open(&bytes).expect("accepted, so it verifies");
+            let di = read.packet().payload.di.value();
+            assert!(di < 0.5, "{di} was accepted");
+            assert_eq!(read.bytes(), &bytes);
+        }
+    }
+}
+
+/// The same header and payload with a signature that holds.
+fn signed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Json::Object(mut packet) = Json::parse(bytes).ok()? else { return None };
+    packet.remove("signature");
+    let checksum = checksum(&[&Json::Object(packet.clone()).to_canonical()]);
+    let seq = u64::try_from(EPOCH_MS).expect("after 1970") * 1000;
+    let token = keyring().sign_checksum(seq, &checksum)?;
+    let texts = [("checksum", checksum), ("integrity_token", token)];
+    let signature = texts.map(|(name, text)| (name.to_owned(), Json::String(text)));
+    packet.insert("signature".to_owned(), Json::Object(signature.into()));
+    Some(Json::Object(packet).to_canonical())
+}
+
+/// Headers, `name: value` a line: what is handed over is short, and a trace is one.
+pub(crate) fn headers(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut map = HeaderMap::new();
+    for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            map.insert(name, value);
+        }
+    }
+    let read = InboundHeaders::of(Some(&map));
+    let texts = [read.message_id, read.drift_source];
+    assert!(texts.iter().flatten().all(|text| text.len() <= HEADER_BYTES_MAX));
+    if let Some(trace) = read.traceparent {
+        assert_eq!(TraceParent::parse(trace.as_str()), Some(trace));
+    }
+}
+
+/// Manifests: what verifies is written again as the same bytes.
+pub(crate) fn manifest(bytes: &[u8]) {
+    let keyring = keyring();
+    for bytes in [Some(bytes.to_vec()), signed_manifest(bytes)].into_iter().flatten() {
+        if let Ok(verified) = VerifiedManifest::open(&keyring, &bytes) {
+            assert_eq!(verified.manifest().sign(&keyring), Some(bytes));
+        }
+    }
+}
+
+/// The same members with a signature that holds.
+fn signed_manifest(bytes: &[u8]) -> Option<Vec<u8>> {
+    let Json::Object(mut members) = Json::parse(bytes).ok()? else { return None };
+    members.retain(|name, _| name != "checksum" && name != "integrity_token");
+    let seq = format!("{}", members.get("seq")?.as_f64()?).parse().ok()?;
+    let checksum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
+    let token = keyring().sign_checksum(seq, &checksum)?;
+    for (name, text) in [("checksum", checksum), ("integrity_token", token)] {
+        members.insert(name.to_owned(), Json::String(text));
+    }
+    Some(Json::Object(members).to_canonical())
+}
+
+/// Stored frames of both kinds: what decodes is what was named, and within the limits.
+pub(crate) fn frame(bytes: &[u8]) {
+    let limits = Limits { plain_bytes_max: 1 << 20, window_log_max: 22 };
+    let base = Plain::new(vec![b'a'; 4096]);
+    for kind in [FrameKind::Full, FrameKind::Delta] {
+        for named in [Digest::of(bytes), Digest::of(b"a memory")] {
+            let plain = decode(kind, bytes, Some(&base), &Expected::digest(named), &limits);
+            if let Ok(plain) = plain {
+                assert!(plain.digest() == named && plain.size() <= limits.plain_bytes_max);
+            }
+        }
+    }
+}
+
+/// A configuration file in each of its two languages, alone and over one that is whole.
+pub(crate) fn config(bytes: &[u8]) {
+    const WHOLE: &str = "runtime = {id = \"planner\"}\n\
+        integrity = {sign_with = \"k1\", keys = [{id = \"k1\", file = \"/k1\"}]}\n";
+    let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    for name in ["/fuzz.toml", "/fuzz.yaml"] {
+        let read = |path: &Path| match path.to_str() {
+            Some("/whole.toml") => Ok(WHOLE.as_bytes().to_vec()),
+            Some("/k1") => Ok(key.as_bytes().to_vec()),
+            Some(path) if path == name => Ok(bytes.to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        for files in [vec![name.into()], vec!["/whole.toml".into(), name.into()]] {
+            if let Err(mistakes) = Config::load(&files, &BTreeMap::new(), &read) {
+                assert!(!mistakes.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// Records that an earlier life left, as they come and sealed anew, under each name that a record
+/// may have: what is kept reads as what was accepted, and what was revoked is not to be sent.
+pub(crate) fn spool(bytes: &[u8]) {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let sealed = [line, format!("\n{}\n", Digest::of(line)).as_bytes()].concat();
+    for record in [bytes, &sealed] {
+        for name in ["unsent", "revoked", "stored", "unfinished"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("1.plain"), b"a memory").expect("a disk");
+            std::fs::write(folder.path().join(format!("1.{name}")), record).expect("a disk");
+            let spool = Spool::open(folder.path(), 1 << 20).expect("nobody else has it");
+            let recovery = spool.recover().expect("a folder can be read");
+            assert!(recovery.entries.len() <= 1);
+            for entry in recovery.entries {
+                assert_eq!(entry.state.word(), name);
+                assert_eq!(
+                    &spool.read(entry.seq).expect("it was checked").bytes()[..],
+                    b"a memory"
+                );
+            }
+        }
+    }
+}
+
+/// Bytes on the API's socket, `HOST` in them being its address: it answers or hangs up, and answers
+/// the next one.
+pub(crate) fn http(bytes: &[u8]) {
+    let api = served();
+    let bytes = named(bytes, &api.to_string());
+    let connect = || {
+        let stream = TcpStream::connect(api).expect("the listener stands");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    };
+    let mut stream = connect();
+    // A peer that hangs up early is what some bytes deserve.
+    let _ = stream.write_all(&bytes);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = Vec::new();
+    let ended = stream.read_to_end(&mut answer);
+    let is_late = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    assert!(!is_late, "no end after {PATIENCE:?}: {}", String::from_utf8_lossy(&answer));
+    let mut stream = connect();
+    let request = b"GET /aegida/safety HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n";
+    stream.write_all(&named(request, &api.to_string())).expect("it reads");
+    answer.clear();
+    stream.read_to_end(&mut answer).expect("it answers");
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+fn named(bytes: &[u8], host: &str) -> Vec<u8> {
+    const PLACE: &[u8] = b"HOST";
+    let at = bytes.windows(PLACE.len()).position(|window| window == PLACE);
+    let Some((head, tail)) = at.and_then(|at| bytes.split_at_checked(at)) else {
+        return bytes.to_vec();
+    };
+    let tail = named(tail.strip_prefix(PLACE).unwrap_or_default(), host);
+    [head, host.as_bytes(), &tail].concat()
+}
+
+/// The API of a sidecar whose broker is away; one for the whole process.
+fn served() -> SocketAddr {
+    static SERVED: OnceLock<SocketAddr> = OnceLock::new();
+    *SERVED.get_or_init(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::Builder::new()
+            .name("served".to_owned())
+            .spawn(move || {
+                let folder = tempfile::tempdir().expect("a folder");
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(async {
+                    let sidecar = Sidecar::start(&settings(folder.path())).await.expect("starts");
+                    let Bound::Tcp(api) = sidecar.api else { panic!("no address") };
+                    tell.send(api).expect("somebody waits");
+                    std::future::pending::<()>().await;
+                });
+            })
+            .expect("a thread");
+        told.recv().expect("an address")
+    })
+}
+
+fn settings(folder: &Path) -> Config {
+    let text = format!(
+        "runtime = {{id = \"planner\"}}\n\
+         nats = {{url = [\"nats://127.0.0.1:9\"]}}\n\
+         listen = {{api = \"127.0.0.1:0\", admin = \"127.0.0.1:0\"}}\n\
+         integrity = {{sign_with = \"k1\", keys = [{{id = \"k1\", file = \"/k1\"}}]}}\n\
+         snapshot = {{spool = \"{0}/spool\"}}\naudit = {{file = \"{0}/audit\"}}\n",
+        folder.display()
+    );
+    let read = |path: &Path| match path.to_str() {
+        Some("/file.toml") => Ok(text.as_bytes().to_vec()),
+        Some("/k1") => Ok(b"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=".to_vec()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    Config::load(&["/file.toml".into()], &BTreeMap::new(), &read)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
