@@ -39,7 +39,7 @@ pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, Containment, Deliver, DriftSource, Durability, FlappingKeys,
     Ingest, Integrity, KeyKeys, Listen, Listener, Log, Mode, Nats, Peer, Runtime, Scopes, Snapshot,
-    TailKeys, Tls,
+    TailKeys, Tls, WINDOW_MAX,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, read_from_disk};
 pub use warning::Warning;

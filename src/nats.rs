@@ -21,10 +21,10 @@
 pub mod assets;
 pub mod object;
 pub mod reclaim;
-mod control;
 mod wanted;
 pub mod link;
-mod pump;
+mod connection;
+mod requests;
 mod event;
 mod pull;
 mod session;

@@ -31,6 +31,8 @@ use crate::telemetry::LogFormat;
 
 /// Longest stream name, in bytes: it is also a folder name at the server.
 const STREAM_NAME_BYTES_MAX: usize = 128;
+/// Most packets in flight.
+pub const WINDOW_MAX: usize = 2048;
 /// The highest lock: what the specification calls critical.
 const LOCK_MAX: f64 = 0.7;
 
@@ -113,8 +115,8 @@ section! {
         /// Between pings. Two unanswered ones end the connection.
         ping_interval: Duration = duration("1s", "5m").or("10s");
         /// Packets in flight without an acknowledgement.
-        // The client's own command queue holds 2,048.
-        window: usize = integer(1..=2048).or("256");
+        // The connection's queues are made from the upper end.
+        window: usize = integer(1..=WINDOW_MAX).or("256");
         /// Wait for one acknowledgement, before its outcome counts as unknown.
         ack_timeout: Duration = duration("100ms", "1m").or("5s");
     }

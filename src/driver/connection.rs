@@ -2,16 +2,18 @@
 //!
 //! A link never reconnects by itself. When it ends, its buffers end with it, the bridge is told,
 //! and only then is a new one tried, so nothing that the gate has revoked meanwhile can follow.
+//!
+//! An attempt subscribes to nothing and asks for nothing. Streams and consumer are looked at over
+//! the link itself, so that the bridge's cut and its echo hold for that as for everything else.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::BrokerState;
-use crate::nats::assets::{self, AssetReport};
+use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::backoff::backoff;
 use crate::nats::link::{ConnectFault, Link, LinkEvent};
 use crate::nats::settings::Settings;
@@ -24,100 +26,123 @@ const STEADY_AFTER: Duration = Duration::from_secs(2);
 /// How many such attempts count: pauses of up to 0.8 s, since the broker is there after all.
 const SHORT_LIVES_MAX: u32 = 3;
 
+/// How long a link that has to be left waits for what is unanswered on it: a server that is about
+/// to stop goes on answering for 10 s.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a look at streams and consumer has found.
+type Look = JoinHandle<Result<AssetReport, AssetFault>>;
+
 /// A link that is up, or an attempt to get one.
 #[derive(Debug)]
-pub(super) enum Connection {
+enum Connection {
     /// An attempt, in a task of its own from its pause on: it waits for nobody.
-    Connecting {
-        task: JoinHandle<Result<Up, ConnectFault>>,
-        /// When its pause is over.
-        after: Instant,
-    },
-    Up {
-        link: Link,
-        since: Instant,
-    },
+    Connecting(JoinHandle<Result<Link, ConnectFault>>),
+    Up(Box<Up>),
 }
 
-/// What a successful attempt brings.
 #[derive(Debug)]
-pub(super) struct Up {
-    pub(super) link: Link,
-    /// `None` when the assets were not looked at (isolated).
-    pub(super) assets: Option<Result<AssetReport, String>>,
+struct Up {
+    link: Link,
+    since: Instant,
+    /// A look at streams and consumer that is under way.
+    look: Option<Look>,
+    /// Whether there was a first look, which also sees to what an earlier connection has left.
+    is_prepared: bool,
+    /// It is to be left by then, and takes nothing new.
+    leave_by: Option<Instant>,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.stop_looking();
+    }
+}
+
+impl Up {
+    fn stop_looking(&mut self) {
+        if let Some(look) = self.look.take() {
+            look.abort();
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.link.unanswered() == 0 && self.link.is_read()
+    }
 }
 
 /// What happened to the connection while the driver waited.
 #[derive(Debug)]
 pub(super) enum Change {
-    Up(Option<Result<AssetReport, String>>),
+    Up,
     Failed(ConnectFault),
     Event(LinkEvent),
-    /// Streams and consumer were looked at again.
-    Repaired(Result<AssetReport, String>),
+    /// Streams and consumer were looked at, for the first time on this link or once more.
+    Looked {
+        first: bool,
+        outcome: Result<AssetReport, AssetFault>,
+    },
+    /// A link that was to be left has nothing unanswered any more, or its time is over.
+    Left,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Connector {
     settings: Settings,
-    /// Whether an attempt may look at streams and consumer: an isolated sidecar asks for nothing.
-    provisions: watch::Sender<bool>,
     connection: Connection,
     /// Failed attempts and short-lived links in a row.
     attempt: u32,
     connections: u64,
-    /// Looks at streams and consumer again, after a pause, while the link goes on.
-    repair: Option<JoinHandle<Result<AssetReport, String>>>,
     /// Repairs since something last worked.
     repairs: u32,
 }
 
 impl Connector {
     /// Begins with an attempt at once.
-    pub(super) fn new(settings: Settings, provisions: bool) -> Self {
-        let provisions = watch::Sender::new(provisions);
-        let connection = begin(&settings, &provisions, Instant::now());
-        Self {
-            settings,
-            provisions,
-            connection,
-            attempt: 0,
-            connections: 0,
-            repair: None,
-            repairs: 0,
-        }
+    pub(super) fn new(settings: Settings) -> Self {
+        let connection = begin(&settings, Instant::now());
+        Self { settings, connection, attempt: 0, connections: 0, repairs: 0 }
     }
 
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    pub(super) fn link(&mut self) -> Option<&mut Link> {
+    fn up(&mut self) -> Option<&mut Up> {
         match &mut self.connection {
-            Connection::Up { link, .. } => Some(link),
-            Connection::Connecting { .. } => None,
+            Connection::Up(up) => Some(up),
+            Connection::Connecting(_) => None,
         }
+    }
+
+    pub(super) fn link(&mut self) -> Option<&mut Link> {
+        self.up().map(|up| &mut up.link)
     }
 
     /// The link with what it was made from.
     pub(super) fn link_and_settings(&mut self) -> Option<(&mut Link, &Settings)> {
         match &mut self.connection {
-            Connection::Up { link, .. } => Some((link, &self.settings)),
-            Connection::Connecting { .. } => None,
+            Connection::Up(up) => Some((&mut up.link, &self.settings)),
+            Connection::Connecting(_) => None,
+        }
+    }
+
+    /// Whether packets may go out and come in: the stream was looked at, and the link stays.
+    pub(super) fn is_prepared(&self) -> bool {
+        match &self.connection {
+            Connection::Up(up) => up.is_prepared && up.leave_by.is_none(),
+            Connection::Connecting(_) => false,
         }
     }
 
     pub(super) fn state(&self) -> BrokerState {
         match &self.connection {
-            Connection::Up { .. } => BrokerState::Connected,
-            Connection::Connecting { .. } => {
-                if self.attempt < PATIENCE_ATTEMPTS {
-                    BrokerState::Connecting
-                } else {
-                    BrokerState::Disconnected
-                }
+            Connection::Up(up) if up.is_prepared || up.look.is_none() => BrokerState::Connected,
+            Connection::Connecting(_) if self.attempt >= PATIENCE_ATTEMPTS => {
+                BrokerState::Disconnected
             }
+            Connection::Up(_) | Connection::Connecting(_) => BrokerState::Connecting,
         }
     }
 
@@ -126,34 +151,41 @@ impl Connector {
         self.connections
     }
 
-    /// Whether attempts from here on may look at streams and consumer.
-    pub(super) fn provision(&self, provisions: bool) {
-        self.provisions.send_if_modified(|held| std::mem::replace(held, provisions) != provisions);
-    }
-
     /// Waits for the next change.
     ///
     /// # Cancel safety
     /// Safe: attempts run in tasks of their own, events stay in their channel.
     pub(super) async fn changed(&mut self) -> Change {
         match &mut self.connection {
-            Connection::Up { link, .. } => {
+            Connection::Up(up) => {
+                if up.leave_by.is_some() && up.is_silent() {
+                    return Change::Left;
+                }
+                let leave_by = up.leave_by.unwrap_or(up.since);
                 tokio::select! {
-                    event = link.event() => Change::Event(event),
-                    outcome = finished(&mut self.repair), if self.repair.is_some() => {
-                        self.repair = None;
-                        Change::Repaired(outcome)
+                    event = up.link.event() => Change::Event(event),
+                    outcome = finished(&mut up.look), if up.look.is_some() => {
+                        up.look = None;
+                        let first = !std::mem::replace(&mut up.is_prepared, true);
+                        Change::Looked { first, outcome }
+                    }
+                    () = tokio::time::sleep_until(leave_by), if up.leave_by.is_some() => {
+                        Change::Left
                     }
                 }
             }
-            Connection::Connecting { task, .. } => {
-                let outcome = task.await;
-                let fault = match outcome {
-                    Ok(Ok(Up { link, assets })) => {
-                        let since = Instant::now();
-                        self.connection = Connection::Up { link, since };
+            Connection::Connecting(task) => {
+                let fault = match task.await {
+                    Ok(Ok(link)) => {
+                        self.connection = Connection::Up(Box::new(Up {
+                            link,
+                            since: Instant::now(),
+                            look: None,
+                            is_prepared: false,
+                            leave_by: None,
+                        }));
                         self.connections += 1;
-                        return Change::Up(assets);
+                        return Change::Up;
                     }
                     Ok(Err(fault)) => fault,
                     Err(error) => ConnectFault::Starved(error.to_string()),
@@ -164,19 +196,32 @@ impl Connector {
         }
     }
 
-    /// Streams or consumer seem to be missing: looks at them after a pause that grows, on a
-    /// connection of its own. The link goes on; what it cannot publish waits.
-    pub(super) fn repair(&mut self) {
-        if self.repair.is_some() || self.link().is_none() {
-            return;
+    /// The link has its subscription for answers: makes sure of streams and consumer, if that was
+    /// not done on it yet. What differs weakens promises; it does not keep us from connecting.
+    pub(super) fn prepare(&mut self) {
+        if let Some(up) = self.up()
+            && !up.is_prepared
+            && up.look.is_none()
+        {
+            let looking = up.link.provision(true);
+            up.look = Some(tokio::spawn(looking));
         }
+    }
+
+    /// Streams or consumer seem to be missing: looks at them after a pause that grows. The link
+    /// goes on; what it cannot publish waits.
+    pub(super) fn repair(&mut self) {
         let pause = backoff(self.repairs, random());
-        self.repairs = self.repairs.saturating_add(1);
-        let settings = self.settings.clone();
-        self.repair = Some(tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            assets::ensure(&settings).await.map_err(|fault| fault.to_string())
-        }));
+        if let Some(up) = self.up()
+            && up.look.is_none()
+        {
+            let looking = up.link.provision(false);
+            up.look = Some(tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                looking.await
+            }));
+            self.repairs = self.repairs.saturating_add(1);
+        }
     }
 
     /// Something worked: the next repair is quick again.
@@ -184,71 +229,66 @@ impl Connector {
         self.repairs = 0;
     }
 
-    /// Isolated: the broker is asked for nothing, by a look at streams and consumer neither. An
-    /// attempt to connect that may be at one begins anew without it.
-    pub(super) fn stop_provisioning(&mut self) {
-        self.provision(false);
-        self.stop_repair();
-        if let Connection::Connecting { task, after } = &self.connection {
-            task.abort();
-            self.connection = begin(&self.settings, &self.provisions, *after);
+    /// Isolated: the broker is asked for nothing more. What was asked for ends with the cut.
+    pub(super) fn stop_looking(&mut self) {
+        if let Some(up) = self.up() {
+            up.stop_looking();
         }
     }
 
-    fn stop_repair(&mut self) {
-        if let Some(task) = self.repair.take() {
-            task.abort();
+    /// The server is about to stop: nothing new goes out on this link, and it is left when what is
+    /// unanswered on it is answered.
+    pub(super) fn leave(&mut self) {
+        if let Some(up) = self.up() {
+            up.leave_by.get_or_insert_with(|| Instant::now() + LEAVE_TIMEOUT);
         }
     }
 
     /// An event that is there already.
     pub(super) fn try_event(&mut self) -> Option<LinkEvent> {
-        match &mut self.connection {
-            Connection::Up { link, .. } => link.try_event(),
-            Connection::Connecting { .. } => None,
-        }
+        self.link()?.try_event()
     }
 
-    /// Ends the link with its buffers and plans the next attempt.
-    pub(super) async fn sever(&mut self) {
-        self.stop_repair();
-        if let Connection::Up { since, .. } = &self.connection {
-            let is_steady = since.elapsed() >= STEADY_AFTER;
+    /// Ends the link with its buffers and plans the next attempt. Returns whether the broker has
+    /// read everything that was handed over.
+    pub(super) async fn sever(&mut self) -> bool {
+        let mut is_read = true;
+        if let Some(up) = self.up() {
+            is_read = up.link.is_read();
+            let is_steady = up.since.elapsed() >= STEADY_AFTER;
             self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
         }
         match self.pause() {
-            Connection::Up { link, .. } => link.sever().await,
-            Connection::Connecting { task, .. } => task.abort(),
+            Connection::Up(mut up) => up.link.sever().await,
+            Connection::Connecting(task) => task.abort(),
         }
+        is_read
     }
 
     /// Begins the next attempt; gives what it takes the place of.
     fn pause(&mut self) -> Connection {
         let pause: Duration = backoff(self.attempt, random());
         self.attempt = self.attempt.saturating_add(1);
-        let next = begin(&self.settings, &self.provisions, Instant::now() + pause);
+        let next = begin(&self.settings, Instant::now() + pause);
         std::mem::replace(&mut self.connection, next)
     }
 }
 
 impl Drop for Connector {
     fn drop(&mut self) {
-        self.stop_repair();
-        if let Connection::Connecting { task, .. } = &self.connection {
+        if let Connection::Connecting(task) = &self.connection {
             task.abort();
         }
     }
 }
 
 /// An attempt that begins when its pause is over, whatever else is being done then.
-fn begin(settings: &Settings, provisions: &watch::Sender<bool>, after: Instant) -> Connection {
-    let (settings, provisions) = (settings.clone(), provisions.subscribe());
-    let task = tokio::spawn(async move {
+fn begin(settings: &Settings, after: Instant) -> Connection {
+    let settings = settings.clone();
+    Connection::Connecting(tokio::spawn(async move {
         tokio::time::sleep_until(after).await;
-        let provisions = *provisions.borrow();
-        attempt(settings, provisions).await
-    });
-    Connection::Connecting { task, after }
+        Link::connect(&settings).await
+    }))
 }
 
 /// Each `RandomState` is seeded by the operating system: enough for jitter.
@@ -256,22 +296,10 @@ fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-async fn finished(
-    task: &mut Option<JoinHandle<Result<AssetReport, String>>>,
-) -> Result<AssetReport, String> {
-    match task {
-        Some(task) => task.await.unwrap_or_else(|error| Err(error.to_string())),
+async fn finished(look: &mut Option<Look>) -> Result<AssetReport, AssetFault> {
+    match look {
+        // It does not panic, and nobody else aborts it.
+        Some(look) => look.await.unwrap_or(Err(AssetFault::Revoked)),
         None => std::future::pending().await,
     }
-}
-
-async fn attempt(settings: Settings, provision: bool) -> Result<Up, ConnectFault> {
-    // Missing or different assets weaken promises; they do not keep us from connecting.
-    let assets = if provision {
-        Some(assets::prepare(&settings).await.map_err(|fault| fault.to_string()))
-    } else {
-        None
-    };
-    let link = Link::connect(&settings).await?;
-    Ok(Up { link, assets })
 }

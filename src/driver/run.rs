@@ -17,7 +17,7 @@ use super::{
 };
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
-use crate::nats::assets::AssetReport;
+use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::headers::PacketHeaders;
 use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
 use crate::protocol::audit::Event;
@@ -121,7 +121,7 @@ impl Driver {
                 options.deliver,
                 options.conditions.clone(),
             ),
-            connector: Connector::new(options.nats, !holds.any()),
+            connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             effects: VecDeque::new(),
             waiting: BTreeMap::new(),
@@ -174,7 +174,6 @@ impl Driver {
         self.look_for_answers().await;
         self.perform().await;
         self.receiver.turn(self.clock.now(), &self.bridge, self.connector.link());
-        self.connector.provision(self.bridge.band() != Band::Isolated);
         self.recorder.flush(self.clock.now());
         self.remember();
         self.show();
@@ -246,21 +245,17 @@ impl Driver {
 
     async fn change(&mut self, change: Change) {
         match change {
-            Change::Up(assets) => {
+            Change::Up => {
                 self.conditions.end(Condition::BrokerUnreachable);
                 self.conditions.end(Condition::BrokerComplains);
-                match assets {
-                    None => {}
-                    Some(Ok(report)) => self.prepared(report),
-                    Some(Err(fault)) => self.conditions.begin(Condition::BrokerAssets, fault),
-                }
                 tracing::info!("connected to the broker");
                 self.effects.extend(self.bridge.connected(self.clock.now()));
             }
             Change::Failed(fault) => {
                 self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
             }
-            Change::Repaired(outcome) => self.repaired(outcome).await,
+            Change::Looked { first, outcome } => self.looked(first, outcome).await,
+            Change::Left => self.sever("the server is about to stop").await,
             Change::Event(event) => self.event(event).await,
         }
     }
@@ -290,6 +285,7 @@ impl Driver {
                     Ok(stored) => {
                         self.connector.worked();
                         self.conditions.end(Condition::PublishUnanswered);
+                        self.conditions.end(Condition::PublishRefused);
                         Outcome::Stored {
                             stream_seq: stored.stream_seq,
                             duplicate: stored.duplicate,
@@ -299,6 +295,8 @@ impl Driver {
                         if fault == PublishFault::NoResponders {
                             self.connector.repair();
                         }
+                        let text = format!("{}: {fault}", fault.reason());
+                        self.conditions.begin(Condition::PublishRefused, text);
                         publish_outcome(&fault)
                     }
                 };
@@ -315,7 +313,7 @@ impl Driver {
                 self.conditions.begin(Condition::PullFailed, fault.to_string());
                 self.connector.repair();
             }
-            LinkEvent::LameDuck => self.sever("the server is about to stop").await,
+            LinkEvent::LameDuck => self.connector.leave(),
             LinkEvent::ServerFault(fault) => {
                 self.conditions.begin(Condition::BrokerComplains, fault);
             }
@@ -323,27 +321,20 @@ impl Driver {
         }
     }
 
-    async fn repaired(&mut self, outcome: Result<AssetReport, String>) {
-        match outcome {
-            Ok(report) => {
-                self.conditions.end(Condition::PullFailed);
-                self.conditions.set(Condition::BrokerAssets, report.differences);
-                if self.bridge.is_pulling() {
-                    self.start_pull().await;
-                }
-            }
-            Err(fault) => {
-                self.conditions.begin(Condition::BrokerAssets, fault);
-                self.connector.repair();
-            }
-        }
-    }
-
     async fn sever(&mut self, reason: &str) {
         tracing::warn!(reason, "disconnected from the broker");
-        self.connector.sever().await;
+        self.disconnect().await;
+    }
+
+    /// What was handed over and not read may still be read, whatever it was.
+    async fn disconnect(&mut self) {
+        let is_read = self.connector.sever().await;
         self.receiver.disconnected();
-        self.effects.extend(self.bridge.disconnected(self.clock.now()));
+        let now = self.clock.now();
+        if !is_read {
+            self.bridge.doubt(now);
+        }
+        self.effects.extend(self.bridge.disconnected(now));
     }
 
     /// Does what the bridge asks for, in order, until it asks for nothing more.
@@ -376,6 +367,7 @@ impl Driver {
             }
             Effect::Subscribe { pull } => {
                 self.order(Link::subscribe_acks).await;
+                self.connector.prepare();
                 if pull {
                     self.start_pull().await;
                 } else {
@@ -399,7 +391,7 @@ impl Driver {
                 if let Event::Transition(transition) = &event {
                     // Nothing looks at the broker any more, with a link or without one (P4).
                     if transition.to == Band::Isolated {
-                        self.connector.stop_provisioning();
+                        self.connector.stop_looking();
                     }
                     self.show_transition(transition);
                 }
@@ -409,7 +401,9 @@ impl Driver {
     }
 
     fn publish(&mut self, token: u64, packet: &Sealed, origin: &Origin) {
-        let Some((link, settings)) = self.connector.link_and_settings() else {
+        let is_prepared = self.connector.is_prepared();
+        let link = self.connector.link_and_settings().filter(|_| is_prepared);
+        let Some((link, settings)) = link else {
             self.effects.extend(self.bridge.not_sent(self.clock.now(), token));
             return;
         };
@@ -430,7 +424,11 @@ impl Driver {
         }
     }
 
+    /// Not before the first look at the stream, which may find what no client can read.
     async fn start_pull(&mut self) {
+        if !self.connector.is_prepared() {
+            return;
+        }
         let settings = self.connector.settings();
         let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
         self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;
@@ -471,10 +469,12 @@ fn publish_outcome(fault: &PublishFault) -> Outcome {
     match fault {
         PublishFault::Busy(_)
         | PublishFault::Deaf
+        | PublishFault::Full { .. }
         | PublishFault::Malformed
         | PublishFault::NoResponders => Outcome::Later,
         PublishFault::Refused { code, .. } if *code >= 500 => Outcome::Later,
-        PublishFault::Refused { .. }
+        PublishFault::Denied(_)
+        | PublishFault::Refused { .. }
         | PublishFault::TooLarge
         | PublishFault::Unpublishable
         | PublishFault::WrongStream(_) => Outcome::Refused,

@@ -8,6 +8,9 @@ use async_nats::{Message, StatusCode};
 const ERR_TOO_MANY_REQUESTS: u32 = 10_167;
 /// JetStream error "message size exceeds maximum allowed".
 const ERR_MESSAGE_TOO_LARGE: u32 = 10_054;
+/// JetStream errors "insufficient resources", of account, memory and storage; the store failed,
+/// as with `discard = new` it does for a full stream; and the account's limits.
+const ERR_FULL: [u32; 7] = [10_002, 10_023, 10_028, 10_047, 10_077, 10_120, 10_122];
 
 /// A packet that is on the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +18,12 @@ pub struct Stored {
     /// Its place on the stream.
     pub stream_seq: u64,
     /// The stream already held this message id. At the first try that is an alarm: somebody used
-    /// our id (DESIGN section 3 "Headers").
+    /// our id.
     pub duplicate: bool,
 }
 
-/// Why a publish is not stored, as far as the broker or the client said.
+/// Why a publish is not stored, as far as the broker or the client said; [`Self::reason`] sorts it
+/// in one word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishFault {
     /// The broker is overloaded: slow down and try again.
@@ -28,6 +32,17 @@ pub enum PublishFault {
     /// Our side: the link's acknowledgement subscription is closed, so nothing was sent.
     #[error("not sent: the acknowledgement subscription is closed")]
     Deaf,
+    /// The server does not permit the subject, in its words.
+    #[error("the broker does not permit it: {0}")]
+    Denied(String),
+    /// The stream, the account or the broker's disk has no room, in the broker's words.
+    #[error("the broker has no room ({err_code}): {description}")]
+    Full {
+        /// JetStream error number.
+        err_code: u32,
+        /// Description.
+        description: String,
+    },
     /// The answer cannot be read; the outcome is unknown.
     #[error("the broker's acknowledgement cannot be read")]
     Malformed,
@@ -53,6 +68,25 @@ pub enum PublishFault {
     /// Stored, but on a stream that is not ours: the promise of `stream_out` is broken.
     #[error("stored on the stream {0:?}, which is not the one configured")]
     WrongStream(String),
+}
+
+impl PublishFault {
+    /// One word for a label: at most ten, fixed.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Busy(_) => "busy",
+            Self::Deaf => "deaf",
+            Self::Denied(_) => "denied",
+            Self::Full { .. } => "full",
+            Self::Malformed => "malformed",
+            Self::NoResponders => "no_responders",
+            Self::Refused { .. } => "refused",
+            Self::TooLarge => "too_large",
+            Self::Unpublishable => "unpublishable",
+            Self::WrongStream(_) => "wrong_stream",
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -88,6 +122,9 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
         return Err(match (code, err_code) {
             (429, _) | (_, ERR_TOO_MANY_REQUESTS) => PublishFault::Busy(description),
             (_, ERR_MESSAGE_TOO_LARGE) => PublishFault::TooLarge,
+            (_, err_code) if ERR_FULL.contains(&err_code) => {
+                PublishFault::Full { err_code, description }
+            }
             _ => PublishFault::Refused { code, err_code, description },
         });
     }

@@ -1,25 +1,22 @@
-//! The assets of DESIGN section 3 on the broker: created where absent, else bound and compared.
+//! The streams and the consumer on the broker: created where absent, else bound and compared.
 //!
-//! Provisioning has a connection of its own that ends with it. It needs requests, and the client
-//! keeps one inbox subscription for requests as long as it lives, which the link must not have
-//! (P4). Requests and configurations are written here as JSON, field by field: servers since 2.12
-//! refuse fields that they do not know, and answers hold fields that no client library of one
-//! version lists (`persist_mode`).
+//! A link does this over itself, so that its cut ends it like everything else (P4); on a
+//! connection of its own it is for whoever has no link. Requests and configurations are written
+//! here as JSON, field by field: servers since 2.12 refuse fields that they do not know, and
+//! answers hold fields that no client library of one version lists (`persist_mode`).
 //!
 //! What deliberately is not here: what is wanted and how a difference is worded (`wanted.rs`),
 //! changing an existing asset (an operator's decision; the report says what to change), KV buckets,
 //! the object bucket and the micro service (they come with what uses them).
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
-use super::control::{Control, refused};
-use super::reclaim::{self, RECLAIM_TIMEOUT, Reclaimed};
-use super::session::{self, ConnectFault, Session};
+use super::connection::{Connection, serve};
+use super::reclaim::{self, Reclaimed};
+use super::requests::{RequestFault, Requests};
+use super::session::ConnectFault;
 use super::settings::Settings;
 use super::wanted::{Consumer, Stream};
-
-pub use super::control::AssetFault;
 
 /// JetStream error "stream not found".
 const ERR_STREAM_ABSENT: u32 = 10_059;
@@ -28,8 +25,60 @@ const ERR_CONSUMER_ABSENT: u32 = 10_014;
 /// JetStream errors "stream name already in use" and "consumer already exists": somebody was
 /// faster, with another configuration than ours.
 const ERR_TAKEN: [u32; 3] = [10_058, 10_148, 10_013];
-/// JetStream calls of one [`ensure`]: three assets, each looked up, created and looked up again.
-const CALLS_MAX: u32 = 9;
+
+/// Why nothing can be said about the assets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssetFault {
+    /// No connection, or its end.
+    #[error(transparent)]
+    Connect(#[from] ConnectFault),
+    /// The server's permissions keep us from asking. Publishing and pulling may still work.
+    #[error("the broker does not permit {call}: {words}")]
+    Denied {
+        /// The call.
+        call: String,
+        /// The server's words.
+        words: String,
+    },
+    /// An answer that cannot be read.
+    #[error("{0} cannot be read")]
+    Malformed(String),
+    /// The server or the account has no JetStream.
+    #[error("the broker has no JetStream for us")]
+    NoJetStream,
+    /// The broker refuses, in its words.
+    #[error("the broker refused {call} ({err_code}): {description}")]
+    Refused {
+        /// The call.
+        call: String,
+        /// JetStream error number.
+        err_code: u32,
+        /// Description.
+        description: String,
+    },
+    /// Given up: the gate has cut the connection's subscriptions.
+    #[error("not asked any further: the gate is closed")]
+    Revoked,
+    /// No answer within `call_timeout`.
+    #[error("not in time: {0}")]
+    TimedOut(String),
+}
+
+impl From<RequestFault> for AssetFault {
+    fn from(fault: RequestFault) -> Self {
+        match fault {
+            RequestFault::Denied { call, words } => Self::Denied { call, words },
+            RequestFault::Lost(reason) => ConnectFault::Unreachable(reason).into(),
+            RequestFault::Malformed(what) => Self::Malformed(what),
+            RequestFault::NoJetStream => Self::NoJetStream,
+            RequestFault::Refused { call, err_code, description } => {
+                Self::Refused { call, err_code, description }
+            }
+            RequestFault::Revoked => Self::Revoked,
+            RequestFault::Stalled(what) => Self::TimedOut(what),
+        }
+    }
+}
 
 /// What [`ensure`] found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +97,8 @@ pub struct AssetReport {
 }
 
 /// Makes sure of both streams and our consumer, on a connection that is gone when this returns.
-/// Running it twice changes nothing.
+/// Running it twice changes nothing. A link does the same over itself
+/// ([`Link::provision`](super::link::Link::provision)).
 ///
 /// # Cancel safety
 /// Dropping the future ends the connection; what has been created stays.
@@ -59,8 +109,8 @@ pub async fn ensure(settings: &Settings) -> Result<AssetReport, AssetFault> {
     on_a_connection(settings, false).await
 }
 
-/// The same before a new link: also sees to what was under way when the last one ended
-/// ([`reclaim`]). While a link pulls it would only make the broker repeat itself.
+/// The same, and sees to what was under way when the last connection ended ([`reclaim`]). While a
+/// link pulls it would only make the broker repeat itself.
 ///
 /// # Cancel safety
 /// As [`ensure`].
@@ -72,47 +122,28 @@ pub async fn prepare(settings: &Settings) -> Result<AssetReport, AssetFault> {
 }
 
 async fn on_a_connection(settings: &Settings, reclaims: bool) -> Result<AssetReport, AssetFault> {
-    let (sender, receiver) = oneshot::channel();
-    let owned = settings.clone();
-    let work = move || async move { run(&owned, reclaims).await };
-    let last = move |outcome| {
-        // Nobody listens any more when the deadline has passed.
-        let _ = sender.send(outcome);
+    let (mut connection, requests) = Connection::connect(settings).await?;
+    let end = connection.end().clone();
+    let opened = connection.subscribe_answers();
+    opened.map_err(|fault| ConnectFault::Unreachable(fault.to_string()))?;
+    let outcome = tokio::select! {
+        outcome = run(&requests, reclaims) => outcome,
+        reason = serve(connection) => Err(ConnectFault::Unreachable(reason).into()),
     };
-    let session =
-        Session::start(work, last).map_err(|error| ConnectFault::Starved(error.to_string()))?;
-    let deadline = settings.connect_timeout + settings.call_timeout * CALLS_MAX + RECLAIM_TIMEOUT;
-    let outcome = tokio::time::timeout(deadline, receiver).await;
-    session.sever().await;
-    match outcome {
-        Ok(Ok(Some(outcome))) => outcome,
-        Ok(Ok(None) | Err(_)) | Err(_) => Err(AssetFault::TimedOut("provisioning".to_owned())),
-    }
+    end.sever().await;
+    outcome
 }
 
-async fn run(settings: &Settings, reclaims: bool) -> Result<AssetReport, AssetFault> {
-    let connecting = session::connect(settings);
-    let session::Connected { client, notices, lost } =
-        tokio::time::timeout(settings.connect_timeout, connecting)
-            .await
-            .map_err(|_| ConnectFault::TimedOut)??;
-    let mut control = Control { client, notices, timeout: settings.call_timeout };
-    let working = async {
-        let mut report = control.ensure_all(settings).await?;
-        if reclaims && report.has_consumer {
-            match reclaim::run(&mut control, settings).await {
-                Ok(reclaimed) => report.reclaimed = reclaimed,
-                Err(fault) => report.differences.push(reclaim::words(&fault)),
-            }
+/// The work itself, over a connection that somebody turns.
+pub(super) async fn run(requests: &Requests, reclaims: bool) -> Result<AssetReport, AssetFault> {
+    let mut report = requests.ensure_all().await?;
+    if reclaims && report.has_consumer {
+        match reclaim::run(requests).await {
+            Ok(reclaimed) => report.reclaimed = reclaimed,
+            Err(fault) => report.differences.push(reclaim::words(&fault)),
         }
-        Ok(report)
-    };
-    tokio::select! {
-        () = lost.notified() => {
-            Err(ConnectFault::Unreachable("the connection was lost".to_owned()).into())
-        }
-        report = working => report,
     }
+    Ok(report)
 }
 
 /// One asset, as far as creating and comparing go.
@@ -171,8 +202,9 @@ impl Asset for Consumer<'_> {
     }
 }
 
-impl Control {
-    async fn ensure_all(&mut self, settings: &Settings) -> Result<AssetReport, AssetFault> {
+impl Requests {
+    async fn ensure_all(&self) -> Result<AssetReport, AssetFault> {
+        let settings: &Settings = &self.settings;
         let mut report = AssetReport::default();
         let state = Stream::state_out(settings);
         report.has_stream_out = self.ensure(&state, settings.provision, &mut report).await?;
@@ -191,7 +223,7 @@ impl Control {
 
     /// Whether the asset is there in the end.
     async fn ensure(
-        &mut self,
+        &self,
         asset: &impl Asset,
         provision: bool,
         report: &mut AssetReport,
@@ -202,7 +234,7 @@ impl Control {
                 Ok(_) => report.created.push(asset.name()),
                 // Somebody was faster: compare with what they made.
                 Err(error) if ERR_TAKEN.contains(&error.err_code) => {}
-                Err(error) => return Err(refused(&call, &error)),
+                Err(error) => return Err(RequestFault::refused(&call, &error).into()),
             }
             found = self.look(asset).await?;
         }
@@ -214,15 +246,15 @@ impl Control {
     }
 
     /// The configuration of an asset, `None` when it is absent.
-    async fn look(&mut self, asset: &impl Asset) -> Result<Option<Value>, AssetFault> {
+    async fn look(&self, asset: &impl Asset) -> Result<Option<Value>, AssetFault> {
         let call = asset.lookup();
         match self.call(&call, &Value::Null).await? {
             Ok(mut answer) => match answer.get_mut("config").map(Value::take) {
                 Some(config) => Ok(Some(config)),
-                None => Err(AssetFault::Malformed(call)),
+                None => Err(AssetFault::Malformed(format!("the answer to {call}"))),
             },
             Err(error) if asset.is_absent(error.err_code) => Ok(None),
-            Err(error) => Err(refused(&call, &error)),
+            Err(error) => Err(RequestFault::refused(&call, &error).into()),
         }
     }
 }

@@ -1,70 +1,83 @@
-//! One TCP connection's life, as the driver sees it: commands in, events out, nothing waits.
+//! The driver's connection: packets and notices out, acknowledgements and pulled messages in.
 //!
 //! A link starts without any subscription of ours on the server, never connects again, and leaves
-//! nothing behind when it ends (see `session.rs` for the proof and its one limit). Commands take
-//! effect on the connection in the order in which they were called, and that order is what the
-//! two promises of the gate rest on:
+//! nothing behind when it ends (see `session.rs` for the proof and its one limit). Nothing that
+//! the driver orders waits, and orders take effect on the connection in their order, which is what
+//! the two promises of the gate rest on:
 //!
-//! - **Barrier (P2).** [`Link::confirm`] sends `SUB {inbox}.c.{id}`, `UNSUB` after one, and a
-//!   `PUB` to that same subject. A server handles one connection's commands in order, so when the
-//!   echo arrives, everything called before it has been handled, and the subscription has removed
-//!   itself. A server whose permissions let us subscribe to our inbox but not publish to it is
-//!   found out by a first such echo while connecting; on such a link each barrier sends
-//!   `$JS.API.CONSUMER.INFO` for our consumer instead, with that subject as the reply: an answer,
-//!   even an error, is made after what came before the question. A link whose first echo just did
-//!   not come sends both, and the first answer counts.
-//! - **Isolation (P4).** [`Link::unsubscribe_all`] then [`Link::confirm`]: when the barrier is
-//!   confirmed the server shows no subscription of ours.
+//! - **Barrier (P2).** When [`LinkEvent::Confirmed`] comes, the server has handled everything that
+//!   was called before [`Link::confirm`]: packets, notices and announcements alike.
+//! - **Isolation (P4).** [`Link::unsubscribe_all`] then [`Link::confirm`]: when that is confirmed
+//!   the server shows no subscription of ours, provisioning's included, which runs on this
+//!   connection and on no other.
 //!
 //! *Handled* means routed: handed to subscribers and to the stream. That a packet is stored is
 //! what its own [`LinkEvent::Ack`] says.
 
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::Message;
 use bytes::Bytes;
-use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::sync::oneshot;
+use futures_util::FutureExt;
+use tokio::time::{Instant, Sleep};
 
+use super::ack::{self, PublishFault};
+use super::assets::{self, AssetFault, AssetReport};
+use super::connection::{Arrival, Asker, Connection, NotSent, Topic, Unanswered, Waiter};
 use super::inbound::is_ack_subject;
-use super::pull::PullOrder;
-use super::pump::{Command, Pump};
-use super::session::{Greeting, Session};
+use super::pull::{Pull, PullOrder, Step};
+use super::requests::Requests;
+use super::session::clipped;
 use super::settings::Settings;
 use super::subject::AssetName;
 
 pub use super::event::{LinkEvent, Outgoing};
 pub use super::pull::{BATCH_MAX, PullFault};
-pub use super::session::{ConnectFault, Severed};
+pub use super::session::ConnectFault;
+pub use crate::config::WINDOW_MAX;
 
-/// Commands that wait for the link's thread: above the driver's window of 256 publishes, as many
-/// acknowledgements of pulled messages, and control messages.
-pub const COMMAND_QUEUE_LEN_MAX: usize = 1024;
-/// Events that wait for the driver. When full, the link stops reading what the server sent; it
-/// drops nothing.
-pub const EVENT_QUEUE_LEN_MAX: usize = 1024;
+/// How long a message of our own may take to the acknowledgement subscription.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A command was not taken; nothing of it will be sent.
+/// Something was not taken; nothing of it will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
     /// The link is over; [`LinkEvent::Closed`] says why.
     #[error("the connection is closed")]
     Closed,
-    /// [`COMMAND_QUEUE_LEN_MAX`] commands wait already: the server reads too slowly.
-    #[error("too many commands wait for the connection")]
+    /// Too much waits already: the server reads too slowly.
+    #[error("too many messages wait for the connection")]
     Full,
     /// Not a reply subject of a pulled message.
     #[error("not an acknowledgement subject")]
     NotAReply,
 }
 
+impl NotTaken {
+    /// What the client refuses for its own sake is refused for good and never reaches here.
+    fn of(fault: NotSent) -> Self {
+        match fault {
+            NotSent::Full => Self::Full,
+            NotSent::BadSubject | NotSent::Closed | NotSent::TooLarge => Self::Closed,
+        }
+    }
+}
+
 /// One connection. Dropping it severs it without waiting.
 #[derive(Debug)]
 pub struct Link {
-    commands: mpsc::Sender<Command>,
-    events: mpsc::Receiver<LinkEvent>,
-    session: Session,
-    max_payload: usize,
+    connection: Connection,
+    requests: Requests,
+    settings: Settings,
+    pull: Option<Pull>,
+    /// When a message of our own to the acknowledgement subscription is overdue.
+    deaf_at: Option<Instant>,
+    /// The timer of both, which may ring early and never late.
+    alarm: Pin<Box<Sleep>>,
+    events: VecDeque<LinkEvent>,
     server: String,
 }
 
@@ -79,60 +92,23 @@ impl Link {
     /// [`ConnectFault`]; the driver tries again after
     /// [`backoff`](super::backoff::backoff).
     pub async fn connect(settings: &Settings) -> Result<Self, ConnectFault> {
-        let (commands, command_receiver) = mpsc::channel(COMMAND_QUEUE_LEN_MAX);
-        // One place more, which only the last event uses, so that it never waits.
-        let (event_sender, events) = mpsc::channel(EVENT_QUEUE_LEN_MAX + 1);
-        let last_place = event_sender
-            .clone()
-            .try_reserve_owned()
-            .map_err(|_| ConnectFault::Starved("no event queue".to_owned()))?;
-        let (ready_sender, ready) = oneshot::channel();
-        let owned = settings.clone();
-        let work = move || async move {
-            match Pump::connect(owned, command_receiver, event_sender).await {
-                Ok(pump) => {
-                    // Nobody listens any more: the deadline has severed us.
-                    let _ = ready_sender.send(Ok(pump.greeting()));
-                    pump.run().await
-                }
-                Err(fault) => {
-                    let text = fault.to_string();
-                    let _ = ready_sender.send(Err(fault));
-                    text
-                }
-            }
-        };
-        let last = move |reason: Option<String>| {
-            last_place.send(LinkEvent::Closed(reason.unwrap_or_else(|| "severed".to_owned())));
-        };
-        let session =
-            Session::start(work, last).map_err(|error| ConnectFault::Starved(error.to_string()))?;
-        let greeting = tokio::time::timeout(settings.connect_timeout, ready)
-            .await
-            .map_err(|_| ConnectFault::TimedOut)?
-            .map_err(|_| ConnectFault::Starved("the link's thread ended".to_owned()))??;
-        let Greeting { max_payload, server } = greeting;
-        Ok(Self { commands, events, session, max_payload, server })
-    }
-
-    /// The next event; after [`LinkEvent::Closed`] there is no other.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn event(&mut self) -> LinkEvent {
-        let event = self.events.recv().await;
-        event.unwrap_or_else(|| LinkEvent::Closed("the connection ended".to_owned()))
-    }
-
-    /// An event that is there already.
-    pub fn try_event(&mut self) -> Option<LinkEvent> {
-        self.events.try_recv().ok()
+        let (connection, requests) = Connection::connect(settings).await?;
+        Ok(Self {
+            server: connection.server(),
+            connection,
+            requests,
+            settings: settings.clone(),
+            pull: None,
+            deaf_at: None,
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            events: VecDeque::new(),
+        })
     }
 
     /// Largest headers and payload together that the server takes, in bytes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        self.max_payload
+        self.connection.max_payload()
     }
 
     /// Name and version of the server, for logs and `/readyz`.
@@ -141,13 +117,81 @@ impl Link {
         &self.server
     }
 
+    /// Whether the broker has read every packet and notice that was handed over, as far as its
+    /// acknowledgements and echoes say. What is not read when the link ends may be read later.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.connection.is_read()
+    }
+
+    /// How many publishes are unanswered.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.connection.unanswered()
+    }
+
+    /// The next event; [`LinkEvent::Closed`] is the last and comes again and again.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn event(&mut self) -> LinkEvent {
+        std::future::poll_fn(|context| {
+            loop {
+                if let Some(event) = self.events.pop_front() {
+                    return std::task::Poll::Ready(event);
+                }
+                if let std::task::Poll::Ready(arrival) = self.connection.poll_next(context) {
+                    self.take(arrival);
+                } else if self.is_due(context) {
+                    self.wake();
+                } else {
+                    return std::task::Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// An event that is there already.
+    pub fn try_event(&mut self) -> Option<LinkEvent> {
+        self.event().now_or_never()
+    }
+
+    /// Makes sure of streams and consumer over this link, whose owner keeps asking it for events.
+    /// With `reclaims` also sees to what was under way when an earlier connection ended, which
+    /// only makes sense before the pull starts. Needs [`Link::subscribe_acks`].
+    ///
+    /// # Errors
+    /// [`AssetFault`]; [`AssetFault::Revoked`] after the cut.
+    pub fn provision(
+        &self,
+        reclaims: bool,
+    ) -> impl Future<Output = Result<AssetReport, AssetFault>> + Send + use<> {
+        let requests = self.requests.clone();
+        async move { assets::run(&requests, reclaims).await }
+    }
+
     /// Publishes to JetStream; the answer is an [`LinkEvent::Ack`] with `token`. Needs
-    /// [`Link::subscribe_acks`] before it. Never waits. The driver bounds how many are unanswered.
+    /// [`Link::subscribe_acks`] before it. Never waits. The driver bounds how many are unanswered,
+    /// by [`WINDOW_MAX`] at most.
     ///
     /// # Errors
     /// [`NotTaken`]: nothing is sent.
     pub fn publish(&mut self, token: u64, message: Outgoing) -> Result<(), NotTaken> {
-        self.order(Command::Publish { token, message })
+        let Outgoing { subject, headers, payload } = message;
+        let fault = if self.connection.has(Topic::Answers) {
+            let sent = self.connection.request(subject, headers, payload, Waiter::Token(token));
+            match sent.map_err(|(fault, _)| fault) {
+                Ok(()) => return Ok(()),
+                Err(fault @ (NotSent::Closed | NotSent::Full)) => return Err(NotTaken::of(fault)),
+                Err(NotSent::BadSubject) => PublishFault::Unpublishable,
+                Err(NotSent::TooLarge) => PublishFault::TooLarge,
+            }
+        } else {
+            PublishFault::Deaf
+        };
+        self.events.push_back(LinkEvent::Ack { token, outcome: Err(fault) });
+        Ok(())
     }
 
     /// Publishes without an answer (core NATS), in order with everything else. A message that the
@@ -156,7 +200,15 @@ impl Link {
     /// # Errors
     /// [`NotTaken`]: nothing is sent.
     pub fn notify(&mut self, message: Outgoing) -> Result<(), NotTaken> {
-        self.order(Command::Notify(message))
+        let Outgoing { subject, headers, payload } = message;
+        match self.connection.publish(subject, headers, payload) {
+            Ok(()) => Ok(()),
+            Err(fault @ (NotSent::Closed | NotSent::Full)) => Err(NotTaken::of(fault)),
+            Err(fault @ (NotSent::BadSubject | NotSent::TooLarge)) => {
+                self.events.push_back(LinkEvent::ServerFault(format!("not sent: {fault}")));
+                Ok(())
+            }
+        }
     }
 
     /// Opens the subscription that acknowledgements arrive on. Twice is once.
@@ -164,7 +216,7 @@ impl Link {
     /// # Errors
     /// [`NotTaken`].
     pub fn subscribe_acks(&mut self) -> Result<(), NotTaken> {
-        self.order(Command::SubscribeAcks)
+        self.connection.subscribe_answers().map_err(NotTaken::of)
     }
 
     /// Ends the link unless a message of our own comes back on the acknowledgement subscription
@@ -174,7 +226,12 @@ impl Link {
     /// # Errors
     /// [`NotTaken`].
     pub fn listen(&mut self) -> Result<(), NotTaken> {
-        self.order(Command::Listen)
+        // One that is under way will do; without a subscription there is nothing to hear.
+        if self.deaf_at.is_some() || !self.connection.has(Topic::Answers) {
+            return Ok(());
+        }
+        self.deaf_at = Some(Instant::now() + LISTEN_TIMEOUT);
+        self.connection.knock().map_err(NotTaken::of)
     }
 
     /// Begins to pull: at most `batch` messages (1 to 256) are asked for at a time, each request
@@ -191,7 +248,7 @@ impl Link {
         expires: Duration,
     ) -> Result<(), NotTaken> {
         let order = PullOrder::new(stream.clone(), consumer.clone(), batch, expires);
-        self.order(Command::StartPull(order))
+        self.pull_on_a_new_inbox(Pull::new(order)).map_err(NotTaken::of)
     }
 
     /// Ends pulling and its subscription. Messages that had arrived and were not handed over come
@@ -200,7 +257,8 @@ impl Link {
     /// # Errors
     /// [`NotTaken`].
     pub fn stop_pull(&mut self) -> Result<(), NotTaken> {
-        self.order(Command::StopPull)
+        self.pull = None;
+        self.connection.unsubscribe(Topic::Pull).map_err(NotTaken::of)
     }
 
     /// Tells the broker that the message of `reply` is done with.
@@ -228,14 +286,16 @@ impl Link {
         self.answer(reply, Bytes::from_static(b"+WPI"))
     }
 
-    /// Removes the pull and the acknowledgement subscriptions. Acknowledgements that had arrived
-    /// are still handed over; later ones are lost, and publishing is refused
-    /// ([`PublishFault::Deaf`](super::ack::PublishFault::Deaf)) until [`Link::subscribe_acks`].
+    /// Removes every subscription: the pull's, the acknowledgements', and what provisioning waits
+    /// on. Acknowledgements that had arrived are still handed over; later ones are lost, and
+    /// publishing is refused ([`PublishFault::Deaf`]) until [`Link::subscribe_acks`].
     ///
     /// # Errors
     /// [`NotTaken`]: the subscriptions stand. Sever the link instead.
     pub fn unsubscribe_all(&mut self) -> Result<(), NotTaken> {
-        self.order(Command::UnsubscribeAll)
+        self.pull = None;
+        self.deaf_at = None;
+        self.connection.unsubscribe_all().map_err(NotTaken::of)
     }
 
     /// Asks for [`LinkEvent::Confirmed`] with `id` once the server has handled everything called
@@ -245,28 +305,127 @@ impl Link {
     /// # Errors
     /// [`NotTaken`]: there will be no confirmation. Sever the link instead.
     pub fn confirm(&mut self, id: u64) -> Result<(), NotTaken> {
-        self.order(Command::Confirm(id))
+        self.connection.echo(Asker::Owner(id)).map_err(NotTaken::of)
     }
 
-    /// Ends the connection at once. What waits in the command queue, in async-nats and in its
-    /// write buffer is never sent. Await the result to know that the socket is closed.
-    pub fn sever(self) -> Severed {
-        self.session.sever()
+    /// Ends the connection at once. What waits in async-nats and in its write buffer is never
+    /// sent. Await the result to know that the socket is closed: well under a millisecond unless
+    /// the machine is starved.
+    #[must_use = "await it where the next step relies on silence"]
+    pub fn sever(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        self.connection.end().sever()
     }
 
     fn answer(&self, reply: &str, body: Bytes) -> Result<(), NotTaken> {
         if !is_ack_subject(reply) {
             return Err(NotTaken::NotAReply);
         }
-        let message =
-            Outgoing { subject: Subject::from(reply), headers: HeaderMap::new(), payload: body };
-        self.order(Command::Notify(message))
+        self.connection.signal(reply.to_owned(), None, body).map_err(NotTaken::of)
     }
 
-    fn order(&self, command: Command) -> Result<(), NotTaken> {
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Closed(_) => NotTaken::Closed,
-            TrySendError::Full(_) => NotTaken::Full,
-        })
+    fn take(&mut self, arrival: Arrival) {
+        let event = match arrival {
+            Arrival::Answer { token, answer } => {
+                self.deaf_at = None;
+                let outcome = match answer {
+                    Ok(message) => ack::outcome(&message, self.settings.stream_out.as_str()),
+                    Err(Unanswered::Denied(words)) => Err(PublishFault::Denied(words)),
+                    Err(Unanswered::NotSent(_) | Unanswered::Revoked) => Err(PublishFault::Deaf),
+                };
+                LinkEvent::Ack { token, outcome }
+            }
+            Arrival::Complaint(words) => LinkEvent::ServerFault(words),
+            Arrival::Echoed(id) => LinkEvent::Confirmed(id),
+            Arrival::Ended(reason) => LinkEvent::Closed(reason),
+            Arrival::Knocked => {
+                self.deaf_at = None;
+                return;
+            }
+            Arrival::LameDuck => LinkEvent::LameDuck,
+            Arrival::Pulled(message) => return self.take_pulled(message),
+        };
+        self.events.push_back(event);
+    }
+
+    fn take_pulled(&mut self, message: Message) {
+        if let Some(pull) = &mut self.pull {
+            let step = pull.read(message);
+            self.follow(step);
+        }
+    }
+
+    fn follow(&mut self, step: Step) {
+        match step {
+            Step::Deliver(inbound) => self.events.push_back(LinkEvent::Inbound(inbound)),
+            Step::Fail(fault) => {
+                // An error says that the connection is gone, and the subscription with it.
+                let _ = self.stop_pull();
+                self.events.push_back(LinkEvent::PullFault(fault));
+            }
+            Step::Foreign(subject) => {
+                let text = format!("a foreign message on our inbox: {subject}");
+                self.events.push_back(LinkEvent::ServerFault(clipped(&text)));
+            }
+            Step::Go => {}
+            Step::Renew => {
+                if let Some(pull) = self.pull.take()
+                    && self.pull_on_a_new_inbox(pull.renewed()).is_err()
+                {
+                    self.events.push_back(LinkEvent::PullFault(PullFault::Silent));
+                }
+                return;
+            }
+        }
+        self.ask_for_more();
+    }
+
+    fn pull_on_a_new_inbox(&mut self, mut pull: Pull) -> Result<(), NotSent> {
+        let inbox = self.connection.new_inbox("p").ok_or(NotSent::Full)?;
+        self.connection.subscribe(Topic::Pull, inbox.clone())?;
+        pull.inbox = inbox;
+        self.pull = Some(pull);
+        self.ask_for_more();
+        Ok(())
+    }
+
+    fn ask_for_more(&mut self) {
+        let Some(pull) = &mut self.pull else { return };
+        if let Some((call, body)) = pull.next_request() {
+            let (subject, reply) = (self.settings.api(&call), Some(pull.inbox.clone()));
+            if self.connection.signal(subject, reply, body).is_err() {
+                pull.pause();
+            }
+        }
+    }
+
+    /// When something is to be done by time alone.
+    fn wake_at(&self) -> Option<Instant> {
+        [self.deaf_at, self.pull.as_ref().map(|pull| pull.wake_at)].into_iter().flatten().min()
+    }
+
+    fn is_due(&mut self, context: &mut std::task::Context<'_>) -> bool {
+        let Some(wake_at) = self.wake_at() else { return false };
+        // Signs of life move the time on, mostly; so the timer is set anew when it has rung.
+        if self.alarm.deadline() > wake_at || self.alarm.as_mut().poll(context).is_ready() {
+            if wake_at <= Instant::now() {
+                return true;
+            }
+            self.alarm.as_mut().reset(wake_at);
+            return self.alarm.as_mut().poll(context).is_ready();
+        }
+        false
+    }
+
+    fn wake(&mut self) {
+        let now = Instant::now();
+        if self.deaf_at.is_some_and(|at| at <= now) {
+            let reason = "acknowledgements do not arrive".to_owned();
+            self.deaf_at = None;
+            drop(self.connection.end().sever());
+            self.events.push_back(LinkEvent::Closed(reason));
+        } else if let Some(pull) = self.pull.as_mut().filter(|pull| pull.wake_at <= now) {
+            let step = pull.woke();
+            self.follow(step);
+        }
     }
 }

@@ -18,10 +18,8 @@
 //! What deliberately is not here: what the objects are, signatures, compression, links between
 //! objects, changing the bucket's configuration, and trying again.
 
-mod answers;
 mod bucket;
 mod fault;
-mod line;
 mod meta;
 mod read;
 mod write;
@@ -37,21 +35,24 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::line::Line;
 use self::meta::{Ids, Meta, check_name, encode_name};
 use self::read::{Reader, stamp};
 use self::write::{Content, Upload};
+use super::connection::{Connection, serve};
+use super::requests::{RequestFault, Requests};
 use super::session::ConnectFault;
 use super::settings::Settings;
 use super::subject::AssetName;
 use crate::protocol::time::Timestamp;
 
 pub use self::fault::StoreFault;
-pub use self::line::WINDOW;
 pub use self::meta::{Label, META_BYTES_MAX, NAME_BYTES_MAX, ObjectInfo};
 
+/// Stored messages under way on one connection: enough to fill a fast link at 128 KiB each, 8 MiB
+/// in all, far below the 128 MiB that a server takes in for one stream.
+pub const WINDOW: usize = 64;
 /// Size of every chunk but the last, in bytes: ADR-20's default, below every server's default
 /// `max_payload` of 1 MiB. Smaller only on a server whose `max_payload` is.
 pub const CHUNK_BYTES: usize = 128 * 1024;
@@ -92,7 +93,9 @@ pub struct Store(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    line: Arc<Line>,
+    requests: Requests,
+    window: Arc<Semaphore>,
+    server: String,
     bucket: String,
     stream: String,
     chunk_bytes: usize,
@@ -123,7 +126,23 @@ impl Shared {
 
     async fn purge(&self, filter: &str) -> Result<(), StoreFault> {
         let call = format!("STREAM.PURGE.{}", self.stream);
-        self.line.demand(&call, &json!({ "filter": filter })).await.map(|_| ())
+        self.requests.demand(&call, &json!({ "filter": filter })).await?;
+        Ok(())
+    }
+
+    /// Waits for a place in the window.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, StoreFault> {
+        let place = Arc::clone(&self.window).acquire_owned();
+        let place = self.requests.while_acknowledged(place).await?;
+        place.map_err(|_| self.requests.lost().into())
+    }
+
+    /// Waits until everything that was stored is answered.
+    async fn settle(&self) -> Result<(), RequestFault> {
+        let all = u32::try_from(WINDOW).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let places = self.requests.while_acknowledged(self.window.acquire_many(all)).await;
+        places.map(drop)
     }
 
     /// The description under a name, a tombstone as well; from the stream's leader, since a
@@ -144,20 +163,20 @@ impl Shared {
     /// The newest message of a subject.
     async fn last_of(&self, subject: &str) -> Result<Option<Value>, StoreFault> {
         let call = format!("STREAM.MSG.GET.{}", self.stream);
-        match self.line.call(&call, &json!({ "last_by_subj": subject })).await? {
+        match self.requests.call(&call, &json!({ "last_by_subj": subject })).await? {
             Ok(mut answer) => match answer.get_mut("message").map(Value::take) {
                 Some(message) => Ok(Some(message)),
                 None => Err(StoreFault::Malformed(format!("the answer to {call}"))),
             },
             Err(error) if error.err_code == ERR_NO_MESSAGE => Ok(None),
-            Err(error) => Err(StoreFault::refused(&call, &error)),
+            Err(error) => Err(RequestFault::refused(&call, &error).into()),
         }
     }
 
     /// Reads every newest description.
     async fn scan(&self) -> Result<Reader, StoreFault> {
         let filter = format!("$O.{}.M.>", self.bucket);
-        Reader::start(&self.line, &self.stream, &filter, true, self.next_id()).await
+        Reader::start(&self.requests, &self.stream, &filter, true, self.next_id()).await
     }
 }
 
@@ -186,11 +205,18 @@ impl Store {
         AssetName::new(bucket).ok_or(StoreFault::BadLabel("not the name of a bucket"))?;
         let ids = Ids::new(&settings.runtime_id)
             .ok_or_else(|| ConnectFault::Starved("no randomness".to_owned()))?;
-        let line = Line::connect(settings).await?;
-        let differences = bucket::ensure(&line, settings, bucket).await?;
+        let (mut connection, requests) = Connection::connect(settings).await?;
+        let opened = connection.subscribe_answers();
+        opened.map_err(|fault| ConnectFault::Unreachable(fault.to_string()))?;
+        let (server, max_payload) = (connection.server(), connection.max_payload());
+        // Ends with the last handle on the connection, if it is not severed before.
+        tokio::spawn(serve(connection));
+        let differences = bucket::ensure(&requests, bucket).await?;
         Ok(Self(Arc::new(Shared {
-            chunk_bytes: CHUNK_BYTES.min(line.max_payload).max(1),
-            line: Arc::new(line),
+            chunk_bytes: CHUNK_BYTES.min(max_payload).max(1),
+            requests,
+            window: Arc::new(Semaphore::new(WINDOW)),
+            server,
             bucket: bucket.to_owned(),
             stream: format!("OBJ_{bucket}"),
             differences,
@@ -210,7 +236,7 @@ impl Store {
     /// Name and version of the server, for logs.
     #[must_use]
     pub fn server(&self) -> &str {
-        &self.0.line.server
+        &self.0.server
     }
 
     /// Stores `bytes` under `label.name`. `progress` is called with the bytes that are acknowledged
@@ -305,7 +331,7 @@ impl Store {
             let filter = shared.chunk_subject(&info.nuid);
             let id = shared.next_id();
             let mut reader =
-                Reader::start(&shared.line, &shared.stream, &filter, false, id).await?;
+                Reader::start(&shared.requests, &shared.stream, &filter, false, id).await?;
             if reader.total != info.chunks {
                 return Err(corrupt(&format!("{} chunks of {}", reader.total, info.chunks)));
             }
@@ -405,7 +431,11 @@ impl Store {
     /// [`StoreFault::Stalled`] when the broker has not confirmed within `timeout`: then
     /// [`Self::sever`]. [`StoreFault::Lost`] when the connection is gone already.
     pub async fn quiesce(&self, timeout: Duration) -> Result<(), StoreFault> {
-        self.0.line.quiesce(&self.0.stream, timeout).await
+        let quiescing = async {
+            self.0.requests.revoke().await?;
+            self.0.settle().await
+        };
+        self.confirmed(timeout, quiescing, "the broker does not confirm").await
     }
 
     /// Removes every subscription of this connection and waits until the broker has done so: it
@@ -415,12 +445,25 @@ impl Store {
     /// # Errors
     /// As [`Self::quiesce`].
     pub async fn leave(&self, timeout: Duration) -> Result<(), StoreFault> {
-        self.0.line.leave(&self.0.stream, timeout).await
+        let words = "the broker does not confirm that we have left";
+        self.confirmed(timeout, self.0.requests.leave(), words).await
+    }
+
+    async fn confirmed(
+        &self,
+        timeout: Duration,
+        confirming: impl Future<Output = Result<(), RequestFault>>,
+        words: &str,
+    ) -> Result<(), StoreFault> {
+        match tokio::time::timeout(timeout, confirming).await {
+            Ok(confirmed) => Ok(confirmed?),
+            Err(_) => Err(StoreFault::Stalled(words.to_owned())),
+        }
     }
 
     /// Ends the connection at once; what waits in queues is never sent. Await the result to know
     /// that the socket is closed. Everything that runs ends with [`StoreFault::Lost`].
     pub fn sever(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.0.line.sever()
+        self.0.requests.end.sever()
     }
 }

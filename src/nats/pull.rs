@@ -1,15 +1,14 @@
 //! Pulling from one durable consumer: what to ask for, and what the broker's statuses mean.
 //!
 //! A plain subscription and `CONSUMER.MSG.NEXT` requests, so that the subscription ends in order
-//! with everything else on the connection. The loop itself turns in `pump.rs`, which polls a pull
-//! only while the driver takes events: what has been asked for and not taken waits in the
-//! subscription, which is larger than two requests, and no more is asked for meanwhile.
+//! with everything else on the connection. A message is read only when the driver takes events:
+//! what has been asked for and not taken waits in the subscription, which is larger than two
+//! requests, and no more is asked for meanwhile.
 
 use std::time::Duration;
 
-use async_nats::{Client, Message, StatusCode, Subject, Subscriber};
+use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::inbound::InboundMessage;
@@ -72,30 +71,21 @@ impl PullOrder {
     }
 }
 
-/// A running pull.
+/// A running pull: what was asked for and when to ask again. Its subscription is the link's.
 #[derive(Debug)]
 pub(super) struct Pull {
     order: PullOrder,
-    inbox: Subject,
-    subscriber: Subscriber,
+    /// Where the consumer delivers to.
+    pub(super) inbox: String,
     /// Messages asked for and neither delivered nor given up by the broker.
     requested: u16,
     silences: u8,
     /// When the silence becomes suspicious, or when a pause ends.
-    wake_at: Instant,
+    pub(super) wake_at: Instant,
     is_paused: bool,
 }
 
-/// What a pull met.
-#[derive(Debug)]
-pub(super) enum Sign {
-    /// A message, a status, or `None`: the connection is gone.
-    Message(Option<Message>),
-    /// The timer.
-    Woke,
-}
-
-/// What the pump has to do about it.
+/// What the link has to do about a message.
 #[derive(Debug)]
 pub(super) enum Step {
     /// Hand it over.
@@ -111,68 +101,45 @@ pub(super) enum Step {
 }
 
 impl Pull {
-    /// Subscribes on `inbox`. `Err` when the connection is gone.
-    pub(super) async fn start(
-        client: &Client,
-        inbox: String,
-        order: PullOrder,
-    ) -> Result<Self, async_nats::SubscribeError> {
-        let subscriber = client.subscribe(inbox.clone()).await?;
-        Ok(Self {
+    pub(super) fn new(order: PullOrder) -> Self {
+        Self {
             order,
-            inbox: Subject::from(inbox),
-            subscriber,
+            inbox: String::new(),
             requested: 0,
             silences: 0,
             wake_at: Instant::now(),
             is_paused: false,
-        })
-    }
-
-    /// The same pull on a new subscription.
-    pub(super) async fn renewed(
-        mut self,
-        client: &Client,
-        inbox: String,
-    ) -> Result<Self, async_nats::SubscribeError> {
-        let silences = self.silences;
-        let order = self.order.clone();
-        self.stop().await;
-        Ok(Self { silences, ..Self::start(client, inbox, order).await? })
-    }
-
-    /// Unsubscribes, in order with what was sent before.
-    pub(super) async fn stop(&mut self) {
-        // An error says that the connection is gone, and the subscription with it.
-        let _ = self.subscriber.unsubscribe().await;
-    }
-
-    /// Waits for the next sign. Cancel safe.
-    pub(super) async fn next(&mut self) -> Sign {
-        tokio::select! {
-            biased;
-            message = self.subscriber.next() => Sign::Message(message),
-            () = tokio::time::sleep_until(self.wake_at) => Sign::Woke,
         }
     }
 
-    /// Asks for more when half of what was asked for is used up. `Err` when the connection is gone.
-    pub(super) async fn ask(&mut self, client: &Client) -> Result<(), async_nats::PublishError> {
+    /// The same pull for a new subscription.
+    pub(super) fn renewed(self) -> Self {
+        Self { silences: self.silences, ..Self::new(self.order) }
+    }
+
+    /// The API call for more and its body, when half of what was asked for is used up.
+    pub(super) fn next_request(&mut self) -> Option<(String, Bytes)> {
         if self.is_paused || self.requested > self.order.batch / 2 {
-            return Ok(());
+            return None;
         }
         let PullOrder { stream, consumer, batch, expires } = &self.order;
-        let heartbeat = self.order.heartbeat();
         let body = format!(
             r#"{{"batch":{},"expires":{},"idle_heartbeat":{}}}"#,
             batch - self.requested,
             expires.as_nanos(),
-            heartbeat.as_nanos()
+            self.order.heartbeat().as_nanos()
         );
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        let call = format!("CONSUMER.MSG.NEXT.{stream}.{consumer}");
         self.requested = *batch;
         self.heard();
-        client.publish_with_reply(subject, self.inbox.clone(), Bytes::from(body)).await
+        Some((call, Bytes::from(body)))
+    }
+
+    /// Asks again a little later.
+    pub(super) fn pause(&mut self) {
+        self.requested = 0;
+        self.is_paused = true;
+        self.wake_at = Instant::now() + PAUSE;
     }
 
     /// Understands a message or status.
@@ -215,9 +182,7 @@ impl Pull {
         if says("consumer deleted") {
             Step::Fail(PullFault::Deleted)
         } else if says("exceeded maxwaiting") || says("leadership change") || says("shutdown") {
-            self.requested = 0;
-            self.is_paused = true;
-            self.wake_at = Instant::now() + PAUSE;
+            self.pause();
             Step::Go
         } else if says("push based") || says("exceeded maxrequest") {
             Step::Fail(PullFault::Refused(clipped(words)))

@@ -24,9 +24,9 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::control::{AssetFault, Control, refused};
+use super::assets::AssetFault;
 use super::headers;
-use super::settings::Settings;
+use super::requests::{RequestFault, Requests};
 use super::subject::Address;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::Refusal;
@@ -78,11 +78,8 @@ struct Place {
 }
 
 /// Sees to every message that the consumer waits for. No link may pull meanwhile.
-pub(super) async fn run(
-    control: &mut Control,
-    settings: &Settings,
-) -> Result<Reclaimed, AssetFault> {
-    let working = see_to_all(control, settings);
+pub(super) async fn run(requests: &Requests) -> Result<Reclaimed, AssetFault> {
+    let working = see_to_all(requests);
     tokio::time::timeout(RECLAIM_TIMEOUT, working)
         .await
         .unwrap_or_else(|_| Err(AssetFault::TimedOut("STREAM.MSG.GET".to_owned())))
@@ -96,32 +93,33 @@ pub(super) fn words(fault: &AssetFault) -> String {
     )
 }
 
-async fn see_to_all(control: &mut Control, settings: &Settings) -> Result<Reclaimed, AssetFault> {
+async fn see_to_all(requests: &Requests) -> Result<Reclaimed, AssetFault> {
     let mut reclaimed = Reclaimed::default();
-    let Some(place) = place(control, settings).await? else { return Ok(reclaimed) };
+    let Some(place) = place(requests).await? else { return Ok(reclaimed) };
     let mut next = place.floor + 1;
     for _ in 0..LOOKS_MAX {
-        let Some(held) = held(control, settings, next).await? else { break };
+        let Some(held) = held(requests, next).await? else { break };
         if held.seq < next || held.seq > place.delivered {
             break;
         }
         next = held.seq + 1;
         if is_legible(&held.subject, &held.headers) {
             reclaimed.again += 1;
-            answer(control, settings, &place, held.seq, "-NAK").await?;
+            answer(requests, &place, held.seq, "-NAK").await?;
         } else {
-            reclaimed.poisoned.push(take_out(control, settings, &place, held).await?);
+            reclaimed.poisoned.push(take_out(requests, &place, held).await?);
         }
     }
     // Its answer comes after everything above has been handled.
-    self::place(control, settings).await?;
+    self::place(requests).await?;
     Ok(reclaimed)
 }
 
 /// `None` when nothing waits for an acknowledgement.
-async fn place(control: &mut Control, settings: &Settings) -> Result<Option<Place>, AssetFault> {
+async fn place(requests: &Requests) -> Result<Option<Place>, AssetFault> {
+    let settings = &requests.settings;
     let call = format!("CONSUMER.INFO.{}.{}", settings.stream_in, settings.consumer());
-    let info = control.call(&call, &Value::Null).await?.map_err(|error| refused(&call, &error))?;
+    let info = requests.demand(&call, &Value::Null).await?;
     let number = |path| info.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     Ok((number("/num_ack_pending") > 0).then(|| Place {
         floor: number("/ack_floor/stream_seq"),
@@ -131,18 +129,15 @@ async fn place(control: &mut Control, settings: &Settings) -> Result<Option<Plac
 }
 
 /// The first message for us from a place on.
-async fn held(
-    control: &mut Control,
-    settings: &Settings,
-    from: u64,
-) -> Result<Option<Held>, AssetFault> {
+async fn held(requests: &Requests, from: u64) -> Result<Option<Held>, AssetFault> {
+    let settings = &requests.settings;
     let call = format!("STREAM.MSG.GET.{}", settings.stream_in);
     let filter = settings.prefix.every_state_for(&settings.runtime_id);
     let body = json!({ "seq": from, "next_by_subj": filter });
-    let message = match control.call(&call, &body).await? {
+    let message = match requests.call(&call, &body).await? {
         Ok(mut answer) => answer.get_mut("message").map(Value::take).unwrap_or_default(),
         Err(error) if error.err_code == ERR_NO_MESSAGE => return Ok(None),
-        Err(error) => return Err(refused(&call, &error)),
+        Err(error) => return Err(RequestFault::refused(&call, &error).into()),
     };
     let text = |key: &str| message.get(key).and_then(Value::as_str);
     let bytes = |key: &str| BASE64_STANDARD.decode(text(key).unwrap_or_default());
@@ -159,21 +154,17 @@ async fn held(
 
 /// Keeps a message as evidence and makes the broker give it up. The quarantine may refuse: that it
 /// does not come again matters more.
-async fn take_out(
-    control: &mut Control,
-    settings: &Settings,
-    place: &Place,
-    held: Held,
-) -> Result<Poisoned, AssetFault> {
+async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Poisoned, AssetFault> {
     let refusal = Refusal::malformed("headers", "no client can read them");
+    let settings = &requests.settings;
     let subject = settings.prefix.quarantine(&settings.runtime_id);
     let headers = headers::quarantine(&refusal.to_string(), &held.subject, held.seq);
-    let stored = control.ask(&subject, headers, Bytes::from(held.body)).await;
+    let stored = requests.ask(&subject, headers, Bytes::from(held.body)).await;
     let is_kept = stored.is_ok_and(|message| {
         serde_json::from_slice::<Value>(&message.payload)
             .is_ok_and(|answer| answer.get("error").is_none() && answer.get("seq").is_some())
     });
-    answer(control, settings, place, held.seq, "+TERM").await?;
+    answer(requests, place, held.seq, "+TERM").await?;
     let source = match settings.prefix.parse(&held.subject) {
         Some(Address::State { source, .. }) => Some(source),
         Some(_) | None => None,
@@ -182,17 +173,16 @@ async fn take_out(
 }
 
 async fn answer(
-    control: &Control,
-    settings: &Settings,
+    requests: &Requests,
     place: &Place,
     seq: u64,
     word: &'static str,
 ) -> Result<(), AssetFault> {
+    let settings = &requests.settings;
     let (stream, consumer) = (&settings.stream_in, settings.consumer());
     // Attempt, stream and consumer sequence, time, pending: the server looks at the second.
     let subject = format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{}.0.0", place.consumer_seq);
-    let sent = control.client.publish(subject, Bytes::from_static(word.as_bytes())).await;
-    sent.map_err(|_| AssetFault::TimedOut("an acknowledgement".to_owned()))
+    Ok(requests.tell(&subject, Bytes::from_static(word.as_bytes())).await?)
 }
 
 /// Whether async-nats 0.51 reads a message with this subject and these headers; otherwise it ends

@@ -1,9 +1,12 @@
-//! One connection on a thread of its own: the way to be sure that it is gone.
+//! One connection to a server in a thread of its own: the way to be sure that it is gone.
 //!
 //! async-nats keeps the socket in a task that it spawns. Dropping every `Client` lets that task
 //! flush first, and a broken connection is opened again and everything queued is sent then. Here
 //! the task lives in a runtime that holds nothing else. Ending the session drops the runtime, and
 //! with it the task, its queues and the socket, whatever state they were in.
+//!
+//! A session that has connected has sent nothing but what the protocol demands: no subscription
+//! exists before somebody asks for one, so an attempt to connect leaves nothing to be cut (P4).
 //!
 //! **The limit.** Bytes that the kernel has taken are out of reach: closing the socket sends what
 //! its send buffer still holds, and what the server's own receive buffer holds will be read by the
@@ -15,18 +18,17 @@
 
 use std::collections::hash_map::RandomState;
 use std::error::Error as _;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::hash::BuildHasher;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::settings::{ServerUrl, Settings, UnreadableSecret};
+use crate::config::WINDOW_MAX;
 
 /// Stack of a session's thread, in bytes: a TLS handshake in a debug build needs some hundred KiB.
 /// Only touched pages are resident.
@@ -35,78 +37,135 @@ const STACK_BYTES: usize = 1024 * 1024;
 const BLOCKING_THREADS_MAX: usize = 2;
 /// How long such a thread stays when idle: it is needed while connecting only.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_millis(500);
-/// Messages that one subscription holds while we do not read: above what can be under way, which is
-/// the driver's window of 256 acknowledgements or two pull requests of 256.
-const SUBSCRIPTION_LEN_MAX: usize = 2048;
+/// What waits to be written, and what one subscription holds while we do not read: the largest
+/// window, so that a full one never finds a full queue, and as much again of acknowledgements,
+/// requests and two pull requests of 256.
+pub(super) const QUEUE_LEN_MAX: usize = 2 * WINDOW_MAX;
 /// Server events that wait to be read; more are only a louder repetition.
 const NOTICES_LEN_MAX: usize = 64;
 /// Longer than any process lives: where async-nats would sleep before it reconnects.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How often the thread gives way to async-nats's event task when the connection is lost, so that
+/// the server's last words are there before its end is told.
+const LAST_WORDS_TURNS: usize = 3;
 
-/// A running session. Dropping it ends it without waiting.
+/// The owner of a session. Dropping it ends the session without waiting.
 #[derive(Debug)]
-pub(super) struct Session {
-    /// Its end is the signal, sent or dropped.
-    sever: Option<oneshot::Sender<()>>,
-    gone: oneshot::Receiver<()>,
+pub(super) struct Session(End);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.0.sever());
+    }
+}
+
+/// Ends a session from anywhere, and tells when it has ended.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    is_severed: watch::Sender<bool>,
+    /// Closed by the thread's end.
+    gone: watch::Receiver<()>,
+}
+
+impl End {
+    /// Ends the session now. The future is ready when the connection's tasks, queues and socket
+    /// are gone; dropping it changes nothing.
+    pub(super) fn sever(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.is_severed.send_replace(true);
+        let mut gone = self.gone.clone();
+        async move {
+            // Nothing is ever sent: an error is the sign.
+            let _ = gone.changed().await;
+        }
+    }
+
+    pub(super) fn is_severed(&self) -> bool {
+        *self.is_severed.borrow()
+    }
+}
+
+/// A connection that does not connect again.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) client: Client,
+    /// What the server says.
+    pub(super) notices: mpsc::Receiver<Event>,
+    /// Closed once the connection is lost.
+    pub(super) lost: oneshot::Receiver<()>,
 }
 
 impl Session {
-    /// Runs `work` on its own thread and runtime until it ends or the session is severed; then
-    /// shuts the runtime down, and only then calls `last` with the outcome, `None` if severed.
-    pub(super) fn start<Work, Running, Last>(work: Work, last: Last) -> std::io::Result<Self>
-    where
-        Work: FnOnce() -> Running + Send + 'static,
-        Running: Future,
-        Last: FnOnce(Option<Running::Output>) + Send + 'static,
-    {
-        let (sever, severed) = oneshot::channel();
-        let (leave, gone) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS_MAX)
-            .thread_keep_alive(BLOCKING_KEEP_ALIVE)
-            .thread_stack_size(STACK_BYTES)
-            .build()?;
-        std::thread::Builder::new().name("nats".to_owned()).stack_size(STACK_BYTES).spawn(
-            move || {
-                let outcome = runtime.block_on(async {
-                    tokio::select! {
-                        biased;
-                        _ = severed => None,
-                        outcome = work() => Some(outcome),
-                    }
-                });
-                // Not a plain drop: that would wait for a name lookup in progress.
-                runtime.shutdown_background();
-                last(outcome);
-                // Nobody waits when the session was dropped.
-                let _ = leave.send(());
-            },
-        )?;
-        Ok(Self { sever: Some(sever), gone })
+    /// Connects on a thread and runtime of its own within `settings.connect_timeout`. The session
+    /// lasts until it is severed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future severs what has been begun.
+    pub(super) async fn connect(settings: &Settings) -> Result<(Self, Connected), ConnectFault> {
+        let (ready, connected) = oneshot::channel();
+        let session = Self(start(settings.clone(), ready).map_err(|error| starved(&error))?);
+        let connected = tokio::time::timeout(settings.connect_timeout, connected)
+            .await
+            .map_err(|_| ConnectFault::TimedOut)?
+            .map_err(|_| ConnectFault::Starved("the connection's thread ended".to_owned()))??;
+        Ok((session, connected))
     }
 
-    /// Ends the session now. The returned future is ready when the socket is closed.
-    pub(super) fn sever(mut self) -> Severed {
-        self.sever = None;
-        Severed(self.gone)
+    pub(super) fn end(&self) -> &End {
+        &self.0
     }
 }
 
-/// Ready when the connection's tasks, queues and socket are gone. Dropping it changes nothing: the
-/// end is under way. Takes well under a millisecond unless the machine is starved.
-#[derive(Debug)]
-#[must_use = "await it where the next step relies on silence"]
-pub struct Severed(oneshot::Receiver<()>);
+fn starved(error: &std::io::Error) -> ConnectFault {
+    ConnectFault::Starved(error.to_string())
+}
 
-impl Future for Severed {
-    type Output = ();
+fn start(
+    settings: Settings,
+    ready: oneshot::Sender<Result<Connected, ConnectFault>>,
+) -> std::io::Result<End> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .thread_stack_size(STACK_BYTES)
+        .build()?;
+    let (is_severed, mut severed) = watch::channel(false);
+    let (here, gone) = watch::channel(());
+    let run = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                // An error means that nobody is left who could sever, and so nobody who listens.
+                _ = severed.wait_for(|is_severed| *is_severed) => {}
+                () = hold(settings, ready) => {}
+            }
+        });
+        // Not a plain drop: that would wait for a name lookup in progress.
+        runtime.shutdown_background();
+        drop(here);
+    };
+    std::thread::Builder::new().name("nats".to_owned()).stack_size(STACK_BYTES).spawn(run)?;
+    Ok(End { is_severed, gone })
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        // An error means that the thread ended in another way, which is gone as well.
-        Pin::new(&mut self.0).poll(context).map(|_| ())
+/// Connects and keeps the connection's tasks alive.
+async fn hold(settings: Settings, ready: oneshot::Sender<Result<Connected, ConnectFault>>) {
+    let (telling, lost) = oneshot::channel::<()>();
+    let (client, notices, is_lost) = match connect(&settings).await {
+        Ok(connected) => connected,
+        Err(fault) => {
+            // Without a listener the deadline has severed us.
+            let _ = ready.send(Err(fault));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(Connected { client, notices, lost }));
+    is_lost.notified().await;
+    for _ in 0..LAST_WORDS_TURNS {
+        tokio::task::yield_now().await;
     }
+    drop(telling);
+    pending::<()>().await;
 }
 
 /// Why no connection came about.
@@ -132,18 +191,11 @@ pub enum ConnectFault {
     Tls(String),
 }
 
-/// A connection that does not connect again.
-#[derive(Debug)]
-pub(super) struct Connected {
-    pub(super) client: Client,
-    /// What the server said meanwhile.
-    pub(super) notices: mpsc::Receiver<Event>,
-    /// Notified once the connection is lost. Unlike the event it cannot be lost itself.
-    pub(super) lost: Arc<Notify>,
-}
+/// A client, what the server says, and a sign that cannot be lost of the connection's end.
+type Fresh = (Client, mpsc::Receiver<Event>, Arc<Notify>);
 
-/// Tries each server once, from a random one on. Must run inside a session.
-pub(super) async fn connect(settings: &Settings) -> Result<Connected, ConnectFault> {
+/// Tries each server once, from a random one on.
+async fn connect(settings: &Settings) -> Result<Fresh, ConnectFault> {
     let count = settings.urls.len();
     let share = settings.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
     let mut faults: Vec<(ConnectFault, String)> = Vec::new();
@@ -188,12 +240,13 @@ fn worst(mut faults: Vec<(ConnectFault, String)>) -> ConnectFault {
     }
 }
 
-async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connected, ConnectFault> {
+async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Fresh, ConnectFault> {
     let (notice_sender, notices) = mpsc::channel(NOTICES_LEN_MAX);
     let lost = Arc::new(Notify::new());
     let was_tried = AtomicBool::new(false);
     let options = options
-        .subscription_capacity(SUBSCRIPTION_LEN_MAX)
+        .client_capacity(QUEUE_LEN_MAX)
+        .subscription_capacity(QUEUE_LEN_MAX)
         .event_callback(move |event| {
             // Full means that nobody reads; the events that matter are not sent this way.
             let _ = notice_sender.try_send(event);
@@ -227,7 +280,7 @@ async fn connect_to(url: &ServerUrl, options: ConnectOptions) -> Result<Connecte
             | ConnectErrorKind::ServerParse => ConnectFault::Unreachable(text),
         }
     })?;
-    Ok(Connected { client, notices, lost })
+    Ok((client, notices, lost))
 }
 
 /// Whether a failed handshake is behind what async-nats reports as an IO error.
@@ -237,23 +290,6 @@ fn is_tls_fault(error: &async_nats::ConnectError) -> bool {
         .and_then(|source| source.downcast_ref::<std::io::Error>())
         .and_then(std::io::Error::get_ref)
         .is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
-}
-
-/// What a new link knows about its server.
-#[derive(Clone, Debug)]
-pub(super) struct Greeting {
-    pub(super) max_payload: usize,
-    pub(super) server: String,
-}
-
-impl Greeting {
-    pub(super) fn of(client: &Client) -> Self {
-        let info = client.server_info();
-        Self {
-            max_payload: client.max_payload(),
-            server: clipped(&format!("{} {}", info.server_name, info.version)),
-        }
-    }
 }
 
 /// Longest text of the server's making that we keep, in bytes.

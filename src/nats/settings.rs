@@ -116,6 +116,8 @@ pub struct Settings {
     /// How often an idle connection is probed. Two unanswered probes end the link, so a peer that
     /// vanished silently is noticed within three times this.
     pub ping_interval: Duration,
+    /// The JetStream domain of streams, consumers and buckets; without it the server's own.
+    pub domain: Option<AssetName>,
     /// Deadline of one JetStream API call of [`assets`](super::assets).
     pub call_timeout: Duration,
     /// The stream that our packets are stored on.
@@ -132,7 +134,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults of DESIGN section 6 for one runtime.
+    /// The defaults for one runtime.
     #[must_use]
     pub fn new(runtime_id: RuntimeId, urls: Vec<ServerUrl>) -> Self {
         Self {
@@ -144,6 +146,7 @@ impl Settings {
             tls: Tls::default(),
             connect_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(10),
+            domain: None,
             call_timeout: Duration::from_secs(5),
             stream_out: AssetName::of_state(),
             stream_in: AssetName::of_state(),
@@ -157,6 +160,19 @@ impl Settings {
     #[must_use]
     pub fn consumer(&self) -> AssetName {
         AssetName::consumer_of(&self.runtime_id)
+    }
+
+    /// The subject of a JetStream API call such as `STREAM.INFO.NAME`.
+    pub(super) fn api(&self, call: &str) -> String {
+        match &self.domain {
+            Some(domain) => format!("$JS.{domain}.API.{call}"),
+            None => format!("$JS.API.{call}"),
+        }
+    }
+
+    /// The call of such a subject; any other is shown as it is.
+    pub(super) fn call_of<'a>(&self, subject: &'a str) -> &'a str {
+        subject.strip_prefix(self.api("").as_str()).unwrap_or(subject)
     }
 
     /// Options for one connection; the caller adds what concerns its life.

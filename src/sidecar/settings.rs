@@ -66,6 +66,7 @@ pub fn nats(config: &Config) -> Result<Settings, SettingsFault> {
         stream_out: name("nats.stream_out", &nats.stream_out)?,
         stream_quarantine: name("nats.stream_quarantine", &nats.stream_quarantine)?,
         stream_in: name("nats.stream_in", &nats.stream_in)?,
+        domain: nats.domain.as_deref().map(|text| name("nats.domain", text)).transpose()?,
         provision: nats.provision,
         replicas: u8::try_from(nats.replicas).unwrap_or(1),
         ..Settings::new(id, urls)

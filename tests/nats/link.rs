@@ -9,6 +9,7 @@
     reason = "in a test a panic is the report, what is not looked for is skipped, and time is measured"
 )]
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::support::link::Bench;
@@ -94,21 +95,28 @@ async fn what_the_broker_will_not_store_is_said() {
 async fn a_barrier_is_confirmed_after_everything_before_it() {
     let server = NatsServer::start();
     let mut bench = Bench::open(&server.settings("planner")).await;
-    let (_client, mut everything) = observer(&server, ">").await;
+    let (client, mut everything) = observer(&server, ">").await;
     for token in 0..200 {
         bench.link.publish(token, bench.message("critic", "", token.to_string())).unwrap();
         bench.link.notify(bench.message("monitor", "", token.to_string())).unwrap();
     }
     bench.confirm(9).await;
-    let mut before_echo = 0;
+    client.publish("marker", "".into()).await.unwrap();
+    let (mut before_marker, mut echoes) = (0, BTreeSet::new());
     loop {
         let message = heard(&mut everything).await;
-        if message.subject.starts_with("_INBOX.planner.") && message.subject.ends_with(".c.9") {
-            break;
+        match message.subject.strip_prefix("_INBOX.planner.") {
+            _ if message.subject.as_str() == "marker" => break,
+            Some(inbox) if message.payload.is_empty() => {
+                let (_, nonce) = inbox.split_once(".e.").unwrap();
+                assert_eq!(nonce.len(), 32, "128 bits: {nonce}");
+                assert!(echoes.insert(nonce.to_owned()), "no echo's name comes again: {nonce}");
+            }
+            _ => before_marker += u32::from(message.subject.starts_with("driftgate.v1.state.")),
         }
-        before_echo += u32::from(message.subject.starts_with("driftgate.v1.state."));
     }
-    assert_eq!(before_echo, 400);
+    assert_eq!(before_marker, 400);
+    assert!(!echoes.is_empty());
 }
 
 /// The grant of a sidecar that may publish nothing but what it must (no own inbox).

@@ -112,7 +112,7 @@ impl Bench {
     }
 
     /// Severs the link.
-    pub(crate) async fn sever(self) {
+    pub(crate) async fn sever(mut self) {
         tokio::time::timeout(PATIENCE, self.link.sever()).await.expect("severed in time");
     }
 }

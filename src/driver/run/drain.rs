@@ -12,7 +12,6 @@ impl Driver {
         self.standing.send_modify(|standing| standing.ready = false);
         commands.close();
         orders.close();
-        self.connector.provision(false);
         let deadline = self.clock.now().mono + DRAIN_TIMEOUT;
         let until = self.clock.instant(deadline);
         while let Ok((order, answer)) = orders.try_recv() {
@@ -37,8 +36,7 @@ impl Driver {
                 break;
             }
         }
-        self.connector.sever().await;
-        self.effects.extend(self.bridge.disconnected(self.clock.now()));
+        self.disconnect().await;
         self.perform().await;
         let kept = self.kept();
         self.recorder.record(self.clock.now(), Event::Stopped);

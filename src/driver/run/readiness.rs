@@ -1,6 +1,6 @@
 //! What `/readyz` says, and the silence of a broker that does not answer what is published.
 
-use super::{AssetReport, Band, Condition, Driver, Link, Standing};
+use super::{AssetFault, AssetReport, Band, Condition, Driver, Link, Standing};
 
 impl Driver {
     /// Silence may mean that the stream is missing: a server says so only where nobody at all has
@@ -26,8 +26,31 @@ impl Driver {
         }
     }
 
-    /// Books what was found before the connection came up.
-    pub(super) fn prepared(&mut self, report: AssetReport) {
+    /// Streams and consumer were looked at: after the first look on a link it begins to pull, and
+    /// after a later one it does so anew.
+    pub(super) async fn looked(&mut self, first: bool, outcome: Result<AssetReport, AssetFault>) {
+        let is_seen = outcome.is_ok();
+        match outcome {
+            Ok(report) => {
+                self.conditions.end(Condition::PullFailed);
+                self.found(report);
+            }
+            Err(AssetFault::Revoked) => return,
+            Err(fault) => {
+                // A permission does not change on a connection that stands.
+                if !matches!(fault, AssetFault::Denied { .. }) {
+                    self.connector.repair();
+                }
+                self.conditions.begin(Condition::BrokerAssets, fault.to_string());
+            }
+        }
+        if (first || is_seen) && self.bridge.is_pulling() {
+            self.start_pull().await;
+        }
+    }
+
+    /// Books what a look at streams and consumer has found.
+    fn found(&mut self, report: AssetReport) {
         for poisoned in report.reclaimed.poisoned {
             self.receiver.poisoned(poisoned);
         }

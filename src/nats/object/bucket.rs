@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::StoreFault;
-use super::line::Line;
-use crate::nats::settings::Settings;
+use crate::nats::requests::{RequestFault, Requests};
 
 /// JetStream error "stream not found".
 const ERR_STREAM_ABSENT: u32 = 10_059;
@@ -13,34 +12,31 @@ const ERR_STREAM_TAKEN: u32 = 10_058;
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
 
 /// Makes sure of the bucket; returns what of it weakens a promise, one sentence each.
-pub(super) async fn ensure(
-    line: &Line,
-    settings: &Settings,
-    bucket: &str,
-) -> Result<Vec<String>, StoreFault> {
-    let mut found = look(line, bucket).await?;
+pub(super) async fn ensure(requests: &Requests, bucket: &str) -> Result<Vec<String>, StoreFault> {
+    let settings = &requests.settings;
+    let mut found = look(requests, bucket).await?;
     if found.is_none() && settings.provision {
         let call = format!("STREAM.CREATE.OBJ_{bucket}");
-        match line.call(&call, &config(bucket, settings.replicas)).await? {
+        match requests.call(&call, &config(bucket, settings.replicas)).await? {
             Ok(_) => {}
             Err(error) if error.err_code == ERR_STREAM_TAKEN => {}
-            Err(error) => return Err(StoreFault::refused(&call, &error)),
+            Err(error) => return Err(RequestFault::refused(&call, &error).into()),
         }
-        found = look(line, bucket).await?;
+        found = look(requests, bucket).await?;
     }
     let found = found.ok_or_else(|| StoreFault::Absent(bucket.to_owned()))?;
     Ok(differences(bucket, settings.replicas, &found))
 }
 
-async fn look(line: &Line, bucket: &str) -> Result<Option<Value>, StoreFault> {
+async fn look(requests: &Requests, bucket: &str) -> Result<Option<Value>, StoreFault> {
     let call = format!("STREAM.INFO.OBJ_{bucket}");
-    match line.call(&call, &Value::Null).await? {
+    match requests.call(&call, &Value::Null).await? {
         Ok(mut answer) => match answer.get_mut("config").map(Value::take) {
             Some(config) => Ok(Some(config)),
             None => Err(StoreFault::Malformed(format!("the answer to {call}"))),
         },
         Err(error) if error.err_code == ERR_STREAM_ABSENT => Ok(None),
-        Err(error) => Err(StoreFault::refused(&call, &error)),
+        Err(error) => Err(RequestFault::refused(&call, &error).into()),
     }
 }
 

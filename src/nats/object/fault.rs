@@ -1,14 +1,11 @@
 //! Why the store did not do what it was asked, from what the broker and the connection say.
 
-use crate::nats::ack::{ApiError, PublishFault};
+use crate::nats::ack::PublishFault;
+use crate::nats::requests::RequestFault;
 use crate::nats::session::{ConnectFault, clipped};
 
 /// JetStream errors "insufficient resources", of account, memory and storage.
 const ERR_RESOURCES: [u32; 4] = [10_002, 10_023, 10_028, 10_047];
-/// JetStream error of a message that cannot be stored: with `discard = new`, a full stream.
-const ERR_STORE_FAILED: u32 = 10_077;
-/// JetStream errors "not enabled" and "not enabled for account".
-const ERR_NO_JETSTREAM: [u32; 2] = [10_076, 10_039];
 
 /// Why the store did not do what it was asked. Nothing is half done from outside: an object is
 /// there with all its bytes or not at all.
@@ -33,6 +30,14 @@ pub enum StoreFault {
         name: String,
         /// What does not match.
         reason: String,
+    },
+    /// The server's permissions do not allow it, in its words.
+    #[error("the broker does not permit {call}: {words}")]
+    Denied {
+        /// What.
+        call: String,
+        /// The server's words.
+        words: String,
     },
     /// The bucket, or the broker's disk, has no room.
     #[error("the bucket is full: {0}")]
@@ -104,6 +109,7 @@ impl StoreFault {
             Self::Absent(_)
             | Self::BadLabel(_)
             | Self::Corrupt { .. }
+            | Self::Denied { .. }
             | Self::Malformed(_)
             | Self::NameTaken(_)
             | Self::NotFound(_)
@@ -112,13 +118,25 @@ impl StoreFault {
             | Self::TooLarge { .. } => false,
         }
     }
+}
 
-    pub(super) fn refused(call: &str, error: &ApiError) -> Self {
-        let description = clipped(&error.description);
-        match error.err_code {
-            code if ERR_NO_JETSTREAM.contains(&code) => Self::NoJetStream,
-            code if ERR_RESOURCES.contains(&code) => Self::Full(description),
-            err_code => Self::Refused { call: call.to_owned(), err_code, description },
+impl From<RequestFault> for StoreFault {
+    fn from(fault: RequestFault) -> Self {
+        match fault {
+            RequestFault::Denied { call, words } => Self::Denied { call, words },
+            RequestFault::Lost(reason) => Self::Lost(reason),
+            RequestFault::Malformed(what) => Self::Malformed(what),
+            RequestFault::NoJetStream => Self::NoJetStream,
+            RequestFault::Refused { err_code, description, .. }
+                if ERR_RESOURCES.contains(&err_code) =>
+            {
+                Self::Full(description)
+            }
+            RequestFault::Refused { call, err_code, description } => {
+                Self::Refused { call, err_code, description }
+            }
+            RequestFault::Revoked => Self::Revoked,
+            RequestFault::Stalled(what) => Self::Stalled(what),
         }
     }
 }
@@ -128,11 +146,8 @@ impl From<PublishFault> for StoreFault {
         match fault {
             PublishFault::Busy(words) => Self::Busy(clipped(&words)),
             PublishFault::NoResponders => Self::NoJetStream,
-            PublishFault::Refused { err_code, description, .. }
-                if err_code == ERR_STORE_FAILED || ERR_RESOURCES.contains(&err_code) =>
-            {
-                Self::Full(clipped(&description))
-            }
+            PublishFault::Full { description, .. } => Self::Full(clipped(&description)),
+            PublishFault::Denied(words) => Self::Denied { call: "to store".to_owned(), words },
             PublishFault::Refused { err_code, description, .. } => Self::Refused {
                 call: "to store".to_owned(),
                 err_code,

@@ -3,30 +3,37 @@
 //! An ephemeral consumer that nobody acknowledges to, pulled from in small batches. It is deleted
 //! when the reader is dropped, and by the server when we are gone.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_nats::{Message, StatusCode, Subscriber};
-use futures_util::FutureExt;
+use async_nats::{Message, StatusCode};
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::StoreFault;
-use super::line::Line;
+use crate::nats::requests::Requests;
 use crate::nats::session::clipped;
 use crate::protocol::time::Timestamp;
 
 /// Messages that are asked for and not yet read: 4 MiB of our chunks.
 const READ_WINDOW: u64 = 32;
+/// What waits to be read: as much, and statuses between.
+const MESSAGES_LEN_MAX: usize = 64;
 /// The server forgets a consumer that was not pulled from for so long.
 const INACTIVE_NS: u64 = 60_000_000_000;
+
+/// Makes a name for each subscription.
+static READERS_STARTED: AtomicU64 = AtomicU64::new(0);
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reader {
-    line: Arc<Line>,
+    requests: Requests,
     stream: String,
     consumer: String,
-    inlet: String,
-    messages: Subscriber,
+    /// Names the subscription on its connection.
+    id: u64,
+    inbox: String,
+    messages: mpsc::Receiver<Message>,
     /// Messages that were there at the start, and were not asked for yet.
     unasked: u64,
     /// Asked for and not yet here.
@@ -38,18 +45,20 @@ pub(super) struct Reader {
 impl Reader {
     /// Begins to read what `filter` matches: everything, or the newest of each subject.
     pub(super) async fn start(
-        line: &Arc<Line>,
+        requests: &Requests,
         stream: &str,
         filter: &str,
         newest_only: bool,
         consumer: String,
     ) -> Result<Self, StoreFault> {
-        let (inlet, messages) = line.inlet()?;
+        let id = READERS_STARTED.fetch_add(1, Ordering::Relaxed);
+        let (inbox, messages) = requests.read(id, MESSAGES_LEN_MAX).await?;
         let mut reader = Self {
-            line: Arc::clone(line),
+            requests: requests.clone(),
             stream: stream.to_owned(),
             consumer,
-            inlet,
+            id,
+            inbox,
             messages,
             unasked: 0,
             expected: 0,
@@ -71,7 +80,7 @@ impl Reader {
             "action": "create",
         });
         let call = format!("CONSUMER.CREATE.{stream}.{name}.{filter}");
-        let answer = reader.line.demand(&call, &body).await?;
+        let answer = reader.requests.demand(&call, &body).await?;
         let malformed = || StoreFault::Malformed(format!("the answer to {call}"));
         reader.total =
             answer.get("num_pending").and_then(serde_json::Value::as_u64).ok_or_else(malformed)?;
@@ -86,7 +95,8 @@ impl Reader {
             let batch = self.unasked.min(READ_WINDOW - self.expected);
             if batch > 0 {
                 let call = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
-                self.line.pull(&call, &self.inlet, &json!({ "batch": batch, "no_wait": true }))?;
+                let body = json!({ "batch": batch, "no_wait": true });
+                self.requests.pull(&call, &self.inbox, &body).await?;
                 self.unasked -= batch;
                 self.expected += batch;
             }
@@ -94,7 +104,7 @@ impl Reader {
         if self.expected == 0 {
             return Ok(None);
         }
-        let message = self.line.delivered(&mut self.messages).await?;
+        let message = self.requests.delivered(&mut self.messages).await?;
         match message.status {
             None | Some(StatusCode::OK) => {
                 self.expected -= 1;
@@ -111,12 +121,11 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Hands the end of the subscription to the connection here and now, also when reading is given
-    /// up on: async-nats alone would do it at some later time, perhaps after the line's last echo.
+    /// Orders the end of the subscription here and now, also when reading is given up on, so that
+    /// it comes before any later echo.
     fn drop(&mut self) {
-        // Without room the connection is stalled and about to be severed.
-        let _ = tokio::task::unconstrained(self.messages.unsubscribe()).now_or_never();
-        self.line.tell(&format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer));
+        let call = format!("CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
+        self.requests.end_read(self.id, &call);
     }
 }
 

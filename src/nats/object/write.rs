@@ -9,11 +9,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::line::Answer;
 use super::meta::{META_BYTES_MAX, Meta};
 use super::read::stamp;
 use super::{Label, ObjectInfo, Purged, SCAN_MAX, Shared, StoreFault, TOMBSTONE_AGE, time_of};
 use crate::nats::ack;
+use crate::nats::requests::{Awaited, RequestFault};
 
 /// JetStream errors "wrong last sequence": the name is not as it was when we looked.
 const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
@@ -55,7 +55,7 @@ pub(super) struct Upload<'a> {
     shared: &'a Arc<Shared>,
     nuid: String,
     /// Chunks without an answer, oldest first, with their lengths.
-    pending: VecDeque<(Answer, u64)>,
+    pending: VecDeque<(Awaited, u64)>,
     acked_bytes: u64,
 }
 
@@ -131,15 +131,20 @@ impl<'a> Upload<'a> {
         while begin < bytes.len() {
             let end = bytes.len().min(begin + self.shared.chunk_bytes);
             let chunk = bytes.slice(begin..end);
-            let place = self.shared.line.place().await?;
+            let place = self.shared.place().await?;
             while let Some((answer, len)) = self.pending.front_mut() {
-                let Some(message) = self.shared.line.has_landed(answer)? else { break };
-                let len = *len;
+                let (landed, len) = (self.shared.requests.has_landed(answer), *len);
+                if matches!(landed, Ok(None)) {
+                    break;
+                }
                 self.pending.pop_front();
-                self.acked(&message, len, progress)?;
+                if let Some(message) = landed? {
+                    self.acked(&message, len, progress)?;
+                }
             }
-            let answer =
-                self.shared.line.publish(place, &subject, HeaderMap::new(), chunk.clone())?;
+            let storing =
+                self.shared.requests.store(place, &subject, HeaderMap::new(), chunk.clone());
+            let answer = storing.await?;
             let len = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
             self.pending.push_back((answer, len));
             // After it was handed over, so that the connection's thread works meanwhile.
@@ -149,7 +154,7 @@ impl<'a> Upload<'a> {
             begin = end;
         }
         while let Some((mut answer, len)) = self.pending.pop_front() {
-            let message = self.shared.line.landed(&mut answer).await?;
+            let message = self.shared.requests.landed(&mut answer).await?;
             self.acked(&message, len, progress)?;
         }
         Ok(content.digest.unwrap_or_else(|| digest.finalize().into()))
@@ -175,7 +180,8 @@ impl<'a> Upload<'a> {
             return;
         }
         while let Some((mut answer, _)) = self.pending.pop_front() {
-            if self.shared.line.landed(&mut answer).await.is_err() {
+            let landed = self.shared.requests.landed(&mut answer).await;
+            if let Err(RequestFault::Lost(_) | RequestFault::Stalled(_)) = landed {
                 return;
             }
         }
@@ -193,10 +199,11 @@ async fn describe(shared: &Shared, meta: &Meta, expected_seq: u64) -> Result<(),
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Rollup", "sub");
     headers.insert("Nats-Expected-Last-Subject-Sequence", expected_seq.to_string().as_str());
-    let place = shared.line.place().await?;
+    let place = shared.place().await?;
     let subject = shared.meta_subject(&meta.name);
-    let mut answer = shared.line.publish(place, &subject, headers, Bytes::from(text))?;
-    let message = shared.line.landed(&mut answer).await?;
+    let storing = shared.requests.store(place, &subject, headers, Bytes::from(text));
+    let mut answer = storing.await?;
+    let message = shared.requests.landed(&mut answer).await?;
     ack::outcome(&message, &shared.stream)?;
     Ok(())
 }
@@ -240,7 +247,7 @@ pub(super) async fn purge_orphans(
     // Chunks of a dropped upload may still be on their way; they count when they have arrived.
     // While another upload runs there is no such moment.
     if shared.uploads().is_empty() {
-        shared.line.settle().await?;
+        shared.settle().await?;
     }
     // Chunks first, descriptions second: an upload that is finished in between is described.
     let (mut orphans, now) = own_chunks(shared).await?;
@@ -278,7 +285,7 @@ pub(super) async fn purge_orphans(
     for seq in old_tombstones {
         // By its place, so that an object put there meanwhile is safe.
         let call = format!("STREAM.MSG.DELETE.{}", shared.stream);
-        if shared.line.call(&call, &json!({ "seq": seq, "no_erase": true })).await?.is_ok() {
+        if shared.requests.call(&call, &json!({ "seq": seq, "no_erase": true })).await?.is_ok() {
             purged.tombstones += 1;
         }
     }
@@ -297,7 +304,7 @@ async fn own_chunks(
     let mut offset = 0;
     for _ in 0..PAGES_MAX {
         let body = json!({ "subjects_filter": format!("{prefix}*"), "offset": offset });
-        let answer = shared.line.demand(&call, &body).await?;
+        let answer = shared.requests.demand(&call, &body).await?;
         now = time_of(&answer, "ts").or(now);
         let subjects = answer.pointer("/state/subjects").and_then(Value::as_object);
         let Some(subjects) = subjects.filter(|subjects| !subjects.is_empty()) else { break };
