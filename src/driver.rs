@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::audit;
 use crate::nats;
-use crate::protocol::bridge::{Counters, Identity, Live, Memory};
+use crate::protocol::bridge::{Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
@@ -105,8 +105,13 @@ pub enum ReadFault {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportFault {
     /// The report breaks its profile: 422, and the gate is closed by it.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
+    #[error("{malformed}")]
+    Malformed {
+        /// Where.
+        malformed: Malformed,
+        /// Where the gate stands now.
+        state: GateState,
+    },
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -130,7 +135,7 @@ enum Command {
         answer: Answer<Result<ReportReply, ReportFault>>,
     },
     Unreadable {
-        answer: Answer<()>,
+        answer: Answer<GateState>,
     },
     FieldState {
         answer: Answer<Result<FieldState, ReadFault>>,
@@ -216,13 +221,16 @@ impl Handle {
     }
 
     /// Tells the driver that a report arrived that is not even a document; it closes the gate (P6).
-    /// Returns when the silence that follows from it is confirmed.
-    pub async fn unreadable(&self) {
+    /// Returns when the silence that follows from it is confirmed, with where the gate stands then.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: valid reports are waiting, and this one is dropped as any other would be.
+    pub async fn unreadable(&self) -> Result<GateState, Unavailable> {
         let (answer, reply) = oneshot::channel();
-        // A full queue means that valid reports are waiting; the unreadable one is dropped, as any
-        // other report would be.
-        if self.try_send(Command::Unreadable { answer }).is_ok() {
-            drop(tokio::time::timeout(self.report_timeout, reply).await);
+        self.try_send(Command::Unreadable { answer })?;
+        match tokio::time::timeout(self.report_timeout, reply).await {
+            Ok(answer) => answer.map_err(|_| Unavailable::Stopping),
+            Err(_) => Err(Unavailable::Overloaded(1)),
         }
     }
 

@@ -2,12 +2,12 @@
 //!
 //! Two listeners. The API listener is for the one runtime beside us: every request passes
 //! [`access`] (Host, Origin, token) before it is routed. The admin listener is for probes and
-//! scrapers: it has no write route and no secrets, so anybody may ask. Both run under the accept
+//! scrapers: it has no write route and no secrets, so anybody may backend. Both run under the accept
 //! loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to
 //! say no.
 //!
 //! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
-//! names, which are the caller's (see [`Seen`] and [`admin_router`]).
+//! names, which are the caller's (see [`Observer`] and [`admin_router`]).
 //!
 //! A new route is a file with `routes()`, one line in [`api_router`], and nothing else: access, the
 //! labels, 404 and 405 come with the router.
@@ -25,7 +25,7 @@ mod operator;
 mod admin;
 mod access;
 mod document;
-mod answer;
+mod accept;
 mod query;
 mod problem;
 pub mod settings;
@@ -45,6 +45,7 @@ use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use tower::{ServiceExt, service_fn};
 
 use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, Unavailable};
+use crate::protocol::bridge::GateState;
 use crate::protocol::canonical::Json;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
@@ -61,7 +62,7 @@ use settings::{ApiSettings, BodyLimits};
 
 /// What the routes ask of the driver. It exists so that the routes can be tested without one; every
 /// method is [`Handle`]'s of the same name, and every answer time is bounded there (P10).
-pub trait Ask: Clone + Send + Sync + 'static {
+pub trait Backend: Clone + Send + Sync + 'static {
     /// See [`Handle::report`].
     fn report(
         &self,
@@ -69,7 +70,7 @@ pub trait Ask: Clone + Send + Sync + 'static {
         trace: Option<TraceParent>,
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
-    fn unreadable(&self) -> impl Future<Output = ()> + Send;
+    fn unreadable(&self) -> impl Future<Output = Result<GateState, Unavailable>> + Send;
     /// See [`Handle::operate`].
     fn operate(
         &self,
@@ -96,7 +97,7 @@ pub trait Ask: Clone + Send + Sync + 'static {
     fn feed(&self) -> Feed;
 }
 
-impl Ask for Handle {
+impl Backend for Handle {
     async fn report(
         &self,
         document: Json,
@@ -105,8 +106,8 @@ impl Ask for Handle {
         Self::report(self, document, trace).await
     }
 
-    async fn unreadable(&self) {
-        Self::unreadable(self).await;
+    async fn unreadable(&self) -> Result<GateState, Unavailable> {
+        Self::unreadable(self).await
     }
 
     async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
@@ -148,9 +149,9 @@ impl Ask for Handle {
 /// turned away is `connection`; so the label set is as small as the route table.
 #[derive(Clone)]
 #[expect(clippy::type_complexity, reason = "one function, and this type is its name")]
-pub struct Seen(Arc<dyn Fn(&str, u16) + Send + Sync>);
+pub struct Observer(Arc<dyn Fn(&str, u16) + Send + Sync>);
 
-impl Seen {
+impl Observer {
     /// Calls `observe(route, status)` once per answer. It runs on the request's task and must not
     /// block.
     pub fn new(observe: impl Fn(&str, u16) + Send + Sync + 'static) -> Self {
@@ -162,9 +163,9 @@ impl Seen {
     }
 }
 
-impl fmt::Debug for Seen {
+impl fmt::Debug for Observer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Seen")
+        formatter.write_str("Observer")
     }
 }
 
@@ -174,8 +175,8 @@ pub type Metrics =
 
 /// What each API handler is given.
 #[derive(Clone)]
-struct Room<A> {
-    ask: A,
+struct ApiState<A> {
+    backend: A,
     body: BodyLimits,
     budget: Budget,
     /// Whether reports come in here.
@@ -194,10 +195,15 @@ struct Room<A> {
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
 /// POST /operator/isolate, /operator/release   an operator's hold
 /// ```
-pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: Seen) -> Router {
+pub fn api_router<A: Backend>(
+    backend: A,
+    settings: &ApiSettings,
+    bound: &Bound,
+    observer: Observer,
+) -> Router {
     let streams = Streams::new(&settings.limits);
-    let room = Room {
-        ask,
+    let state = ApiState {
+        backend,
         body: settings.body,
         budget: Budget::new(),
         reports: settings.reports,
@@ -209,22 +215,22 @@ pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: S
         .merge(safety::routes())
         .merge(snapshot::routes())
         .merge(operator::routes());
-    let routes = finish(routes).with_state(room);
+    let routes = finish(routes).with_state(state);
     let access = Arc::new(Access::new(settings, bound));
     // Access is checked before the router, not inside it: a path trick can at most choose between
     // routes, never walk round the check.
     let entrance = service_fn(move |mut request: Request| {
-        let (routes, access, seen) = (routes.clone(), Arc::clone(&access), seen.clone());
+        let (routes, access, observer) = (routes.clone(), Arc::clone(&access), observer.clone());
         async move {
             let response = match access.check(&request) {
                 Err(problem) => {
                     let response = problem.into_response();
-                    seen.tell("access", response.status());
+                    observer.tell("access", response.status());
                     response
                 }
                 Ok(may_release) => {
                     request.extensions_mut().insert(may_release);
-                    tell(routes.oneshot(request).await, &seen)
+                    tell(routes.oneshot(request).await, &observer)
                 }
             };
             Ok::<_, Infallible>(guarded(response))
@@ -237,11 +243,11 @@ pub fn api_router<A: Ask>(ask: A, settings: &ApiSettings, bound: &Bound, seen: S
 ///
 /// `metrics` gives the whole exposition in OpenMetrics text, or `None` when the driver does not
 /// answer.
-pub fn admin_router<A: Ask>(ask: A, metrics: Metrics, seen: Seen) -> Router {
-    let routes = finish(admin::routes(metrics)).with_state(ask);
+pub fn admin_router<A: Backend>(backend: A, metrics: Metrics, observer: Observer) -> Router {
+    let routes = finish(admin::routes(metrics)).with_state(backend);
     let entrance = service_fn(move |request: Request| {
-        let (routes, seen) = (routes.clone(), seen.clone());
-        async move { Ok::<_, Infallible>(guarded(tell(routes.oneshot(request).await, &seen))) }
+        let (routes, observer) = (routes.clone(), observer.clone());
+        async move { Ok::<_, Infallible>(guarded(tell(routes.oneshot(request).await, &observer))) }
     });
     Router::new().fallback_service(entrance)
 }
@@ -266,10 +272,10 @@ async fn mark(request: Request, next: Next) -> Response {
     response
 }
 
-fn tell(outcome: Result<Response, Infallible>, seen: &Seen) -> Response {
+fn tell(outcome: Result<Response, Infallible>, observer: &Observer) -> Response {
     let Ok(response) = outcome;
     let matched = response.extensions().get::<MatchedPath>();
-    seen.tell(matched.map_or("unmatched", MatchedPath::as_str), response.status());
+    observer.tell(matched.map_or("unmatched", MatchedPath::as_str), response.status());
     response
 }
 

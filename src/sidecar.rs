@@ -18,7 +18,7 @@ use crate::config::{Config, SecretFile};
 use crate::driver::{self, Handle, Holds};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
-use crate::http::{self, Metrics, Seen, server};
+use crate::http::{self, Metrics, Observer, server};
 use crate::protocol::bridge::Memory;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Family, Feed, number};
@@ -126,16 +126,8 @@ impl Sidecar {
         let (probes, probes_end) = watch::channel(false);
         let (handle, driver) = driver::spawn(options, stop_ends);
         let hold_watch = tokio::spawn(hold::watch(hold_file, held, handle.clone()));
-        let (requests, seen) = counting();
-        let api_router = http::api_router(handle.clone(), &api_settings, &bound, seen.clone());
-        let admin_router =
-            http::admin_router(handle.clone(), metrics(&handle, requests), seen.clone());
-        let (limits, admin_limits) = (api_settings.limits, api_settings.limits.admin());
-        let api_server =
-            tokio::spawn(server::serve(api, api_router, limits, seen.clone(), ended(intake_ends)));
-        let probes_ended = ended(probes_end);
-        let admin_server =
-            tokio::spawn(server::serve(admin, admin_router, admin_limits, seen, probes_ended));
+        let [api_server, admin_server] =
+            serve(&handle, &api_settings, &bound, [(api, intake_ends), (admin, probes_end)]);
         Ok(Self {
             handle,
             api: bound,
@@ -217,15 +209,33 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
     })
 }
 
-fn counting() -> (Requests, Seen) {
+/// Serves the API and the admin listener, each until its flag turns true.
+fn serve(
+    handle: &Handle,
+    settings: &ApiSettings,
+    bound: &Bound,
+    [api, admin]: [(Listener, watch::Receiver<bool>); 2],
+) -> [JoinHandle<server::Stopped>; 2] {
+    let (requests, observer) = counting();
+    let api_router = http::api_router(handle.clone(), settings, bound, observer.clone());
+    let metrics = metrics(handle, requests);
+    let admin_router = http::admin_router(handle.clone(), metrics, observer.clone());
+    let (limits, admin_limits) = (settings.limits, settings.limits.admin());
+    let parts = [(api, api_router, limits), (admin, admin_router, admin_limits)];
+    parts.map(|((listener, end), router, limits)| {
+        tokio::spawn(server::serve(listener, router, limits, observer.clone(), ended(end)))
+    })
+}
+
+fn counting() -> (Requests, Observer) {
     let requests = Requests::default();
     let counts = Arc::clone(&requests);
-    let seen = Seen::new(move |route, status| {
+    let observer = Observer::new(move |route, status| {
         if let Ok(mut counts) = counts.lock() {
             *counts.entry((route.to_owned(), status)).or_default() += 1;
         }
     });
-    (requests, seen)
+    (requests, observer)
 }
 
 fn metrics(handle: &Handle, requests: Requests) -> Metrics {

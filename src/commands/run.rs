@@ -110,7 +110,7 @@ async fn pass_on(tail: Option<Tail>, handle: Handle) {
         match line {
             Line::Report(document) => match handle.report(document, None).await {
                 Ok(reply) => tracing::debug!(verdict = reply.verdict.word(), "tailed report"),
-                Err(ReportFault::Malformed(Malformed { problem, .. })) => {
+                Err(ReportFault::Malformed { malformed: Malformed { problem, .. }, .. }) => {
                     tracing::warn!(problem, "tailed report refused");
                 }
                 Err(ReportFault::Unavailable(fault)) => {
@@ -123,7 +123,9 @@ async fn pass_on(tail: Option<Tail>, handle: Handle) {
                     LineFault::NotUtf8 { .. } | LineFault::TooLong { .. } => fault.to_string(),
                 };
                 tracing::warn!(line_number, problem, "tailed line cannot be read");
-                handle.unreadable().await;
+                if let Err(fault) = handle.unreadable().await {
+                    tracing::warn!(%fault, "and the gate was not told");
+                }
             }
             Line::Fault(fault) => tracing::warn!(fault, "the followed file cannot be read"),
         }

@@ -5,6 +5,7 @@
 use super::Config;
 use super::mistake::Mistake;
 use super::parse::show_duration;
+use super::secret::SecretFile;
 use super::settings::{Durability, Listener};
 use super::table::Reader;
 use crate::protocol::gate::Thresholds;
@@ -71,6 +72,14 @@ impl Config {
                 format!("must differ from listen.api, {address}"),
             );
         }
+        let secret = |file: &Option<SecretFile>| file.as_ref().map(|file| file.secret.clone());
+        let (token, operator_token) =
+            (secret(&listen.token_file), secret(&listen.operator_token_file));
+        reader.rule(
+            &["listen.operator_token_file", "listen.token_file"],
+            token.is_none() || token != operator_token,
+            "must hold another token than listen.token_file: who reports must not release",
+        );
         let tail = reader.given.contains("ingest.tail");
         reader.rule(
             &["ingest.tail.path"],

@@ -1,6 +1,7 @@
 //! What is allowed and probably not meant.
 
 use core::fmt;
+use std::path::Path;
 
 use super::Config;
 use super::settings::{Listener, Peer};
@@ -50,6 +51,7 @@ impl Config {
             }
         }
         self.warn_of_keys(&mut warn);
+        self.warn_of_the_hold_file(&mut warn);
         self.warn_of_networks(&mut warn);
         match (self.containment.accept, self.containment.assumed_scr) {
             (Provenance::Derived, None) => warn(
@@ -77,6 +79,32 @@ impl Config {
             let remark =
                 format!("{id} has no key_id: every key of integrity.keys may speak for it");
             warn("peers", remark);
+        }
+    }
+
+    /// A file in a folder of the agent is the agent's to remove.
+    fn warn_of_the_hold_file(&self, warn: &mut impl FnMut(&str, String)) {
+        let hold_file = self.hold_file();
+        let folders = [
+            ("ingest.tail.path", self.tail.path.as_deref()),
+            (
+                "listen.api",
+                match &self.listen.api {
+                    Listener::Unix(path) => Some(path.as_path()),
+                    Listener::Tcp(_) => None,
+                },
+            ),
+        ];
+        for (key, path) in folders {
+            let folder = path.and_then(Path::parent);
+            if folder.is_some_and(|folder| hold_file.starts_with(folder)) {
+                let remark = format!(
+                    "{} lies in the folder of {key}, which the runtime shares: it could lift the \
+                     hold",
+                    hold_file.display()
+                );
+                warn("containment.hold_file", remark);
+            }
         }
     }
 

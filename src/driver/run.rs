@@ -72,7 +72,7 @@ pub(super) struct Driver {
 /// Somebody who waits for an [`Answer`].
 enum Waiter {
     Report(oneshot::Sender<Result<ReportReply, ReportFault>>),
-    Unreadable(oneshot::Sender<()>),
+    Unreadable(oneshot::Sender<GateState>),
     /// An operator's order, whose answer waits for the disk as well.
     Order(oneshot::Sender<GateState>),
 }
@@ -82,13 +82,13 @@ impl Waiter {
     fn give(self, answer: Answer) {
         match (self, answer) {
             (Self::Report(to), Answer::Report(reply)) => drop(to.send(Ok(*reply))),
-            (Self::Report(to), Answer::Refused { fault: Some(fault), .. }) => {
-                drop(to.send(Err(fault.into())));
+            (Self::Report(to), Answer::Refused { fault: Some(malformed), state }) => {
+                drop(to.send(Err(ReportFault::Malformed { malformed, state })));
             }
-            (Self::Unreadable(to), _) => drop(to.send(())),
-            (Self::Order(to), Answer::Order(state)) => drop(to.send(state)),
+            (Self::Unreadable(to), Answer::Refused { state, .. })
+            | (Self::Order(to), Answer::Order(state)) => drop(to.send(state)),
             // The bridge answers what it was asked.
-            (Self::Report(_) | Self::Order(_), _) => {}
+            (Self::Report(_) | Self::Unreadable(_) | Self::Order(_), _) => {}
         }
     }
 }

@@ -10,12 +10,12 @@ use axum::routing::get;
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
 
-use super::{Ask, Metrics};
+use super::{Backend, Metrics};
 
 /// What `prometheus-client` writes.
 const METRICS_MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) fn routes<A: Ask>(metrics: Metrics) -> Router<A> {
+pub(super) fn routes<A: Backend>(metrics: Metrics) -> Router<A> {
     Router::new()
         // It answers, so it is bound; the caller binds the API listener before it serves this one.
         .route("/startupz", get(|| async { "ok" }))
@@ -31,16 +31,16 @@ fn exposition(text: Option<String>) -> Response {
     }
 }
 
-async fn livez<A: Ask>(State(ask): State<A>) -> Response {
-    if ask.is_alive().await {
+async fn livez<A: Backend>(State(backend): State<A>) -> Response {
+    if backend.is_alive().await {
         "ok".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the driver's heartbeat has stopped").into_response()
     }
 }
 
-async fn readyz<A: Ask>(State(ask): State<A>) -> Response {
-    let readiness = ask.readiness();
+async fn readyz<A: Backend>(State(backend): State<A>) -> Response {
+    let readiness = backend.readiness();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, axum::Json(readiness)).into_response()
 }

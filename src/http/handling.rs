@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
-use super::Seen;
+use super::Observer;
 use super::connections::{Activity, Busy};
 use super::operator;
 use super::problem::{Outcome, Problem};
@@ -37,18 +37,18 @@ const RETRY_S: u32 = 1;
 #[derive(Clone)]
 pub(super) struct Handler {
     router: Router,
-    seen: Seen,
+    observer: Observer,
     places: Arc<Semaphore>,
     order_places: Arc<Semaphore>,
 }
 
 impl Handler {
-    pub(super) fn new(router: Router, seen: Seen, connections_max: usize) -> Self {
+    pub(super) fn new(router: Router, observer: Observer, connections_max: usize) -> Self {
         // As many again may go on without a client; each ends within the driver's answer times.
         let places = connections_max.saturating_mul(2).min(Semaphore::MAX_PERMITS);
         Self {
             router,
-            seen,
+            observer,
             places: Arc::new(Semaphore::new(places)),
             order_places: Arc::new(Semaphore::new(ORDERS_MAX)),
         }
@@ -73,7 +73,7 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = Some(self.activity.begin());
-        let Handler { router, seen, places, order_places } = &self.handler;
+        let Handler { router, observer, places, order_places } = &self.handler;
         // A question is dropped with its client.
         let place = if request.method().is_safe() {
             None
@@ -83,7 +83,7 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 let detail = "too many are handled whose clients have hung up";
                 let problem = Problem::new(Outcome::Overloaded, detail).retry_after(RETRY_S);
-                seen.tell("connection", problem.status());
+                observer.tell("connection", problem.status());
                 return Either::Right(at_once(Ok(problem.into_response())));
             };
             Some(place)

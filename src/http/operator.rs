@@ -12,13 +12,13 @@ use axum::routing::post;
 use hyper::body::Body as _;
 use hyper::header::CONTENT_TYPE;
 
+use super::accept::AnswerType;
 use super::access::{MayRelease, unauthorized};
-use super::answer::Answer;
 use super::document::BodyForm;
 use super::problem::{Outcome, Problem};
 use super::query::parameters;
 use super::settings::BodyLimits;
-use super::{Ask, Room};
+use super::{ApiState, Backend};
 use crate::driver::Order;
 use crate::protocol::audit::{Act, BY_BYTES_MAX, REASON_BYTES_MAX, Remark, Way};
 use crate::protocol::canonical::Json;
@@ -28,19 +28,25 @@ pub(super) const PREFIX: &str = "/operator/";
 /// Largest body: two short remarks, every byte of them escaped.
 const BYTES_MAX: usize = 4 * 1024;
 
-pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
     Router::new()
         .route("/operator/isolate", post(isolate::<A>))
         .route("/operator/release", post(release::<A>))
 }
 
-async fn isolate<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Response, Problem> {
-    operate(room, request, Act::Isolate).await
+async fn isolate<A: Backend>(
+    state: State<ApiState<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    operate(state, request, Act::Isolate).await
 }
 
-async fn release<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Response, Problem> {
+async fn release<A: Backend>(
+    state: State<ApiState<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
     match request.extensions().get() {
-        Some(MayRelease::Yes) => operate(room, request, Act::Release).await,
+        Some(MayRelease::Yes) => operate(state, request, Act::Release).await,
         Some(MayRelease::No) => Err(unauthorized("releasing needs the operator's token")),
         Some(MayRelease::Nobody) | None => {
             let detail = "set listen.operator_token_file; the hold file and SIGUSR2 release too";
@@ -49,23 +55,23 @@ async fn release<A: Ask>(room: State<Room<A>>, request: Request) -> Result<Respo
     }
 }
 
-async fn operate<A: Ask>(
-    State(room): State<Room<A>>,
+async fn operate<A: Backend>(
+    State(state): State<ApiState<A>>,
     request: Request,
     act: Act,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     parameters(&parts.uri, &[])?;
-    let answer = Answer::of(&parts.headers)?;
+    let answer = AnswerType::of(&parts.headers)?;
     // The hand that is in a hurry writes no body.
     let order = if body.is_end_stream() && !parts.headers.contains_key(CONTENT_TYPE) {
         Order::new(act, Way::Http)
     } else {
         let form = BodyForm::of(&parts.headers)?;
-        let limits = BodyLimits { bytes_max: room.body.bytes_max.min(BYTES_MAX), ..room.body };
-        order(act, &form.read(body, limits, &room.budget).await?.json)?
+        let limits = BodyLimits { bytes_max: state.body.bytes_max.min(BYTES_MAX), ..state.body };
+        order(act, &form.read(body, limits, &state.budget).await?.json)?
     };
-    answer.write(&room.ask.operate(order).await?)
+    answer.write(&state.backend.operate(order).await?)
 }
 
 /// Reads `{"reason": "...", "by": "..."}`; both may be left out.

@@ -30,7 +30,7 @@ use super::problem::{Outcome, Problem};
 use super::query::parameters;
 use super::server::Stopping;
 use super::settings::Limits;
-use super::{Ask, Room};
+use super::{ApiState, Backend};
 use crate::telemetry::feed::Subscription;
 
 /// What a listener is told to wait before it connects again.
@@ -52,23 +52,23 @@ impl Streams {
     }
 }
 
-pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
     Router::new().route("/phase/telemetry", get(listen::<A>))
 }
 
-async fn listen<A: Ask>(
-    State(room): State<Room<A>>,
+async fn listen<A: Backend>(
+    State(state): State<ApiState<A>>,
     request: Request,
 ) -> Result<Response, Problem> {
     parameters(request.uri(), &[])?;
     check_accept(request.headers())?;
-    let place = Arc::clone(&room.streams.places).try_acquire_owned().map_err(|_| {
+    let place = Arc::clone(&state.streams.places).try_acquire_owned().map_err(|_| {
         let detail = "every place for a stream is taken";
         Problem::new(Outcome::TooManyStreams, detail).retry_after(STREAMS_RETRY_S)
     })?;
     let stopping = request.extensions().get::<Stopping>().cloned();
-    let listener = Listener { events: room.ask.feed().subscribe(), stopping, _place: place };
-    let heartbeat = KeepAlive::new().interval(room.streams.heartbeat).text("heartbeat");
+    let listener = Listener { events: state.backend.feed().subscribe(), stopping, _place: place };
+    let heartbeat = KeepAlive::new().interval(state.streams.heartbeat).text("heartbeat");
     let mut response = Sse::new(listener.stream()).keep_alive(heartbeat).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)

@@ -12,7 +12,10 @@ use hyper::header::{
 use serde::Serialize;
 
 use crate::driver::{ReadFault, ReportFault, Unavailable};
+use crate::protocol::bridge::GateState;
 use crate::protocol::canonical::SyntaxFault;
+use crate::protocol::gate::{Band, Reason};
+use crate::protocol::view::Barrier;
 
 /// Media type of every error (RFC 9457).
 const MEDIA_TYPE: &str = "application/problem+json";
@@ -150,6 +153,8 @@ pub(super) struct Problem {
     detail: String,
     field: Option<String>,
     retry_after_s: Option<u32>,
+    /// Where the gate stands, when what is refused has closed it.
+    gate: Option<GateState>,
 }
 
 #[derive(Serialize)]
@@ -160,16 +165,31 @@ struct Document<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
+    #[serde(flatten)]
+    gate: Option<Gate<'a>>,
+}
+
+#[derive(Serialize)]
+struct Gate<'a> {
+    band: Band,
+    reasons: &'a [Reason],
+    barrier: Option<Barrier>,
 }
 
 impl Problem {
     pub(super) fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), field: None, retry_after_s: None }
+        Self { outcome, detail: detail.into(), field: None, retry_after_s: None, gate: None }
     }
 
     /// Names the field at fault: a JSON Pointer into the body, a header, or a query parameter.
     pub(super) fn of_field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    /// Says where the gate stands that it closed, and how the closing ended.
+    pub(super) fn that_closed(mut self, state: GateState) -> Self {
+        self.gate = Some(state);
         self
     }
 
@@ -213,6 +233,11 @@ impl Problem {
             status,
             detail: &self.detail,
             field: self.field.as_deref(),
+            gate: self.gate.as_ref().map(|state| Gate {
+                band: state.band,
+                reasons: &state.reasons,
+                barrier: state.barrier,
+            }),
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
@@ -242,8 +267,10 @@ impl From<SyntaxFault> for Problem {
 impl From<ReportFault> for Problem {
     fn from(fault: ReportFault) -> Self {
         match fault {
-            ReportFault::Malformed(malformed) => {
-                Self::new(Outcome::Malformed, malformed.to_string()).of_field(malformed.field)
+            ReportFault::Malformed { malformed, state } => {
+                Self::new(Outcome::Malformed, malformed.to_string())
+                    .of_field(malformed.field)
+                    .that_closed(state)
             }
             ReportFault::Unavailable(unavailable) => unavailable.into(),
         }

@@ -5,17 +5,20 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::answer::Answer;
+use super::accept::AnswerType;
 use super::problem::Problem;
 use super::query::parameters;
-use super::{Ask, Room};
+use super::{ApiState, Backend};
 
-pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
     Router::new().route("/aegida/safety", get(read::<A>))
 }
 
-async fn read<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
+async fn read<A: Backend>(
+    State(state): State<ApiState<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
     parameters(request.uri(), &[])?;
-    let answer = Answer::of(request.headers())?;
-    answer.write(&room.ask.safety().await?)
+    let answer = AnswerType::of(request.headers())?;
+    answer.write(&state.backend.safety().await?)
 }

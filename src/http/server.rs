@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Seen;
+use super::Observer;
 use super::connections::Connections;
 use super::handling::{ConnectionHandler, Handler};
 use super::listener::{Arrival, Listener, Stream};
@@ -61,7 +61,7 @@ pub async fn serve(
     listener: Listener,
     router: Router,
     limits: Limits,
-    seen: Seen,
+    observer: Observer,
     shutdown: impl Future<Output = ()>,
 ) -> Stopped {
     let mut shutdown = pin!(shutdown);
@@ -69,7 +69,7 @@ pub async fn serve(
     let mut refusals = JoinSet::new();
     let (stop, stopping) = watch::channel(());
     let router = router.layer(Extension(Stopping(stopping.clone())));
-    let handler = Handler::new(router, seen.clone(), limits.connections_max);
+    let handler = Handler::new(router, observer.clone(), limits.connections_max);
     loop {
         tokio::select! {
             biased;
@@ -86,7 +86,7 @@ pub async fn serve(
                         });
                     }
                     Some(problem) => {
-                        seen.tell("connection", problem.status());
+                        observer.tell("connection", problem.status());
                         if refusals.len() < REFUSALS_MAX {
                             refusals.spawn(refuse(arrival.stream, problem));
                         }

@@ -1,7 +1,6 @@
 //! `/memory/snapshot`: push one, read our own and those of peers (DESIGN section 4).
 //!
-//! What deliberately is not here: the spool, the bucket and the gate, which are the room's
-//! (`snapshots.rs`); and ranges: a snapshot is read whole or not at all.
+//! What deliberately is not here: the spool, the bucket and the gate (`snapshots.rs`); and ranges: a snapshot is read whole or not at all.
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -10,7 +9,7 @@ use axum::routing::get;
 use serde::Serialize;
 
 use super::problem::{Outcome, Problem};
-use super::{Ask, Room};
+use super::{ApiState, Backend};
 use crate::snapshots::fetch::FetchFault;
 use crate::snapshots::spool::SpoolFault;
 use crate::snapshots::{Refused, Snapshots};
@@ -22,22 +21,28 @@ mod push;
 /// Retry-After of what passes within seconds: a spool that is being read, a broker that is away.
 const RETRY_S: u32 = 2;
 
-pub(super) fn routes<A: Ask>() -> Router<Room<A>> {
+pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
     Router::new().route("/memory/snapshot", get(pull::<A>).put(push::<A>))
 }
 
-async fn push<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
-    let snapshots = snapshots(&room)?;
-    let pushed = push::push(&snapshots, room.body.timeout, request).await;
+async fn push<A: Backend>(
+    State(state): State<ApiState<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let snapshots = snapshots(&state)?;
+    let pushed = push::push(&snapshots, state.body.timeout, request).await;
     pushed.inspect_err(|problem| snapshots.count_refused(problem.word()))
 }
 
-async fn pull<A: Ask>(State(room): State<Room<A>>, request: Request) -> Result<Response, Problem> {
-    pull::pull(&snapshots(&room)?, request.uri(), request.headers()).await
+async fn pull<A: Backend>(
+    State(state): State<ApiState<A>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    pull::pull(&snapshots(&state)?, request.uri(), request.headers()).await
 }
 
-fn snapshots<A: Ask>(room: &Room<A>) -> Result<Snapshots, Problem> {
-    room.ask.snapshots().ok_or_else(|| {
+fn snapshots<A: Backend>(state: &ApiState<A>) -> Result<Snapshots, Problem> {
+    state.backend.snapshots().ok_or_else(|| {
         Problem::new(Outcome::NoSnapshots, "the spool cannot be used; /readyz says why")
     })
 }

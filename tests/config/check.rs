@@ -78,6 +78,45 @@ fn check_warns_where_one_peer_could_speak_for_another() {
 }
 
 #[test]
+fn check_warns_where_the_runtime_could_lift_the_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
+    fs::write(&key, KEY).unwrap();
+    let design = DESIGN.replace("/etc/driftgate/keys/k1", key.to_str().unwrap());
+    let tail = "[ingest.tail]\npath = \"/shared/cycles.jsonl\"\n";
+    for (hold_file, is_warned) in
+        [("/shared/hold", true), ("/shared/further/hold", true), ("/operator/hold", false)]
+    {
+        let text = format!("{design}{tail}[containment]\nhold_file = \"{hold_file}\"\n");
+        fs::write(&file, text).unwrap();
+        let (_, shown) = check(&file, "2026-01-01T00:00:00Z");
+        let warning = "warning: containment.hold_file: ";
+        assert_eq!(shown.contains(warning), is_warned, "{hold_file}\n{shown}");
+    }
+}
+
+#[test]
+fn one_token_for_runtime_and_operator_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (name, secret) in [("k1", KEY), ("one", "0123456789abcdef"), ("two", "0123456789abcdeg")] {
+        fs::write(path(name), secret).unwrap();
+    }
+    let design = DESIGN.replace("/etc/driftgate/keys/k1", path("k1").to_str().unwrap());
+    for (operator, is_refused) in [("one", true), ("two", false)] {
+        let tokens = format!(
+            "[listen]\ntoken_file = {:?}\noperator_token_file = {:?}\n",
+            path("one"),
+            path(operator)
+        );
+        fs::write(path("driftgate.toml"), design.replace("[listen]\n", &tokens)).unwrap();
+        let (_, shown) = check(&path("driftgate.toml"), "2026-01-01T00:00:00Z");
+        let mistake = "listen.operator_token_file: must hold another token";
+        assert_eq!(shown.contains(mistake), is_refused, "{shown}");
+    }
+}
+
+#[test]
 fn check_exits_78_with_all_mistakes() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("driftgate.toml");

@@ -37,6 +37,7 @@ fn files(given: &[(&str, &str)]) -> impl Fn(&Path) -> io::Result<Vec<u8>> + use<
         Some(text) => Ok(text.clone().into_bytes()),
         None if path.starts_with("/absent") => Err(io::ErrorKind::NotFound.into()),
         None if path.extension().is_some_and(|ending| ending == "nk") => Ok(seed().into_bytes()),
+        None if path.ends_with("operator-token") => Ok(b"the-operators-own-token".to_vec()),
         None => Ok(KEY.as_bytes().to_vec()),
     }
 }

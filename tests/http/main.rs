@@ -9,7 +9,7 @@ mod rig;
 mod table;
 
 #[cfg(test)]
-mod door;
+mod access;
 
 #[cfg(test)]
 mod body;

@@ -10,10 +10,11 @@ use driftgate::driver::{BrokerState, Order, ReadFault, Readiness, ReportFault, U
 use driftgate::http::listener::{Bound, Listener};
 use driftgate::http::server::{Stopped, serve};
 use driftgate::http::settings::{ApiAddress, ApiSettings};
-use driftgate::http::{Ask, Seen, api_router};
+use driftgate::http::{Backend, Observer, api_router};
 use driftgate::protocol::audit::Act;
+use driftgate::protocol::bridge::GateState;
 use driftgate::protocol::canonical::Json;
-use driftgate::protocol::gate::Band;
+use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
@@ -116,7 +117,7 @@ pub(crate) fn runtime(id: &str) -> RuntimeId {
     RuntimeId::new(id).unwrap()
 }
 
-impl Ask for Actor {
+impl Backend for Actor {
     async fn report(
         &self,
         document: Json,
@@ -127,13 +128,15 @@ impl Ask for Actor {
         let mood = self.with(|script| script.mood);
         if mood == Mood::Picky {
             let (field, problem) = ("/drift_metrics/sdi".into(), "must be 0 to 1".into());
-            return Err(Malformed { field, problem }.into());
+            let malformed = Malformed { field, problem };
+            return Err(ReportFault::Malformed { malformed, state: closed() });
         }
         Ok(reply(mood == Mood::Isolated))
     }
 
-    async fn unreadable(&self) {
+    async fn unreadable(&self) -> Result<GateState, Unavailable> {
         self.with(|script| script.unreadable += 1);
+        Ok(closed())
     }
 
     async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
@@ -200,6 +203,12 @@ impl Ask for Actor {
     }
 }
 
+/// Where a report leaves the gate that nobody can read.
+fn closed() -> GateState {
+    let (reasons, barrier) = (vec![Reason::Invalid], Some(Barrier::Confirmed));
+    GateState { band: Band::Blocked, reasons, barrier }
+}
+
 fn reply(is_isolated: bool) -> ReportReply {
     ReportReply {
         verdict: if is_isolated { Decision::Isolate } else { Decision::Export },
@@ -249,9 +258,9 @@ fn safety() -> SafetyView {
 pub(crate) struct Log(Arc<Mutex<Vec<(String, u16)>>>);
 
 impl Log {
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn observer(&self) -> Observer {
         let log = Arc::clone(&self.0);
-        Seen::new(move |route, status| log.lock().unwrap().push((route.to_owned(), status)))
+        Observer::new(move |route, status| log.lock().unwrap().push((route.to_owned(), status)))
     }
 
     pub(crate) fn lines(&self) -> Vec<(String, u16)> {
@@ -274,10 +283,11 @@ impl Served {
         let listener = Listener::bind(&settings.address).await.unwrap();
         let bound = listener.bound().unwrap();
         let (actor, log) = (Actor::new(mood), Log::default());
-        let router = api_router(actor.clone(), &settings, &bound, log.seen());
+        let router = api_router(actor.clone(), &settings, &bound, log.observer());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { drop(stopped.await) };
-        let server = tokio::spawn(serve(listener, router, settings.limits, log.seen(), shutdown));
+        let server =
+            tokio::spawn(serve(listener, router, settings.limits, log.observer(), shutdown));
         Self { bound, actor, log, stop, server }
     }
 

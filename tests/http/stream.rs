@@ -211,7 +211,7 @@ async fn a_listener_that_reads_nothing_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_stream_passes_the_same_door_and_takes_no_parameter() {
+async fn a_stream_passes_the_same_checks_and_takes_no_parameter() {
     let token = Some(Token::new("0123456789abcdef").unwrap());
     let served = Served::start(Mood::Isolated, ApiSettings { token, ..settings() }).await;
     let bearer = "Authorization: Bearer 0123456789abcdef\r\n";

@@ -18,7 +18,7 @@ const TOKEN: &str = "0123456789abcdef";
 async fn ask(actor: &Actor, settings: &ApiSettings, request: (&str, &str, &[u8])) -> Reply {
     let bound = Bound::Tcp(([127, 0, 0, 1], 7405).into());
     let log = Log::default();
-    let router = api_router(actor.clone(), settings, &bound, log.seen());
+    let router = api_router(actor.clone(), settings, &bound, log.observer());
     let reply = reply(router, request).await;
     assert_eq!(log.lines().len(), 1, "every answer is observed once");
     assert_eq!(log.lines()[0].1, reply.status);
@@ -339,7 +339,8 @@ async fn the_token_is_asked_for_before_anything_else_is_told() {
 async fn answers_are_observed_by_pattern_and_never_by_path() {
     let bound = Bound::Tcp(([127, 0, 0, 1], 7405).into());
     let log = Log::default();
-    let router = api_router(Actor::new(Mood::Calm), &ApiSettings::default(), &bound, log.seen());
+    let router =
+        api_router(Actor::new(Mood::Calm), &ApiSettings::default(), &bound, log.observer());
     for (line, headers) in [
         ("GET /field/state?source=critic", ""),
         ("PUT /field/state", ""),
@@ -365,7 +366,7 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
         let text = alive.with(|script| script.alive).then(|| "# EOF\n".to_owned());
         Box::pin(async { text })
     });
-    let router = admin_router(actor.clone(), metrics, log.seen());
+    let router = admin_router(actor.clone(), metrics, log.observer());
     let probe = async |path: &str| {
         let line = format!("GET {path}");
         reply(router.clone(), (&line, "host: 10.1.2.3:7406", b"")).await

@@ -403,3 +403,23 @@ fn reports_over_http_can_be_turned_off_alone() {
     assert_eq!(life.safety()["band"], "blocked");
     assert_eq!(life.order("isolate", &json!({}))["band"], "isolated");
 }
+
+#[test]
+fn a_refused_report_that_closed_the_gate_says_where_it_stands() {
+    let home = Home::new(NOWHERE);
+    let life = home.start();
+    assert_eq!(life.report()["band"], "open");
+    let (status, problem) = Life::ask(&life.api, "POST /field/state", &GOOD.replace("0.91", "7"));
+    assert_eq!((status, &problem["band"]), (422, &json!("blocked")));
+    assert_eq!(
+        (&problem["reasons"], &problem["barrier"]),
+        (&json!(["invalid"]), &json!("confirmed"))
+    );
+    assert_eq!(life.report()["band"], "open");
+    let (status, problem) = Life::ask(&life.api, "POST /field/state", "no document");
+    assert_eq!((status, &problem["band"]), (400, &json!("blocked")));
+    assert_eq!(problem["barrier"], "confirmed");
+    // What closes nothing says nothing of the gate.
+    let (status, problem) = Life::ask(&life.api, "GET /nowhere", "");
+    assert_eq!((status, problem.get("band")), (404, None));
+}

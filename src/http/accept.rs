@@ -12,12 +12,12 @@ use super::problem::{Outcome, Problem};
 
 /// The media type of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AnswerType {
     Json,
     JsonLd,
 }
 
-impl Answer {
+impl AnswerType {
     /// What the client asks for; JSON when it does not say.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Answer {
         if ranges.is_empty() {
             return Ok(Self::Json);
         }
-        let [json, json_ld] = [Self::Json, Self::JsonLd].map(|answer| answer.weight(&ranges));
+        let [json, json_ld] = [Self::Json, Self::JsonLd].map(|kind| kind.weight(&ranges));
         if json.max(json_ld) == 0 {
             let detail = "answers are application/json or application/ld+json";
             return Err(Problem::new(Outcome::NotAcceptable, detail).of_field(ACCEPT.as_str()));
@@ -91,22 +91,22 @@ fn thousandths(text: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn check(accept: &str, expected: Option<Answer>) {
+    fn check(accept: &str, expected: Option<AnswerType>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        assert_eq!(Answer::of(&headers).ok(), expected, "{accept}");
+        assert_eq!(AnswerType::of(&headers).ok(), expected, "{accept}");
     }
 
     #[test]
     fn the_most_specific_range_and_the_highest_weight_decide() {
-        check("", Some(Answer::Json));
-        check("*/*", Some(Answer::Json));
-        check("application/*;q=0.1", Some(Answer::Json));
-        check("Application/JSON", Some(Answer::Json));
-        check("application/ld+json", Some(Answer::JsonLd));
-        check("application/json;q=0.5, application/ld+json;q=0.9", Some(Answer::JsonLd));
-        check("application/json;q=0, */*", Some(Answer::JsonLd));
-        check("text/html, */*;q=0.8", Some(Answer::Json));
+        check("", Some(AnswerType::Json));
+        check("*/*", Some(AnswerType::Json));
+        check("application/*;q=0.1", Some(AnswerType::Json));
+        check("Application/JSON", Some(AnswerType::Json));
+        check("application/ld+json", Some(AnswerType::JsonLd));
+        check("application/json;q=0.5, application/ld+json;q=0.9", Some(AnswerType::JsonLd));
+        check("application/json;q=0, */*", Some(AnswerType::JsonLd));
+        check("text/html, */*;q=0.8", Some(AnswerType::Json));
         check("application/yaml", None);
         check("text/html", None);
         check("*/*;q=0", None);
