@@ -33,9 +33,10 @@ mod metrics;
 mod operator;
 mod quarantine;
 mod run;
+mod slots;
 mod uploads;
 
-pub use memory::{MemoryFault, load as load_memory};
+pub use memory::load as load_memory;
 pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the

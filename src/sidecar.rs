@@ -15,11 +15,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, SecretFile};
-use crate::driver::{self, Handle, Holds};
+use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, Metrics, Observer, server};
-use crate::protocol::bridge::Memory;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Family, Feed, number};
 
@@ -92,11 +91,7 @@ impl Sidecar {
         };
         let conditions = Conditions::new();
         let memory_file = memory_file(config);
-        let (memory, holds) = driver::load_memory(&memory_file).unwrap_or_else(|fault| {
-            let text = format!("starting without what survived the last run: {fault}");
-            conditions.begin(Condition::MemoryDamaged, text);
-            <(Memory, Holds)>::default()
-        });
+        let (memory, holds) = driver::load_memory(&memory_file, config.peers.keys(), &conditions);
         let hold_file = config.hold_file();
         hold::make_room(&hold_file);
         let held = hold::exists(&hold_file).unwrap_or_else(|error| {

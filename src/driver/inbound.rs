@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::memory::Keeper;
 use super::quarantine::Quarantine;
 use crate::deliver::{Counts, Deliveries, Ended, Settings};
 use crate::nats::inbound::InboundMessage;
@@ -54,6 +55,7 @@ impl Receiver {
         &mut self,
         now: Now,
         bridge: &mut Bridge,
+        keeper: &mut Keeper,
         link: &mut Link,
         message: InboundMessage,
     ) {
@@ -73,6 +75,7 @@ impl Receiver {
             // Not now: it stays unacknowledged on the stream.
             None => {}
             Some(Inbound::Accepted { source, seq }) => {
+                keeper.floor(&source, seq);
                 self.deliver(link, source, seq, message.reply);
             }
             // What is still to be delivered goes on with the fresher acknowledgement subject; what

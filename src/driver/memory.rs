@@ -1,155 +1,175 @@
-//! What survives a restart, in one small JSON file beside the spool.
+//! What survives a restart: sequence numbers, the floors of peers, an operator's hold, and whether
+//! the broker may still have to read something of ours.
 //!
-//! Sequence numbers are reserved ahead, so the file need not be written per packet: a restart
-//! starts above the reservation. It is written by rename, off the driver's thread, and at most once
-//! a second; a disk that fails degrades `/readyz`, is tried again, and hurts nobody (P10). What an
-//! operator's answer waits for is written at once, and synced.
+//! Each of them is written before it matters: a floor before its packet can be shown, the doubt
+//! before a packet leaves, a reservation before a number of it is used. That is a write into the
+//! page cache and no more (`slots.rs`), which `kill -9` spares; once a second, and before an
+//! operator is told that an order will survive, it is synced on another thread. A disk that fails
+//! degrades `/readyz`, is tried again, and hurts nobody (P10).
+//!
+//! **Damage never loosens** (P6). What cannot be read counts as standing: a hold holds until an
+//! operator releases it, doubt is doubt, and where floors are lost, packets made before the start
+//! count as shown. A file that is not there is a first start; one that somebody deleted cannot be
+//! told from that.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::clock::Clock;
 use super::operator::Holds;
+use super::slots::{self, Content, FILE_BYTES_MAX, Found, Head};
 use crate::protocol::bridge::Memory;
 use crate::protocol::packet::RuntimeId;
 use crate::telemetry::{Condition, Conditions};
 
 /// How far ahead sequence numbers are reserved, in the microseconds that they count.
-const RESERVE_US: u64 = 60_000_000;
-/// Largest file that is read: 10,000 peers at under 100 bytes each.
-const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
-
-#[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    seq: u64,
-    floors: BTreeMap<String, u64>,
-    operator_hold: bool,
-    /// Absent in files of before it was known.
-    #[serde(default)]
-    in_doubt: bool,
-    /// Who holds. Absent in files of before there were several.
-    #[serde(default)]
-    held_by: Holds,
-}
-
-/// The memory file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MemoryFault {
-    /// It cannot be read.
-    #[error("{0}: {1}")]
-    Read(String, io::Error),
-    /// It is not what this program wrote.
-    #[error("{0}: not a memory file: {1}")]
-    Parse(String, serde_json::Error),
-}
-
-/// Reads the memory file; a missing one is an empty memory.
-///
-/// # Errors
-/// [`MemoryFault`]. The caller goes on with an empty memory and says so: sequence numbers then
-/// start from the wall clock alone.
-pub fn load(path: &Path) -> Result<(Memory, Holds), MemoryFault> {
-    let name = || path.display().to_string();
-    let text = match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
-        Err(error) => return Err(MemoryFault::Read(name(), error)),
-        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-            let error = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 2 MiB");
-            return Err(MemoryFault::Read(name(), error));
-        }
-        Ok(_) => std::fs::read(path).map_err(|error| MemoryFault::Read(name(), error))?,
-    };
-    let stored: Stored =
-        serde_json::from_slice(&text).map_err(|error| MemoryFault::Parse(name(), error))?;
-    let floors = stored.floors.iter();
-    let memory = Memory {
-        seq: stored.seq,
-        floors: floors.filter_map(|(id, floor)| Some((RuntimeId::new(id)?, *floor))).collect(),
-        operator_hold: stored.operator_hold,
-        in_doubt: stored.in_doubt,
-    };
-    let mut holds = stored.held_by;
-    holds.command |= stored.operator_hold && !holds.any();
-    Ok((memory, holds))
-}
-
-/// What the file holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Kept {
-    pub(super) memory: Memory,
-    pub(super) holds: Holds,
-}
-
-/// What the memory of the last run says was used. Its file holds a reservation that nothing has
-/// been taken from yet, so the first turn reserves anew; otherwise a second restart would begin
-/// where this one does.
-fn used(memory: Memory) -> Memory {
-    Memory { seq: memory.seq.saturating_sub(RESERVE_US), ..memory }
-}
-
-/// Between two looks at whether something has to be written.
+const RESERVE_US: u64 = 5_000_000;
+/// Between two looks at whether something has to be synced.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the first report waits for the disk to reserve its numbers.
-const RESERVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a start waits for the disk to take the memory.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Keeps the memory on the disk: one write at a time, one look a second.
+/// Reads what the last life left, for a sidecar with these peers. What is damaged is read as
+/// strictly as it can have been, and said.
+#[must_use]
+pub fn load<'a>(
+    path: &Path,
+    peers: impl Iterator<Item = &'a RuntimeId>,
+    conditions: &Conditions,
+) -> (Memory, Holds) {
+    let found = match read(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Default::default(),
+        Err(error) => {
+            tracing::error!(%error, file = %path.display(), "the memory cannot be read");
+            Found::default()
+        }
+    };
+    let now = Clock::start().now().wall.unix_us();
+    let head = found.head.unwrap_or_else(|| Head {
+        seq: u64::MAX,
+        held_by: Holds { command: true, file: false },
+        in_doubt: true,
+        ..Head::default()
+    });
+    let mut memory = Memory {
+        // A reservation is not used further than it can have been meant.
+        seq: head.seq.min(now.saturating_add(RESERVE_US)),
+        floors: found.floors,
+        operator_hold: head.held_by.any(),
+        in_doubt: head.in_doubt,
+    };
+    if found.head.is_none() || found.lost > 0 {
+        for peer in peers {
+            memory.floors.entry(peer.clone()).or_insert(now);
+        }
+        let hold = if found.head.is_none() { "a hold counts as standing, " } else { "" };
+        let text = format!("{}: {hold}packets made before now count as shown", path.display());
+        conditions.begin(Condition::MemoryDamaged, text);
+    }
+    (memory, head.held_by)
+}
+
+fn read(path: &Path) -> io::Result<Found> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(slots::read(&bytes))
+}
+
+/// A write that goes on in a thread for what blocks.
+#[derive(Debug)]
+struct Work {
+    /// Gives a new file where it made one.
+    task: JoinHandle<io::Result<Option<File>>>,
+    /// What the new file holds.
+    content: Option<Content>,
+}
+
+/// Keeps the memory on the disk.
 #[derive(Debug)]
 pub(super) struct Keeper {
     path: Option<PathBuf>,
-    /// What is on the disk, as far as is known. Numbers are reserved up to [`RESERVE_US`] above its
-    /// own.
-    on_disk: Kept,
-    writing: Option<(Kept, JoinHandle<io::Result<()>>)>,
-    /// Who waits for the write under way, and who for the one after it.
+    /// `None`: it has to be made (again).
+    file: Option<Arc<File>>,
+    content: Content,
+    work: Option<Work>,
+    /// Who waits for the work under way, and who for the one after it.
     waiting: Vec<oneshot::Sender<bool>>,
     waiting_next: Vec<oneshot::Sender<bool>>,
     conditions: Conditions,
-    /// Something happened since the last look.
-    is_stirred: bool,
+    /// Something was written since the last sync.
+    is_dirty: bool,
     look_after: Duration,
 }
 
 impl Keeper {
-    /// Keeps the memory in `path`, which held `loaded`; without a path it keeps nothing.
-    pub(super) fn new(path: Option<PathBuf>, loaded: Kept, conditions: Conditions) -> Self {
+    /// Keeps the memory in `path`, which held `memory`; without a path it keeps nothing.
+    pub(super) fn new(
+        path: Option<PathBuf>,
+        memory: &Memory,
+        holds: Holds,
+        conditions: Conditions,
+    ) -> Self {
+        let head =
+            Head { seq: memory.seq, held_by: holds, in_doubt: memory.in_doubt, ..Head::default() };
         Self {
             path,
-            on_disk: Kept { memory: used(loaded.memory), holds: loaded.holds },
-            writing: None,
+            file: None,
+            content: Content::new(head, &memory.floors),
+            work: None,
             waiting: Vec::new(),
             waiting_next: Vec::new(),
             conditions,
-            is_stirred: false,
+            is_dirty: false,
             look_after: Duration::ZERO,
         }
     }
 
-    /// Reserves sequence numbers before the first is used: of what the last life had reserved,
-    /// every number may be in use.
-    pub(super) async fn reserve(&mut self, now: Duration, kept: Kept) {
-        if self.on_disk.memory.seq > 0 {
-            self.write(now, kept);
-        }
-        if self.writing.is_some() {
-            // A disk that takes longer is not waited for (P10); its write goes on.
-            drop(tokio::time::timeout(RESERVE_TIMEOUT, self.written()).await);
+    /// Makes the file, before anything that it has to hold can happen. A disk that takes longer is
+    /// not waited for (P10); its write goes on.
+    pub(super) async fn start(&mut self, now: Duration) {
+        self.look(now, || true);
+        drop(tokio::time::timeout(START_TIMEOUT, self.written()).await);
+    }
+
+    /// Sequence numbers from `next` on are about to be used: reserves them and some more, half a
+    /// reservation ahead of need.
+    pub(super) fn reserve(&mut self, next: u64) {
+        if next.saturating_add(RESERVE_US / 2) > self.content.head.seq {
+            self.content.head.seq = next.saturating_add(RESERVE_US);
+            self.put_head();
         }
     }
 
-    /// Something happened that the next look may find worth writing.
-    pub(super) fn stir(&mut self) {
-        self.is_stirred = true;
+    /// A packet of `source` with this number is about to be shown.
+    pub(super) fn floor(&mut self, source: &RuntimeId, seq: u64) {
+        if self.path.is_some() {
+            let file = self.file.clone();
+            let outcome = slots::put_floor(file.as_deref(), &mut self.content, source, seq);
+            self.put(outcome);
+        }
     }
 
-    /// Promises to tell whether the next write succeeds. It is synced, so that what it holds
-    /// survives a crash of the machine.
-    pub(super) fn promise(&mut self) -> oneshot::Receiver<bool> {
+    /// Something is about to be sent that the broker may come to read late. Forgotten again by
+    /// [`Self::look`], when all is read.
+    pub(super) fn doubt(&mut self) {
+        if !self.content.head.in_doubt {
+            self.content.head.in_doubt = true;
+            self.put_head();
+        }
+    }
+
+    /// Who holds from now on. The answer tells whether that is on the disk: it is synced, so that
+    /// it survives a crash of the machine.
+    pub(super) fn hold(&mut self, holds: Holds) -> oneshot::Receiver<bool> {
+        self.content.head.held_by = holds;
+        self.put_head();
         let (done, answer) = oneshot::channel();
         // Without a file nobody is told yes: a dropped sender is a no.
         if self.path.is_some() {
@@ -158,140 +178,244 @@ impl Keeper {
         answer
     }
 
-    /// Writes the memory when no write is under way and either somebody waits for it, or something
-    /// in it matters and a second has passed since the last look.
-    pub(super) fn look(&mut self, now: Duration, kept: impl FnOnce() -> Kept) {
-        if self.writing.is_some() {
+    /// Syncs when somebody waits for it, or when something was written and a second has passed
+    /// since the last look. Then doubt that has ended is forgotten, too.
+    pub(super) fn look(&mut self, now: Duration, in_doubt: impl FnOnce() -> bool) {
+        let Some(path) = self.path.clone().filter(|_| self.work.is_none()) else { return };
+        let is_due = self.has_work() && now >= self.look_after;
+        if self.waiting_next.is_empty() && !is_due {
             return;
         }
-        if !self.waiting_next.is_empty() {
-            self.start_write(kept());
-        } else if self.is_stirred && now >= self.look_after {
-            self.write(now, kept());
+        self.look_after = now + LOOK_INTERVAL;
+        if self.content.head.in_doubt && !in_doubt() {
+            self.content.head.in_doubt = false;
+            self.put_head();
         }
+        self.start_work(path);
+    }
+
+    fn start_work(&mut self, path: PathBuf) {
+        self.waiting.append(&mut self.waiting_next);
+        self.is_dirty = false;
+        let work = match self.file.clone() {
+            Some(file) => {
+                let sync = move || slots::sync(&path, &file).map(|()| None);
+                Work { task: tokio::task::spawn_blocking(sync), content: None }
+            }
+            None => {
+                let content = self.content.clone();
+                let create = move || slots::create(&path, &content).map(Some);
+                let task = tokio::task::spawn_blocking(create);
+                Work { task, content: Some(self.content.clone()) }
+            }
+        };
+        self.work = Some(work);
+    }
+
+    /// Whether there is something to sync, to make, or to forget.
+    fn has_work(&self) -> bool {
+        self.is_dirty || self.content.head.in_doubt || self.file.is_none()
     }
 
     /// When [`Self::look`] wants to be called, if nothing else happens.
     pub(super) fn next_look(&self) -> Duration {
-        if self.is_stirred && self.writing.is_none() { self.look_after } else { Duration::MAX }
+        let waits = self.path.is_some() && self.work.is_none() && self.has_work();
+        if waits { self.look_after } else { Duration::MAX }
     }
 
-    /// Waits for the end of a write; for ever when there is none. Only what is on the disk counts
-    /// as kept; a write that failed is tried again.
+    /// Waits for the end of a sync; for ever when there is none. One that failed is tried again.
     ///
     /// # Cancel safety
-    /// Safe: the write goes on.
+    /// Safe: the work goes on.
     pub(super) async fn written(&mut self) {
-        let Some((_, task)) = &mut self.writing else { return std::future::pending().await };
-        let outcome = task.await;
-        let Some((kept, _)) = self.writing.take() else { return };
-        // The process is ending.
-        let Ok(outcome) = outcome else { return };
+        let Some(work) = &mut self.work else { return std::future::pending().await };
+        let outcome = (&mut work.task).await;
+        let Some(Work { content, .. }) = self.work.take() else { return };
+        // No thread for it, or the process is ending.
+        let outcome = outcome.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let is_kept = outcome.is_ok();
+        match outcome {
+            Ok(file) => {
+                self.conditions.end(Condition::MemoryUnwritable);
+                if let Some(file) = file {
+                    self.file = Some(Arc::new(file));
+                    self.catch_up(content);
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
         for done in self.waiting.drain(..) {
             // Whoever asked may have stopped waiting.
-            let _ = done.send(outcome.is_ok());
-        }
-        match outcome {
-            Ok(()) => {
-                self.on_disk = kept;
-                self.conditions.end(Condition::MemoryUnwritable);
-            }
-            Err(error) => {
-                self.is_stirred = true;
-                let text = format!("{error}: an operator's hold would not survive a restart");
-                self.conditions.begin(Condition::MemoryUnwritable, text);
-            }
+            let _ = done.send(is_kept);
         }
     }
 
-    /// The last write of this life; an older one must not end up in its place.
-    pub(super) async fn keep(mut self, kept: Kept) {
-        if self.writing.is_some() {
+    /// Puts into a new file what has changed while it was being made.
+    fn catch_up(&mut self, made: Option<Content>) {
+        let Some(made) = made.filter(|made| *made != self.content) else { return };
+        if made.head.slots != self.content.head.slots {
+            // It has grown meanwhile, which is rare: the next look makes it anew.
+            self.file = None;
+            return;
+        }
+        self.put_head();
+        for (source, seq) in self.content.since(&made) {
+            self.floor(&source, seq);
+        }
+    }
+
+    /// The last sync of this life.
+    pub(super) async fn keep(mut self, in_doubt: bool) {
+        if self.work.is_some() {
             self.written().await;
         }
-        self.start_write(kept);
-        if self.writing.is_some() {
-            self.written().await;
-        }
-    }
-
-    fn write(&mut self, now: Duration, kept: Kept) {
-        self.is_stirred = false;
-        self.look_after = now + LOOK_INTERVAL;
-        // Half of the reservation is left: time to reserve again.
-        let (next, last) = (&kept.memory, &self.on_disk.memory);
-        let reserved = next.seq < last.seq.saturating_add(RESERVE_US / 2);
-        let differs = next.floors != last.floors
-            || next.operator_hold != last.operator_hold
-            || next.in_doubt != last.in_doubt
-            || kept.holds != self.on_disk.holds;
-        if differs || !reserved || self.conditions.holds(Condition::MemoryUnwritable) {
-            self.start_write(kept);
-        }
-    }
-
-    fn start_write(&mut self, kept: Kept) {
+        self.content.head.in_doubt = in_doubt;
+        self.put_head();
         if let Some(path) = self.path.clone() {
-            self.waiting = core::mem::take(&mut self.waiting_next);
-            let (copy, durably) = (kept.clone(), !self.waiting.is_empty());
-            let task = tokio::task::spawn_blocking(move || store(&path, &copy, durably));
-            self.writing = Some((kept, task));
+            self.start_work(path);
+            self.written().await;
         }
     }
-}
 
-/// Writes the memory beside its place and renames it there.
-fn store(path: &Path, kept: &Kept, durably: bool) -> io::Result<()> {
-    let Kept { memory, holds } = kept;
-    let stored = Stored {
-        seq: memory.seq.saturating_add(RESERVE_US),
-        floors: memory.floors.iter().map(|(id, floor)| (id.to_string(), *floor)).collect(),
-        operator_hold: memory.operator_hold,
-        in_doubt: memory.in_doubt,
-        held_by: *holds,
-    };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+    fn put_head(&mut self) {
+        let file = self.file.clone();
+        let outcome = file.map_or(Ok(()), |file| slots::put_head(&file, &self.content));
+        self.put(outcome);
     }
-    let beside = path.with_extension("tmp");
-    let mut file = File::create(&beside)?;
-    file.write_all(&serde_json::to_vec(&stored)?)?;
-    if durably {
-        file.sync_all()?;
+
+    fn put(&mut self, outcome: io::Result<()>) {
+        self.is_dirty = true;
+        if let Err(error) = outcome {
+            self.fail(&error);
+        }
     }
-    std::fs::rename(&beside, path)?;
-    match path.parent().filter(|folder| durably && !folder.as_os_str().is_empty()) {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+
+    fn fail(&mut self, error: &io::Error) {
+        self.file = None;
+        let text = format!("{error}: holds and floors would not survive a restart");
+        self.conditions.begin(Condition::MemoryUnwritable, text);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    #[test]
-    fn a_second_restart_begins_above_what_the_first_one_may_have_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("memory.json");
-        let memory = Memory { seq: 5, ..Memory::default() };
-        store(&path, &Kept { memory, holds: Holds::default() }, false).unwrap();
-        let (first, _) = load(&path).unwrap();
-        let begins_at = first.seq;
-        assert_eq!(begins_at, 5 + RESERVE_US);
-        // The driver writes when less than half of the reservation is left.
-        assert!(begins_at >= used(first).seq + RESERVE_US / 2, "reserves at once");
+    fn id(text: &str) -> RuntimeId {
+        RuntimeId::new(text).unwrap()
+    }
+
+    /// Bytes of a memory that holds everything that can be lost.
+    fn whole(folder: &Path) -> (PathBuf, Vec<u8>) {
+        let path = folder.join("memory.json");
+        let head = Head {
+            seq: 7,
+            held_by: Holds { command: true, file: false },
+            in_doubt: true,
+            ..Head::default()
+        };
+        let floors = BTreeMap::from([(id("critic"), 11), (id("monitor"), 12)]);
+        drop(slots::create(&path, &Content::new(head, &floors)).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        (path, bytes)
+    }
+
+    /// Flipped bits, cut ends, zeroes, and files that were written in part.
+    fn damages(whole: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let mut damages = vec![
+            ("empty".to_owned(), Vec::new()),
+            ("all zeroes".to_owned(), vec![0; whole.len()]),
+            ("another file".to_owned(), b"{\"seq\":1,\"floors\":{}}".to_vec()),
+            ("twice as long".to_owned(), [whole, whole].concat()),
+        ];
+        for part in 0..20 {
+            let at = whole.len() * part / 20 + part;
+            let mut flipped = whole.to_vec();
+            flipped[at] ^= 0x04;
+            damages.push((format!("flipped at {at}"), flipped));
+            damages.push((format!("cut at {at}"), whole[..at].to_vec()));
+            let mut half = whole.to_vec();
+            half[at..].fill(0);
+            damages.push((format!("zeroes from {at}"), half));
+        }
+        for at in (0..768).step_by(13) {
+            let mut flipped = whole.to_vec();
+            flipped[at] ^= 0x01;
+            damages.push((format!("flipped at {at}"), flipped));
+        }
+        damages
     }
 
     #[test]
-    fn a_file_of_before_there_were_several_holders_still_holds() {
+    fn damage_never_loosens_and_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, whole) = whole(folder.path());
+        let peers = [id("critic"), id("monitor"), id("new")];
+        let damages = damages(&whole);
+        assert!(damages.len() > 100);
+        for (name, bytes) in damages {
+            std::fs::write(&path, &bytes).unwrap();
+            let conditions = Conditions::new();
+            let (memory, holds) = load(&path, peers.iter(), &conditions);
+            assert!(holds.any() && memory.operator_hold, "{name}: the hold is gone");
+            assert!(memory.in_doubt, "{name}: the doubt is gone");
+            assert!(memory.floors[&id("critic")] >= 11, "{name}: {memory:?}");
+            assert!(memory.floors[&id("monitor")] >= 12, "{name}: {memory:?}");
+            assert!(conditions.holds(Condition::MemoryDamaged), "{name} is not said");
+        }
+    }
+
+    #[test]
+    fn what_is_whole_is_read_as_it_is_and_a_first_start_is_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, _) = whole(folder.path());
+        let conditions = Conditions::new();
+        let peers = [id("new")];
+        let (memory, _) = load(&path, peers.iter(), &conditions);
+        assert_eq!((memory.seq, memory.floors.get(&id("new"))), (7, None));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(load(&path, peers.iter(), &conditions), Default::default());
+        assert!(!conditions.holds(Condition::MemoryDamaged));
+        std::fs::create_dir(&path).unwrap();
+        let (memory, holds) = load(&path, peers.iter(), &conditions);
+        assert!(holds.any() && memory.in_doubt && memory.floors.contains_key(&id("new")));
+    }
+
+    #[test]
+    fn a_reservation_far_ahead_is_used_5_s_ahead_at_most() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.json");
-        std::fs::write(&path, r#"{"seq":5,"floors":{},"operator_hold":true}"#).unwrap();
-        let (memory, holds) = load(&path).unwrap();
-        assert!(memory.operator_hold);
-        assert_eq!(holds, Holds { command: true, file: false });
-        std::fs::write(&path, r#"{"seq":5,"floors":{},"operator_hold":false}"#).unwrap();
-        assert!(!load(&path).unwrap().1.any());
+        let head = Head { seq: u64::MAX - 1, ..Head::default() };
+        drop(slots::create(&path, &Content::new(head, &BTreeMap::new())).unwrap());
+        let now = Clock::start().now().wall.unix_us();
+        let (memory, _) = load(&path, std::iter::empty(), &Conditions::new());
+        assert!(memory.seq >= now && memory.seq <= now + 2 * RESERVE_US, "{}", memory.seq);
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_in_the_file_before_anything_is_synced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memory.json");
+        let conditions = Conditions::new();
+        let memory = Memory::default();
+        let mut keeper =
+            Keeper::new(Some(path.clone()), &memory, Holds::default(), conditions.clone());
+        keeper.start(Duration::ZERO).await;
+        keeper.reserve(100);
+        keeper.floor(&id("critic"), 42);
+        keeper.doubt();
+        let (kept, _) = load(&path, std::iter::empty(), &conditions);
+        let floors = BTreeMap::from([(id("critic"), 42)]);
+        assert_eq!(kept.seq, 100 + RESERVE_US);
+        assert!(kept.floors == floors && kept.in_doubt);
+        // All is read: forgotten at the next look, and not before.
+        keeper.look(Duration::from_millis(500), || false);
+        assert!(load(&path, std::iter::empty(), &conditions).0.in_doubt);
+        keeper.look(Duration::from_secs(1), || false);
+        assert!(!load(&path, std::iter::empty(), &conditions).0.in_doubt);
+        keeper.written().await;
+        assert_eq!(keeper.next_look(), Duration::MAX, "nothing wakes an idle sidecar");
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::Clock;
 use super::connection::{Change, Connector};
 use super::inbound::Receiver;
-use super::memory::{Keeper, Kept};
+use super::memory::Keeper;
 use super::quarantine::QUARANTINE_TOKENS;
 use super::uploads::Uploads;
 use super::{
@@ -97,7 +97,7 @@ impl Waiter {
 pub(super) async fn run(options: Options, mut inputs: Inputs, standing: watch::Sender<Standing>) {
     let mut driver = Driver::new(options, standing);
     driver.begin();
-    driver.keeper.reserve(driver.clock.now().mono, driver.kept()).await;
+    driver.keeper.start(driver.clock.now().mono).await;
     driver.perform().await;
     while driver.turn(&mut inputs).await {}
     driver.drain(inputs).await;
@@ -108,19 +108,15 @@ impl Driver {
         let clock = Clock::start();
         let me = options.identity.runtime_id.clone();
         let holds = options.holds;
-        let loaded = Kept { memory: options.memory.clone(), holds };
         let memory = Memory { operator_hold: holds.any(), ..options.memory };
+        let conditions = options.conditions;
+        let keeper = Keeper::new(options.memory_file, &memory, holds, conditions.clone());
         let bridge = Bridge::new(options.identity, options.live, memory, clock.now());
         let prefix = options.nats.prefix.clone();
         Self {
             clock,
             bridge,
-            receiver: Receiver::new(
-                prefix,
-                me.clone(),
-                options.deliver,
-                options.conditions.clone(),
-            ),
+            receiver: Receiver::new(prefix, me.clone(), options.deliver, conditions.clone()),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             effects: VecDeque::new(),
@@ -130,8 +126,8 @@ impl Driver {
             verdicts: [0; 4],
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered_seen: 0,
-            keeper: Keeper::new(options.memory_file, loaded, options.conditions.clone()),
-            conditions: options.conditions,
+            keeper,
+            conditions,
             holds,
             isolated: None,
             feed: options.feed,
@@ -203,10 +199,10 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         let now = self.clock.now();
-        self.keeper.stir();
         match command {
             Command::Report { document, trace, answer } => {
                 let ticket = self.wait(Waiter::Report(answer));
+                self.keeper.reserve(now.wall.unix_us());
                 self.effects.extend(self.bridge.report(now, ticket, &document, trace));
             }
             Command::Unreadable { answer } => {
@@ -262,7 +258,6 @@ impl Driver {
 
     async fn event(&mut self, event: LinkEvent) {
         let now = self.clock.now();
-        self.keeper.stir();
         match event {
             LinkEvent::Ack { token, outcome } if token >= QUARANTINE_TOKENS => {
                 let stored = match outcome {
@@ -305,7 +300,8 @@ impl Driver {
             LinkEvent::Confirmed(id) => self.effects.extend(self.bridge.confirmed(now, id)),
             LinkEvent::Inbound(message) => {
                 if let Some(link) = self.connector.link() {
-                    self.receiver.receive(now, &mut self.bridge, link, message);
+                    let (bridge, keeper) = (&mut self.bridge, &mut self.keeper);
+                    self.receiver.receive(now, bridge, keeper, link, message);
                 }
                 self.audit_inbound(now);
             }
@@ -354,6 +350,7 @@ impl Driver {
                 if let (Some((link, settings)), Ok(bytes)) =
                     (self.connector.link_and_settings(), serde_json::to_vec(&notice))
                 {
+                    self.keeper.doubt();
                     let subject = settings.prefix.containment(&settings.runtime_id);
                     let headers = crate::nats::HeaderMap::new();
                     if link.notify(Outgoing { subject, headers, payload: bytes.into() }).is_err() {
@@ -407,6 +404,7 @@ impl Driver {
             self.effects.extend(self.bridge.not_sent(self.clock.now(), token));
             return;
         };
+        self.keeper.doubt();
         let outgoing = Outgoing {
             subject: settings.prefix.state(&settings.runtime_id, packet.target()),
             headers: PacketHeaders {

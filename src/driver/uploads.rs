@@ -80,7 +80,7 @@ impl Driver {
     /// Answers one question of the room.
     pub(super) fn upload(&mut self, ask: Ask) {
         let now = self.clock.now();
-        self.keeper.stir();
+        self.keeper.reserve(now.wall.unix_us());
         let revocations = self.uploads.revocations();
         let grant = |seq| Grant { seq, now: now.wall, revocations };
         match ask {
@@ -92,6 +92,7 @@ impl Driver {
                 let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
             }
             Ask::Recovered { newest, is_waiting } => {
+                self.keeper.reserve(newest);
                 self.effects.extend(self.bridge.recovered(now, newest, is_waiting));
             }
             Ask::Quiet { number, confirmed } => {
@@ -111,6 +112,7 @@ impl Driver {
     /// `{p}.snapshot.{source}`.
     pub(super) fn announce(&mut self, manifest: bytes::Bytes) {
         let Some((link, settings)) = self.connector.link_and_settings() else { return };
+        self.keeper.doubt();
         let subject = settings.prefix.snapshot(&settings.runtime_id);
         let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
         if link.notify(announcement).is_err() {

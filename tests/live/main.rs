@@ -41,6 +41,9 @@ mod tail;
 mod follow;
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod operator;
 
 #[cfg(test)]

@@ -65,7 +65,9 @@ impl Home {
     /// Whether the memory on disk says that the file holds.
     fn keeps_a_file_hold(&self) -> bool {
         let text = fs::read_to_string(self.path("spool/memory.json")).unwrap_or_default();
-        serde_json::from_str::<Value>(&text).is_ok_and(|kept| kept["held_by"]["file"] == true)
+        let head = text.lines().next().unwrap_or_default();
+        let head = serde_json::from_str::<Value>(head).unwrap_or_default();
+        head["slot"]["head"]["held_by"]["file"] == true
     }
 
     fn hold_file(&self) -> PathBuf {
@@ -287,10 +289,11 @@ fn two_signals_do_the_same_where_http_and_disk_are_down() {
 #[test]
 fn a_hold_that_cannot_be_kept_is_in_force_and_says_so() {
     let home = Home::new(NOWHERE);
-    // A folder in the place of the file: it cannot be renamed over.
-    fs::create_dir_all(home.path("spool/memory.json/in-the-way")).unwrap();
     let life = home.start();
     assert_eq!(life.report()["band"], "open");
+    // A folder in the place of the file: it cannot be renamed over.
+    fs::remove_file(home.path("spool/memory.json")).unwrap();
+    fs::create_dir_all(home.path("spool/memory.json/in-the-way")).unwrap();
     let reply = life.order("isolate", &json!({"reason": "drill"}));
     assert_eq!((&reply["band"], &reply["survives_restart"]), (&json!("isolated"), &json!(false)));
     let degraded = |life: &Life| life.readiness()["degraded"].to_string();

@@ -38,8 +38,8 @@ impl Driver {
         }
         self.disconnect().await;
         self.perform().await;
-        let kept = self.kept();
+        let in_doubt = self.bridge.in_doubt(self.clock.now());
         self.recorder.record(self.clock.now(), Event::Stopped);
-        tokio::join!(self.keeper.keep(kept), self.recorder.finish(FINISH_TIMEOUT));
+        tokio::join!(self.keeper.keep(in_doubt), self.recorder.finish(FINISH_TIMEOUT));
     }
 }

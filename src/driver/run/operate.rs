@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Driver, Event, Kept, Waiter};
+use super::{Condition, Driver, Event, Waiter};
 use crate::driver::operator::{MEMORY_TIMEOUT, Order};
 use crate::protocol::audit::{Act, Remark, Way};
 use crate::protocol::time::Now;
@@ -18,15 +18,10 @@ impl Driver {
         self.recorder.record(self.clock.now(), event);
     }
 
-    /// What has to survive a restart.
-    pub(super) fn kept(&self) -> Kept {
-        Kept { memory: self.bridge.memory(self.clock.now()), holds: self.holds }
-    }
-
-    /// Keeps it, if something in it matters.
+    /// Lets the memory be synced, if it is time.
     pub(super) fn remember(&mut self) {
-        let (bridge, holds, now) = (&self.bridge, self.holds, self.clock.now());
-        self.keeper.look(now.mono, || Kept { memory: bridge.memory(now), holds });
+        let (bridge, now) = (&self.bridge, self.clock.now());
+        self.keeper.look(now.mono, || bridge.in_doubt(now));
     }
 
     /// Writes a change of band to the log, and tells those who listen.
@@ -78,6 +73,10 @@ impl Driver {
         self.isolated = match order.act {
             Act::Isolate => Some((order.clone(), now.wall)),
             Act::Release => {
+                if !is_held {
+                    // What could not be read has been looked at.
+                    self.conditions.end(Condition::MemoryDamaged);
+                }
                 self.isolated.take().filter(|(earlier, _)| is_file(earlier) != is_file(&order))
             }
         };
@@ -87,7 +86,7 @@ impl Driver {
         let (closed, closing) = oneshot::channel();
         let ticket = self.wait(Waiter::Order(closed));
         self.effects.extend(self.bridge.hold(now, ticket, is_held));
-        let stored = self.keeper.promise();
+        let stored = self.keeper.hold(self.holds);
         self.remember();
         let mut reply = OperatorReply {
             band: self.bridge.band(),
