@@ -76,6 +76,7 @@ impl World<'_> {
                 let ticket = node.life.ticket();
                 let effects = node.life.bridge.hold(now, ticket, hold);
                 let opinion = node.life.oracle.hold(self.now_us, hold);
+                node.life.uploader.may_revoke |= hold;
                 self.judged(place, opinion);
                 self.defer(place, ticket);
                 self.collect(place, effects);
@@ -109,6 +110,7 @@ impl World<'_> {
         let refused = node.life.bridge.counters().malformed;
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
+        node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
         if node.life.bridge.counters().malformed > refused {
             self.trace.event(self.now_us, place, "malformed", 0);
             self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));
@@ -150,6 +152,7 @@ impl World<'_> {
 
     /// Books an opinion and holds the bridge against it (P3, P6).
     fn judged(&mut self, place: usize, opinion: Opinion) {
+        self.doom(place, opinion);
         let now = self.nodes[place].clock(self.now_us);
         let life = &mut self.nodes[place].life;
         if opinion.closes {
@@ -230,7 +233,7 @@ impl World<'_> {
                     self.collect(place, effects);
                 }
             }
-            Effect::Notify(_) => {
+            Effect::Announce(_) | Effect::Notify(_) => {
                 if let Some(link) = self.nodes[place].life.link {
                     self.broker.order(link, Command::Notify);
                 }
@@ -250,10 +253,8 @@ impl World<'_> {
                 ticket,
                 answer: Answer::Refused { state, .. } | Answer::Order(state),
             } => self.check_state(place, ticket, &state),
-            // No uploader in this world: the bridge is never told of one.
-            Effect::Announce(_) | Effect::StopUploads { .. } | Effect::SeverUploads => {
-                unreachable!("nothing is uploaded here")
-            }
+            Effect::StopUploads { revoke } => self.stop_uploads(place, revoke),
+            Effect::SeverUploads => self.sever_uploads(place),
             Effect::Record(_) => {}
         }
     }
@@ -310,6 +311,7 @@ impl World<'_> {
                 self.collect(place, effects);
             }
             Event::Inbound(message) => self.receive(place, &message),
+            Event::Put(_) => unreachable!("the uploader has a connection of its own"),
         }
     }
 
