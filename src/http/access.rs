@@ -11,9 +11,11 @@ use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
 use hyper::{HeaderMap, Uri};
 
 use super::listener::Bound;
-use super::operator;
 use super::problem::{Outcome, Problem};
 use super::settings::{ApiSettings, Token};
+
+/// What the paths of all orders begin with.
+pub(super) const ORDER_PREFIX: &str = "/operator/";
 
 /// Whether the sender of a request may release an operator's hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +113,7 @@ impl Access {
             Some(token) if fits(token) => MayRelease::Yes,
             Some(_) => MayRelease::No,
         };
-        let is_order = uri.path().starts_with(operator::PREFIX);
+        let is_order = uri.path().starts_with(ORDER_PREFIX);
         let is_operator = is_order && may_release == MayRelease::Yes;
         if is_operator || self.token.as_ref().is_none_or(fits) {
             return Ok(may_release);

@@ -1,8 +1,9 @@
 //! The open connections of one listener, and which of them makes way when a place is needed.
 //!
 //! Sockets that do nothing must not keep out who has something to say: a probe that finds no place
-//! restarts the pod. So the one that has been idle for longest is closed, first among those that
-//! never asked anything. A connection whose request is being handled is never closed.
+//! restarts the pod. So the one that has kept us waiting for longest is closed: first among those
+//! that never asked anything, then among those that ask nothing more, last among those whose body
+//! does not come. A connection whose request has arrived and is being handled is never closed.
 
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,10 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
-use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-/// What [`Activity::idle_since`] is while a request is handled.
+/// What [`Activity::waiting_since`] is while a request is handled.
 const BUSY: u64 = u64::MAX;
 /// A longer answer may take a while to be read: its connection is busy until hyper has all of it.
 const BRIEF_BYTES_MAX: u64 = 16 * 1024;
@@ -23,19 +24,29 @@ const BRIEF_BYTES_MAX: u64 = 16 * 1024;
 /// What one connection does.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// A turn of the listener's count, or [`BUSY`]. Turns order better than a clock and cost less.
-    idle_since: AtomicU64,
-    /// Whether any request has come; with `idle_since` it says who goes first.
-    asked: AtomicU64,
+    /// Since when we wait for the client: a turn of the listener's count, or [`BUSY`]. Turns order
+    /// better than a clock and cost less.
+    waiting_since: AtomicU64,
+    /// What we wait for, one of the constants below; the lowest goes first.
+    waiting_for: AtomicU64,
     turns: Arc<AtomicU64>,
 }
+
+const FIRST_REQUEST: u64 = 0;
+const NEXT_REQUEST: u64 = 1;
+const BODY: u64 = 2;
 
 impl Activity {
     /// A request has come: the connection is busy until what is returned is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Busy {
-        self.asked.store(1, Ordering::Relaxed);
-        self.idle_since.store(BUSY, Ordering::Relaxed);
+        self.waiting_since.store(BUSY, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    fn wait_for(&self, what: u64) {
+        self.waiting_for.store(what, Ordering::Relaxed);
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        self.waiting_since.store(turn, Ordering::Relaxed);
     }
 }
 
@@ -55,8 +66,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let turn = self.0.turns.fetch_add(1, Ordering::Relaxed);
-        self.0.idle_since.store(turn, Ordering::Relaxed);
+        self.0.wait_for(NEXT_REQUEST);
     }
 }
 
@@ -86,6 +96,50 @@ impl hyper::body::Body for Held {
     }
 }
 
+/// The body of a request. From the first wait for it until its end, a trickle in between included,
+/// it is the client that keeps us waiting.
+pub(super) struct Arriving {
+    body: Incoming,
+    activity: Arc<Activity>,
+    has_waited: bool,
+}
+
+impl Arriving {
+    pub(super) fn new(body: Incoming, activity: Arc<Activity>) -> Self {
+        Self { body, activity, has_waited: false }
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_pending() && !self.has_waited {
+            self.has_waited = true;
+            self.activity.wait_for(BODY);
+        }
+        let is_over = matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.is_end_stream();
+        if is_over && self.has_waited {
+            self.has_waited = false;
+            self.activity.waiting_since.store(BUSY, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// The tasks of all connections.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
@@ -95,15 +149,15 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Makes a place below `connections_max`, if that takes no more than closing an idle
-    /// connection.
+    /// Makes a place below `connections_max`, if that takes no more than closing a connection that
+    /// keeps us waiting.
     pub(super) fn make_room(&mut self, connections_max: usize) -> bool {
         if self.open.len() < connections_max {
             return true;
         }
         let rank = |activity: &Activity| {
-            let idle_since = activity.idle_since.load(Ordering::Relaxed);
-            (idle_since != BUSY).then(|| (activity.asked.load(Ordering::Relaxed), idle_since))
+            let since = activity.waiting_since.load(Ordering::Relaxed);
+            (since != BUSY).then(|| (activity.waiting_for.load(Ordering::Relaxed), since))
         };
         let ranked =
             self.open.iter().filter_map(|(id, (_, activity))| Some((rank(activity)?, *id)));
@@ -121,8 +175,8 @@ impl Connections {
     {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity {
-            idle_since: AtomicU64::new(turn),
-            asked: AtomicU64::new(0),
+            waiting_since: AtomicU64::new(turn),
+            waiting_for: AtomicU64::new(FIRST_REQUEST),
             turns: Arc::clone(&self.turns),
         });
         let task = self.tasks.spawn(converse(Arc::clone(&activity)));

@@ -24,12 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
 use super::Observer;
-use super::connections::{Activity, Busy};
-use super::operator;
+use super::access::ORDER_PREFIX;
+use super::connections::{Activity, Arriving, Busy};
 use super::problem::{Outcome, Problem};
 
-/// Orders of operators at a time, in places of their own: none waits behind reports.
-const ORDERS_MAX: usize = 16;
 /// Handling ends within seconds.
 const RETRY_S: u32 = 1;
 
@@ -39,6 +37,7 @@ pub(super) struct Handler {
     router: Router,
     observer: Observer,
     places: Arc<Semaphore>,
+    /// Of their own: no order waits behind reports.
     order_places: Arc<Semaphore>,
 }
 
@@ -50,7 +49,7 @@ impl Handler {
             router,
             observer,
             places: Arc::new(Semaphore::new(places)),
-            order_places: Arc::new(Semaphore::new(ORDERS_MAX)),
+            order_places: Arc::new(Semaphore::new(places)),
         }
     }
 
@@ -72,13 +71,14 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
     type Future = Either<Handling, Ready<Result<Response, Infallible>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let busy = Some(self.activity.begin());
+        let activity = Arc::clone(&self.activity);
+        let busy = Some(activity.begin());
         let Handler { router, observer, places, order_places } = &self.handler;
         // A question is dropped with its client.
         let place = if request.method().is_safe() {
             None
         } else {
-            let is_order = request.uri().path().starts_with(operator::PREFIX);
+            let is_order = request.uri().path().starts_with(ORDER_PREFIX);
             let places = if is_order { order_places } else { places };
             let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 let detail = "too many are handled whose clients have hung up";
@@ -88,7 +88,8 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
             };
             Some(place)
         };
-        let work = router.clone().call(request.map(Body::new));
+        let work =
+            router.clone().call(request.map(|body| Body::new(Arriving::new(body, activity))));
         Either::Left(Handling { work: Some(work), place, busy })
     }
 }

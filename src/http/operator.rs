@@ -23,8 +23,6 @@ use crate::driver::Order;
 use crate::protocol::audit::{Act, BY_BYTES_MAX, REASON_BYTES_MAX, Remark, Way};
 use crate::protocol::canonical::Json;
 
-/// What the paths of all orders begin with.
-pub(super) const PREFIX: &str = "/operator/";
 /// Largest body: two short remarks, every byte of them escaped.
 const BYTES_MAX: usize = 4 * 1024;
 

@@ -186,6 +186,30 @@ async fn who_never_asked_makes_way_first_and_then_who_has_been_idle_for_longest(
 }
 
 #[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_out() {
+    let mut settings = settings();
+    settings.limits.connections_max = 20;
+    let served = Served::start(Mood::Calm, settings).await;
+    let json = "Content-Type: application/json\r\nContent-Length: 50\r\n";
+    let mut slow = Vec::new();
+    for line in ["POST /field/state", "POST /operator/isolate"] {
+        for _ in 0..20 {
+            let mut client = served.connect().await;
+            // The first answer shows that the head of the second request is being read.
+            let get = served.head("GET /aegida/safety", "");
+            client.send(get + &served.head(line, json) + "{").await;
+            assert_eq!(client.answer().await.status, 200);
+            slow.push(client);
+        }
+        let mut client = served.connect().await;
+        client.send(served.head("POST /operator/isolate", "Content-Length: 0\r\n")).await;
+        assert_eq!(client.answer().await.status, 200, "after {line}");
+        served.assert_works().await;
+    }
+    assert!(slow[0].rest().await.is_empty(), "the first of them made way");
+}
+
+#[tokio::test]
 async fn a_flood_of_connections_leaves_those_inside_alone() {
     let mut settings = settings();
     settings.limits.connections_max = 2;

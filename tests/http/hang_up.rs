@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::interval;
 
 use super::rig::{Mood, REPORT, Served, settings, soon};
 
@@ -41,7 +41,9 @@ async fn call(served: &Served, request: &str, pause: Option<Duration>, end: End)
     match pause {
         Some(pause) => {
             soon(stream.write_all(head.as_bytes())).await.unwrap();
-            sleep(pause).await;
+            let mut ticks = interval(pause);
+            ticks.tick().await;
+            ticks.tick().await;
             soon(stream.write_all(body.as_bytes())).await.unwrap();
         }
         None => soon(stream.write_all(request.as_bytes())).await.unwrap(),
@@ -59,8 +61,9 @@ async fn call(served: &Served, request: &str, pause: Option<Duration>, end: End)
 
 async fn until(event: impl Fn() -> bool) {
     let wait = async {
+        let mut ticks = interval(Duration::from_millis(1));
         while !event() {
-            sleep(Duration::from_millis(1)).await;
+            ticks.tick().await;
         }
     };
     soon(wait).await;
