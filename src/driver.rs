@@ -4,6 +4,7 @@
 //! hands replies back. A closed enum of commands comes in over one bounded queue; nothing is shared
 //! and nothing is locked. What deliberately is not here: any decision about what may leave.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Fault;
+use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
 use crate::snapshots::Snapshots;
@@ -396,6 +398,12 @@ pub struct Books {
     pub quarantine_lost: u64,
     /// Present band.
     pub band: Band,
+    /// Since when.
+    pub band_since: Timestamp,
+    /// Whether an operator holds.
+    pub operator_hold: bool,
+    /// Publishes that the broker refused, by reason.
+    pub publish_refused: BTreeMap<&'static str, u64>,
     /// Newest gate value.
     pub di: Option<f64>,
     /// The broker connection.

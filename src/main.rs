@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::{audit, check, demo, keygen, replay, run, snapshot, sysexits, verify};
 use driftgate::protocol::time::Timestamp;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
 #[derive(Debug, Parser)]
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
-        Command::Snapshot(arguments) => briefly(snapshot::run(&arguments, &environment())),
+        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment())),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
@@ -67,27 +67,22 @@ fn now() -> Timestamp {
     Timestamp::from_unix_ms(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
-/// Runs a command that needs the network.
+/// Runs a command that needs the network. What it leaves behind, such as a read of standard input
+/// that never ends or a disk that hangs, does not keep the process.
 fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
-    with_threads(|runtime| runtime.block_on(command))
-}
-
-/// The same for one that leaves nothing to be waited for: a read of standard input that never ends
-/// does not keep the process.
-fn briefly(command: impl Future<Output = ExitCode>) -> ExitCode {
-    with_threads(|runtime| {
-        let code = runtime.block_on(command);
-        runtime.shutdown_background();
-        code
-    })
-}
-
-fn with_threads(run: impl FnOnce(Runtime) -> ExitCode) -> ExitCode {
-    match Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => run(runtime),
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
         Err(error) => {
             drop(writeln!(stderr(), "driftgate: no threads to run on: {error}"));
-            ExitCode::from(sysexits::UNAVAILABLE)
+            return ExitCode::from(sysexits::UNAVAILABLE);
         }
-    }
+    };
+    // As long as one thread for what blocks exists, work for which the system gives no other one
+    // waits in a queue; without any, whoever asks would panic.
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let _standby = runtime.spawn_blocking(move || ends.recv());
+    let code = runtime.block_on(command);
+    drop(end);
+    runtime.shutdown_background();
+    code
 }

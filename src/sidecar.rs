@@ -32,6 +32,9 @@ pub use settings::{SettingsFault, nats as nats_settings};
 /// s, and the driver needs its part of that.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// How long a stop may take as a whole, whatever hangs: above all bounds of its parts together.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why a sidecar does not start. The process ends with it; a supervisor shows it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
@@ -139,9 +142,18 @@ impl Sidecar {
         })
     }
 
-    /// Stops in order: no new reports, drain, and the probes last, so that they answer while
-    /// draining.
-    pub async fn stop(self) {
+    /// Stops in order and in time. `false` when a part did not end in [`STOP_TIMEOUT`]: then it is
+    /// no longer waited for, and the end of the process ends it.
+    pub async fn stop(self) -> bool {
+        let in_time = tokio::time::timeout(STOP_TIMEOUT, self.stop_in_order()).await.is_ok();
+        if !in_time {
+            tracing::error!("a part of the sidecar did not stop in time; it is not waited for");
+        }
+        in_time
+    }
+
+    /// No new reports, drain, and the probes last, so that they answer while draining.
+    async fn stop_in_order(self) {
         self.intake.send_replace(true);
         drop(self.api_server.await);
         self.room_stop.send_replace(true);

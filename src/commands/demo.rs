@@ -166,7 +166,7 @@ impl Stage {
     /// Ends everything in order.
     async fn strike(self) {
         for (_, _, sidecar) in self.sidecars {
-            sidecar.stop().await;
+            let _ = sidecar.stop().await;
         }
         drop(self.observer);
         self.server.stop().await;

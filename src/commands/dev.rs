@@ -62,7 +62,7 @@ pub(super) async fn run(
     let operator = tokio::spawn(operator.obey(sidecar.handle.clone()));
     signals.recv().await;
     operator.abort();
-    sidecar.stop().await;
+    let _ = sidecar.stop().await;
     server.stop().await;
     ExitCode::SUCCESS
 }

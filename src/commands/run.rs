@@ -93,7 +93,9 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
     tracing::info!("stopping: no new reports, draining");
     tail.abort();
     signals.abort();
-    sidecar.stop().await;
+    if !sidecar.stop().await {
+        return ExitCode::from(sysexits::SOFTWARE);
+    }
     tracing::info!("stopped");
     ExitCode::SUCCESS
 }

@@ -6,6 +6,8 @@ pub const DATA_ERROR: u8 = 65;
 pub const NO_INPUT: u8 = 66;
 /// A listener, a server or another resource cannot be had.
 pub const UNAVAILABLE: u8 = 69;
+/// Something of the program's own went wrong.
+pub const SOFTWARE: u8 = 70;
 /// The output file cannot be created.
 pub const CANNOT_CREATE: u8 = 73;
 /// Reading or writing failed.

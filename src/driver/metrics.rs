@@ -3,9 +3,26 @@
 use super::{Books, BrokerState};
 use crate::deliver::Counts;
 use crate::protocol::gate::Band;
+use crate::protocol::outbox::Ledger;
 use crate::telemetry::{Distribution, Exposition, Family, number};
 
+/// Targets that have labels of their own; what there are more is added up under [`OTHER`].
+const TARGET_LABELS_MAX: usize = 100;
+/// A target of this name shares its label.
+const OTHER: &str = "other";
+
 impl Books {
+    /// The books of every target, as far as there are labels.
+    fn labelled(&self) -> Vec<(String, Ledger)> {
+        let (own, more) = self.ledgers.split_at(self.ledgers.len().min(TARGET_LABELS_MAX));
+        let mut labelled: Vec<_> = own.iter().map(|(id, books)| (id.to_string(), *books)).collect();
+        if !more.is_empty() {
+            let sum = more.iter().fold(Ledger::default(), |sum, (_, books)| sum.plus(books));
+            labelled.push((OTHER.to_owned(), sum));
+        }
+        labelled
+    }
+
     /// Whether the books of every target add up (P8).
     #[must_use]
     pub fn is_balanced(&self) -> bool {
@@ -29,7 +46,8 @@ impl Books {
     }
 
     fn traffic(&self) -> Vec<Family> {
-        let packets = self.ledgers.iter().flat_map(|(target, ledger)| {
+        let ledgers = self.labelled();
+        let packets = ledgers.iter().flat_map(|(target, ledger)| {
             [
                 ("stored", ledger.stored),
                 ("superseded", ledger.superseded),
@@ -40,10 +58,11 @@ impl Books {
             ]
             .map(|(status, count)| (vec![target.to_string(), status.to_owned()], count))
         });
+        let refused = self.publish_refused.iter();
+        let refused = refused.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
         let reports =
-            self.ledgers.iter().map(|(target, ledger)| (vec![target.to_string()], ledger.reports));
-        let pending = self
-            .ledgers
+            ledgers.iter().map(|(target, ledger)| (vec![target.to_string()], ledger.reports));
+        let pending = ledgers
             .iter()
             .map(|(target, ledger)| (vec![target.to_string()], number(ledger.pending)))
             .collect();
@@ -66,6 +85,12 @@ impl Books {
                 "Packets by how they ended",
                 &["target", "status"],
                 packets,
+            ),
+            Family::counters(
+                "publish_refused",
+                "Publishes that the broker did not take",
+                &["reason"],
+                refused,
             ),
             Family::gauges(
                 "packets_pending",
@@ -119,6 +144,12 @@ impl Books {
             bands.map(|band| (vec![band.word().to_owned()], flag(band == self.band))).to_vec();
         vec![
             Family::gauges("band", "1 for the present band", &["band"], band_rows),
+            Family::gauge(
+                "band_since_seconds",
+                "When the present band began, in seconds since 1970",
+                number(self.band_since.unix_us()) / 1e6,
+            ),
+            Family::gauge("operator_hold", "1 while an operator holds", flag(self.operator_hold)),
             Family::gauge(
                 "drift_index",
                 "Gate value of the newest report",

@@ -58,6 +58,8 @@ pub(super) struct Driver {
     standing: watch::Sender<Standing>,
     conditions: Conditions,
     verdicts: [u64; 4],
+    /// Publishes that the broker refused, by reason.
+    publish_refused: BTreeMap<&'static str, u64>,
     closings: Histogram,
     /// Attempts without an answer that have had their look at streams and connection.
     unanswered_seen: u64,
@@ -124,6 +126,7 @@ impl Driver {
             standing,
             next_ticket: 1,
             verdicts: [0; 4],
+            publish_refused: BTreeMap::new(),
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered_seen: 0,
             keeper,
@@ -290,8 +293,7 @@ impl Driver {
                         if fault == PublishFault::NoResponders {
                             self.connector.repair();
                         }
-                        let text = format!("{}: {fault}", fault.reason());
-                        self.conditions.begin(Condition::PublishRefused, text);
+                        self.publish_refused(&fault);
                         publish_outcome(&fault)
                     }
                 };
@@ -398,6 +400,13 @@ impl Driver {
     }
 
     fn publish(&mut self, token: u64, packet: &Sealed, origin: &Origin) {
+        let now = self.clock.now();
+        if self.bridge.is_overdue(now) {
+            // The process stood still since this was handed out: time is looked at before anything
+            // is sent, and it has closed the gate.
+            self.effects.extend(self.bridge.not_sent(now, token));
+            return;
+        }
         let is_prepared = self.connector.is_prepared();
         let link = self.connector.link_and_settings().filter(|_| is_prepared);
         let Some((link, settings)) = link else {

@@ -269,6 +269,9 @@ impl Bridge {
     pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) -> Vec<Effect> {
         self.pass(now);
         self.outbox.answered(now.mono, token, outcome);
+        if self.outbox.is_refused() {
+            self.answer_waiting();
+        }
         self.settle(now)
     }
 

@@ -53,6 +53,21 @@ impl Ledger {
         self.reports == settled + self.pending
     }
 
+    /// Both books in one.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            reports: self.reports + other.reports,
+            stored: self.stored + other.stored,
+            superseded: self.superseded + other.superseded,
+            held: self.held + other.held,
+            throttled: self.throttled + other.throttled,
+            revoked: self.revoked + other.revoked,
+            failed: self.failed + other.failed,
+            pending: self.pending + other.pending,
+        }
+    }
+
     fn settle(&mut self, status: PacketStatus) {
         let column = match status {
             PacketStatus::Stored => &mut self.stored,
@@ -146,6 +161,8 @@ pub struct Outbox {
     duplicate_alarms: u64,
     /// Attempts that nobody answered in time.
     unanswered: u64,
+    /// Whether that happened since something was stored.
+    is_unanswered: bool,
     /// Packets up to this sequence number belong to a time before a closing: never sent again.
     revoked_through: u64,
     /// The newest number on this connection whose reading only a later one can prove: a notice, an
@@ -170,6 +187,7 @@ impl Outbox {
             cooldown_until: Duration::ZERO,
             duplicate_alarms: 0,
             unanswered: 0,
+            is_unanswered: false,
             revoked_through: 0,
             unread: None,
             settled: Vec::new(),
@@ -278,6 +296,7 @@ impl Outbox {
         match outcome {
             Outcome::Stored { stream_seq, duplicate } => {
                 self.cooldown = Duration::ZERO;
+                self.is_unanswered = false;
                 if duplicate && entry.attempts <= 1 {
                     self.duplicate_alarms += 1;
                 }
@@ -302,6 +321,7 @@ impl Outbox {
             self.unread = self.unread.max(Some(*oldest.key()));
             let entry = oldest.remove();
             self.unanswered += 1;
+            self.is_unanswered = true;
             self.retry(entry);
         }
     }
@@ -309,6 +329,7 @@ impl Outbox {
     /// The connection is gone with its buffers: every outcome that is still open is unknown.
     pub fn disconnected(&mut self) {
         self.cooldown = Duration::ZERO;
+        self.is_unanswered = false;
         self.cooldown_until = Duration::ZERO;
         self.unread = None;
         for entry in core::mem::take(&mut self.in_flight).into_values() {
@@ -394,6 +415,13 @@ impl Outbox {
     #[must_use]
     pub fn duplicate_alarms(&self) -> u64 {
         self.duplicate_alarms
+    }
+
+    /// Whether the broker is known not to take anything at present: it refused twice in a row, or
+    /// an attempt went unanswered, and nothing was stored since.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.cooldown > COOLDOWN_MIN || self.is_unanswered
     }
 
     /// How many attempts nobody answered in time.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::row;
 use crate::support::nats_server::NatsServer;
 use crate::support::observer::Observer;
+use crate::support::report::report;
 use crate::support::sidecar::{Plan, Sidecar, seq, status};
 use crate::support::wait::until;
 
@@ -132,4 +133,52 @@ async fn p8_a_broker_that_says_429_or_503_is_asked_again_with_pauses() {
         let answer = observer.api("STREAM.UPDATE.DRIFTGATE_STATE", &config).await;
         assert!(answer["error"].is_null(), "{answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p10_a_full_stream_is_said_with_its_reason_and_no_report_waits_for_it() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    // The usual bounds: a report waits for its packets for 2 s.
+    let sidecar = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    assert_eq!(status(&sidecar.report(0.30).await), "stored");
+    let info = observer.api("STREAM.INFO.DRIFTGATE_STATE", &Value::Null).await;
+    let mut config = info["config"].clone();
+    let (discard, limit) = (config["discard"].take(), config["max_msgs"].take());
+    config["discard"] = json!("new");
+    config["max_msgs"] = json!(1);
+    let answer = observer.api("STREAM.UPDATE.DRIFTGATE_STATE", &config).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    let begin = Instant::now();
+    sidecar.report(0.31).await;
+    let degraded = until("the full stream to be said", async || {
+        let degraded = sidecar.readiness().await["degraded"].to_string();
+        degraded.contains("publish_refused: full: ").then_some(degraded)
+    })
+    .await;
+    let refused = sidecar.books().await.sum("publish_refused", &[("reason", "full")]);
+    assert!(refused > 0, "{degraded}");
+    // A known fault: nobody waits for it. The fastest of some, for the machine may be busy.
+    let mut fastest = std::time::Duration::MAX;
+    for _ in 0..8 {
+        let answer = sidecar.post(&report(0.32)).await;
+        assert_eq!(status(&answer.json()), "pending");
+        fastest = fastest.min(answer.took);
+    }
+    assert!(fastest < std::time::Duration::from_secs(1), "{fastest:?}");
+    (config["discard"], config["max_msgs"]) = (discard, limit);
+    let answer = observer.api("STREAM.UPDATE.DRIFTGATE_STATE", &config).await;
+    assert!(answer["error"].is_null(), "{answer}");
+    sidecar.settled().await;
+    until("it to be said no longer", async || {
+        let degraded = sidecar.readiness().await["degraded"].to_string();
+        (!degraded.contains("publish_refused")).then_some(())
+    })
+    .await;
+    let of_it = |line: &&str| line.contains("\"publish_refused\"");
+    let log = sidecar.log();
+    let lines: Vec<&str> = log.lines().filter(of_it).collect();
+    assert_eq!(lines.len(), 2, "one when it begins and one when it ends: {lines:?}");
+    let observed = format!("/readyz, metric and log say full, {fastest:.0?} a report");
+    row("a full stream (discard new)", "P10: said, not waited for", observed, Some(begin));
 }

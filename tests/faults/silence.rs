@@ -185,3 +185,44 @@ async fn p8_a_packet_under_way_when_the_connection_ends_comes_again_at_once() {
         Some(begin),
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_process_that_stood_still_for_too_long_sends_nothing_when_it_goes_on() {
+    let server = NatsServer::start();
+    let proxy = Proxy::start(&server.url()).await;
+    let observer = Observer::start(&server.url()).await;
+    let names: Vec<String> = (0..100).map(|number| format!("peer-{number}")).collect();
+    let peers: Vec<&str> = names.iter().map(String::as_str).collect();
+    // One packet under way at a time, so that the others are unsent.
+    let plan = Plan::new("planner", &peers, &proxy.url())
+        .with("[listen]\nreply_timeout = \"400ms\"")
+        .with("[containment]\nbarrier_timeout = \"400ms\"\nstale_after = \"10s\"")
+        .with("[nats]\nwindow = 1\nack_timeout = \"60s\"");
+    let sidecar = Sidecar::connected(plan).await;
+    proxy.down(Way { stalled: true, ..Way::default() });
+    let begin = Instant::now();
+    sidecar.report(0.30).await;
+    sidecar.signal("STOP");
+    let is_packet = |message: &async_nats::Message| message.subject.contains(".state.planner.");
+    observer.find(0, "the one under way", is_packet).await;
+    // The acknowledgement arrives while the process stands still, for longer than it may be silent.
+    proxy.down(Way::default());
+    let mut ticks = tokio::time::interval(Duration::from_secs(11));
+    ticks.tick().await;
+    ticks.tick().await;
+    sidecar.signal("CONT");
+    until("silence to have closed the gate", async || {
+        (sidecar.readiness().await["band"] == "blocked").then_some(())
+    })
+    .await;
+    sidecar.settled().await;
+    observer.mark().await;
+    let packets = observer.packets(0).len();
+    assert_eq!(packets, 1, "sent after it had stood still");
+    row(
+        "SIGSTOP beyond stale_after",
+        "P6: nothing leaves on resume",
+        "0 of 99 unsent",
+        Some(begin),
+    );
+}

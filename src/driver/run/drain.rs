@@ -1,6 +1,6 @@
 //! How the driver ends: in order, and in time.
 
-use super::super::DRAIN_TIMEOUT;
+use super::super::{DRAIN_TIMEOUT, MEMORY_TIMEOUT};
 use super::{Driver, Event, Inputs};
 use crate::audit::FINISH_TIMEOUT;
 
@@ -40,6 +40,9 @@ impl Driver {
         self.perform().await;
         let in_doubt = self.bridge.in_doubt(self.clock.now());
         self.recorder.record(self.clock.now(), Event::Stopped);
-        tokio::join!(self.keeper.keep(in_doubt), self.recorder.finish(FINISH_TIMEOUT));
+        let (_, ()) = tokio::join!(
+            tokio::time::timeout(MEMORY_TIMEOUT, self.keeper.keep(in_doubt)),
+            self.recorder.finish(FINISH_TIMEOUT)
+        );
     }
 }

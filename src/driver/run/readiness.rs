@@ -1,6 +1,6 @@
 //! What `/readyz` says, and the silence of a broker that does not answer what is published.
 
-use super::{AssetFault, AssetReport, Band, Condition, Driver, Link, Standing};
+use super::{AssetFault, AssetReport, Band, Condition, Driver, Link, PublishFault, Standing};
 
 impl Driver {
     /// Silence may mean that the stream is missing: a server says so only where nobody at all has
@@ -47,6 +47,13 @@ impl Driver {
         if (first || is_seen) && self.bridge.is_pulling() {
             self.start_pull().await;
         }
+    }
+
+    /// Counts a publish that the broker did not take, and says so while it lasts.
+    pub(super) fn publish_refused(&mut self, fault: &PublishFault) {
+        let reason = fault.reason();
+        *self.publish_refused.entry(reason).or_default() += 1;
+        self.conditions.begin(Condition::PublishRefused, format!("{reason}: {fault}"));
     }
 
     /// Books what a look at streams and consumer has found.

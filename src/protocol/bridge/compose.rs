@@ -180,10 +180,11 @@ impl Bridge {
 
     /// Keeps an answer until its packets have settled, its closing has ended, or its time is up.
     pub(super) fn wait(&mut self, now: Now, ticket: Ticket, mut answer: Answer, closing: bool) {
-        // With no broker to wait for, or too many waiting already, the answer is `pending` at once.
+        // With no broker to wait for, or one that is known to take nothing, or too many waiting
+        // already, the answer is `pending` at once (P10).
         let has_room = self.waiting.len() < WAITING_MAX;
         let open = match &answer {
-            Answer::Report(reply) if self.connection != Connection::Down && has_room => {
+            Answer::Report(reply) if self.may_settle() && has_room => {
                 let pending = |line: &&PacketLine| line.status == PacketStatus::Pending;
                 reply.packets.iter().filter(pending).count()
             }
@@ -202,7 +203,12 @@ impl Bridge {
         self.touched.push(ticket);
     }
 
-    /// The broker is gone: what waits for acknowledgements is answered as it stands.
+    /// Whether it makes sense to wait for the broker.
+    fn may_settle(&self) -> bool {
+        self.connection != Connection::Down && !self.outbox.is_refused()
+    }
+
+    /// The broker is gone, or takes nothing: what waits for acknowledgements is answered as it stands.
     pub(super) fn answer_waiting(&mut self) {
         for (ticket, waiting) in &mut self.waiting {
             waiting.open = 0;

@@ -5,6 +5,7 @@ use super::{
     PeerState, RuntimeId, SafetyView, ThresholdsView,
 };
 use crate::protocol::refusal::Fault;
+use crate::protocol::time::Timestamp;
 
 /// Counters that are not per target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,12 @@ impl Bridge {
     #[must_use]
     pub fn band(&self) -> Band {
         self.judge.gate().band()
+    }
+
+    /// Since when.
+    #[must_use]
+    pub fn band_since(&self) -> Timestamp {
+        self.band_since.wall
     }
 
     /// Whether a closing is under way.

@@ -50,7 +50,8 @@ impl Bridge {
     }
 
     /// Whether time has tightened the gate, though no input has said so yet.
-    pub(super) fn is_overdue(&self, now: Now) -> bool {
+    #[must_use]
+    pub fn is_overdue(&self, now: Now) -> bool {
         self.timers().any(|timer| timer.at <= now.mono)
     }
 
