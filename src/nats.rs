@@ -8,11 +8,10 @@
 //! - **Reconnecting.** async-nats would do it alone and then flush what it had queued, also what
 //!   the gate has revoked since (P5). A link ends; a new one is the driver's decision, paced by
 //!   [`backoff::backoff`].
-//! - **Requests on the link.** `Client::request` and `jetstream::Context::publish` share an inbox
-//!   subscription that lasts as long as the client, which [`link::Link::unsubscribe_all`] could not
-//!   remove (P4), and keep an entry for every answer that never comes. Acknowledgements,
-//!   barriers and pulled messages have subscriptions of our own instead, and provisioning
-//!   ([`assets`]) has a short connection of its own.
+//! - **async-nats's requests.** `Client::request` and `jetstream::Context::publish` share an inbox
+//!   subscription that lasts as long as the client, which no cut could remove (P4), and keep an
+//!   entry for every answer that never comes. `connection` has one table of subscriptions and
+//!   one of who waits; `requests` is its handle for tasks.
 //! - **A retry.** An unanswered publish has an unknown outcome; whether it is published again,
 //!   superseded or revoked is for the driver.
 //!

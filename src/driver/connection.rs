@@ -203,6 +203,9 @@ impl Connector {
             && !up.is_prepared
             && up.look.is_none()
         {
+            // Deaf for its answers, the look would wait for each of them. A link that cannot take
+            // the question is about to end.
+            let _ = up.link.listen();
             let looking = up.link.provision(true);
             up.look = Some(tokio::spawn(looking));
         }
@@ -249,12 +252,9 @@ impl Connector {
         self.link()?.try_event()
     }
 
-    /// Ends the link with its buffers and plans the next attempt. Returns whether the broker has
-    /// read everything that was handed over.
-    pub(super) async fn sever(&mut self) -> bool {
-        let mut is_read = true;
+    /// Ends the link with its buffers and plans the next attempt.
+    pub(super) async fn sever(&mut self) {
         if let Some(up) = self.up() {
-            is_read = up.link.is_read();
             let is_steady = up.since.elapsed() >= STEADY_AFTER;
             self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
         }
@@ -262,7 +262,6 @@ impl Connector {
             Connection::Up(mut up) => up.link.sever().await,
             Connection::Connecting(task) => task.abort(),
         }
-        is_read
     }
 
     /// Begins the next attempt; gives what it takes the place of.

@@ -324,15 +324,10 @@ impl Driver {
         self.disconnect().await;
     }
 
-    /// What was handed over and not read may still be read, whatever it was.
     async fn disconnect(&mut self) {
-        let is_read = self.connector.sever().await;
+        self.connector.sever().await;
         self.receiver.disconnected();
-        let now = self.clock.now();
-        if !is_read {
-            self.bridge.doubt(now);
-        }
-        self.effects.extend(self.bridge.disconnected(now));
+        self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
 
     /// Does what the bridge asks for, in order, until it asks for nothing more.
@@ -476,12 +471,12 @@ fn publish_outcome(fault: &PublishFault) -> Outcome {
     match fault {
         PublishFault::Busy(_)
         | PublishFault::Deaf
+        | PublishFault::Denied(_)
         | PublishFault::Full { .. }
         | PublishFault::Malformed
         | PublishFault::NoResponders => Outcome::Later,
         PublishFault::Refused { code, .. } if *code >= 500 => Outcome::Later,
-        PublishFault::Denied(_)
-        | PublishFault::Refused { .. }
+        PublishFault::Refused { .. }
         | PublishFault::TooLarge
         | PublishFault::Unpublishable
         | PublishFault::WrongStream(_) => Outcome::Refused,

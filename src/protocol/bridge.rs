@@ -291,12 +291,6 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// The connection is about to go with something on it that the broker has not read, be it a
-    /// notice or an announcement: for a while nobody can say that nothing more will be read.
-    pub fn doubt(&mut self, now: Now) {
-        self.uncertain_until = now.mono + LINGER_MAX;
-    }
-
     /// The connection and its buffers are gone.
     #[must_use]
     pub fn disconnected(&mut self, now: Now) -> Vec<Effect> {

@@ -73,7 +73,10 @@ async fn p8_a_sidecar_that_the_server_does_not_answer_connects_anew() {
     let garble = Garble { words: b".a.* ", before: 0, flip: FLIP };
     proxy.up(Way { garbled: Some(garble), ..Way::default() });
     let plan = Plan::new("planner", &["critic"], &proxy.url()).short();
-    let sidecar = Sidecar::connected(plan).await;
+    // Deaf from the beginning, so its look at the streams is not answered: not connected yet.
+    let sidecar = Sidecar::start(plan).await;
+    let knocks = |message: &async_nats::Message| message.subject.ends_with(".a.knock");
+    observer.find(0, "the question whether it is heard", knocks).await;
     let begin = Instant::now();
     let place = observer.mark().await;
     let pending = sidecar.bounded(0.31).await;
@@ -82,9 +85,9 @@ async fn p8_a_sidecar_that_the_server_does_not_answer_connects_anew() {
     let books = sidecar.settled().await;
     let took = begin.elapsed();
     assert_eq!((books.packets("stored"), books.packets("failed")), (1, 0));
-    // The acknowledgement is awaited for 0.5 s here, the sign of hearing for 2 s.
+    // The sign of hearing is awaited for 2 s.
     assert!(took < Duration::from_millis(2500 + 5000), "{took:?}");
-    assert_eq!(books.sum("broker_connections", &[]), 2);
+    assert!(books.sum("broker_connections", &[]) >= 2, "it has connected anew");
     observer.mark().await;
     let packets = observer.packets(place);
     assert!(packets.iter().all(|packet| packet.bytes == packets[0].bytes), "one packet, repeated");

@@ -29,6 +29,9 @@ mod canary;
 mod limits;
 
 #[cfg(test)]
+mod isolation;
+
+#[cfg(test)]
 mod outage;
 
 #[cfg(test)]

@@ -3,9 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic, and measures with the real clock")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in a test a panic is the report")]
 
-use crate::support::nats_server::NatsServer;
+use std::time::Duration;
+
+use crate::support::link::Bench;
+use crate::support::nats_server::{NatsServer, eventually};
 use async_nats::Client;
 use driftgate::nats::assets::{AssetFault, ensure};
+use driftgate::nats::object::{Label, Store};
 use driftgate::nats::subject::AssetName;
 use serde_json::{Value, json};
 
@@ -144,4 +148,44 @@ async fn what_the_broker_refuses_is_a_fault_in_its_words() {
     );
     let fault = ensure(&without.settings("planner")).await;
     assert_eq!(fault, Err(AssetFault::NoJetStream));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_consumer_are_those_of_the_domain() {
+    let account = "accounts {\nA { jetstream: enabled, users: [ { user: a, password: a } ] }\n\
+                   S { users: [ { user: s, password: s } ] }\n}\n\
+                   system_account: S\nno_auth_user: a\n";
+    let store = tempfile::tempdir().unwrap();
+    let jetstream = |domain: &str| {
+        let folder = store.path().join(domain);
+        format!("jetstream {{ store_dir: {folder:?}, domain: {domain} }}\n")
+    };
+    let hub = NatsServer::start_with(&format!(
+        "server_name: hub\n{account}{}leafnodes {{ listen: \"127.0.0.1:-1\" }}",
+        jetstream("hub")
+    ));
+    let leaf_port = hub.get("/varz")["leaf"]["port"].as_u64().unwrap();
+    let edge = NatsServer::start_with(&format!(
+        "server_name: edge\n{account}{}leafnodes {{ remotes: [ {{\n\
+         url: \"nats://a:a@127.0.0.1:{leaf_port}\"\naccount: A\n}} ] }}",
+        jetstream("edge")
+    ));
+    eventually("the leaf to be connected", || edge.get("/leafz")["leafnodes"] != 0);
+    let mut settings = edge.settings("planner");
+    settings.domain = AssetName::new("hub");
+    let mut bench = Bench::open(&settings).await;
+    bench.pull(16, Duration::from_secs(30));
+    bench.link.publish(1, bench.message("planner", "", "state")).unwrap();
+    assert_eq!(bench.acked(1).await.unwrap().stream_seq, 1);
+    let message = bench.inbound().await;
+    assert_eq!(&message.payload[..], b"state");
+    bench.link.ack(&message.reply).unwrap();
+    bench.confirm(1).await;
+    let streams = |server: &NatsServer| server.get("/jsz")["streams"].as_u64().unwrap();
+    assert_eq!((streams(&hub), streams(&edge)), (2, 0), "made at the hub, not where we connect");
+    let store = Store::open(&settings, "driftgate-snapshots").await.unwrap();
+    let label = Label { name: "planner/1".to_owned(), ..Label::default() };
+    store.put(&label, "memory".into(), &|_| {}).await.unwrap();
+    assert_eq!(&store.get("planner/1", 64, &|_| {}).await.unwrap()[..], b"memory");
+    assert_eq!((streams(&hub), streams(&edge)), (3, 0));
 }

@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use crate::support::link::Bench;
 use crate::support::nats_server::{NatsServer, PATIENCE, eventually};
+use crate::support::proxy::{Proxy, Way};
 use async_nats::{Client, Subscriber};
 use driftgate::nats::ack::PublishFault;
 use driftgate::nats::assets;
 use driftgate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, PullFault};
 use driftgate::nats::settings::Credentials;
 use driftgate::nats::subject::AssetName;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 /// A foreign client that hears everything.
 async fn observer(server: &NatsServer, subject: &str) -> (Client, Subscriber) {
@@ -421,4 +422,78 @@ async fn a_dropped_link_is_severed() {
     assert!(server.subscriptions_of("planner").is_some());
     drop(bench);
     eventually("the connection to end", || server.subscriptions_of("planner").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_answer_for_a_packet_whose_reply_subject_they_did_not_see() {
+    let server = NatsServer::start();
+    let (client, mut states) = observer(&server, "driftgate.v1.state.>").await;
+    let mut bench = Bench::connect(&server.settings("planner")).await;
+    bench.link.subscribe_acks().unwrap();
+    for token in [1, 2] {
+        bench.link.publish(token, bench.message("critic", "", "state")).unwrap();
+    }
+    let first = heard(&mut states).await.reply.unwrap();
+    let second = heard(&mut states).await.reply.unwrap();
+    // What follows from the first: the second's number, with every other part kept.
+    let (head, token) = first.rsplit_once('.').unwrap();
+    let forged = match token.split_once('-') {
+        Some((_, nonce)) => format!("{head}.2-{nonce}"),
+        None => format!("{head}.2"),
+    };
+    let stored = r#"{"stream":"DRIFTGATE_STATE","seq":1}"#;
+    client.publish(forged, stored.into()).await.unwrap();
+    client.request("$JS.API.INFO", "".into()).await.unwrap();
+    bench.link.confirm(1).unwrap();
+    assert_eq!(bench.next().await, LinkEvent::Confirmed(1), "no answer was believed");
+    client.publish(second, stored.into()).await.unwrap();
+    assert_eq!(bench.acked(2).await.unwrap().stream_seq, 1);
+    assert_eq!(bench.link.unanswered(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_is_unread_until_its_echo_comes() {
+    let server = NatsServer::start();
+    let (_client, mut everything) = observer(&server, ">").await;
+    let proxy = Proxy::start(&server.url()).await;
+    let mut settings = server.settings("planner");
+    settings.urls = vec![proxy.url().parse().unwrap()];
+    let mut bench = Bench::open(&settings).await;
+    bench.confirm(1).await;
+    assert!(bench.link.is_read());
+    while everything.next().now_or_never().is_some() {}
+    proxy.up(Way { stalled: true, ..Way::default() });
+    bench.link.notify(bench.message("monitor", "", "notice")).unwrap();
+    bench.link.confirm(2).unwrap();
+    assert!(!bench.link.is_read());
+    let early = tokio::time::timeout(Duration::from_millis(300), bench.link.event()).await;
+    assert!(early.is_err(), "confirmed before it was read: {early:?}");
+    proxy.up(Way::default());
+    bench.find(|event| (*event == LinkEvent::Confirmed(2)).then_some(())).await;
+    assert!(bench.link.is_read());
+    assert_eq!(&heard(&mut everything).await.payload[..], b"notice", "the first that was routed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_has_a_reason() {
+    let (server, _folder, credentials) = strict_server();
+    let mut settings = server.settings("planner");
+    settings.credentials = credentials;
+    let mut strict = Bench::connect(&settings).await;
+    strict.link.subscribe_acks().unwrap();
+    let mut forbidden = strict.message("critic", "", "state");
+    forbidden.subject = "driftgate.v1.state.critic.planner".into();
+    strict.link.publish(1, forbidden).unwrap();
+    strict.link.publish(2, strict.message("critic", "", "state")).unwrap();
+    assert_eq!(strict.acked(1).await.unwrap_err().reason(), "denied");
+    assert_eq!(strict.acked(2).await.unwrap_err().reason(), "no_responders");
+    let server = NatsServer::start();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let full = r#"{"name":"DRIFTGATE_STATE","subjects":["driftgate.v1.state.*.*"],"max_bytes":200,
+        "discard":"new","num_replicas":1,"retention":"limits","storage":"file"}"#;
+    client.request("$JS.API.STREAM.CREATE.DRIFTGATE_STATE", full.into()).await.unwrap();
+    let mut bench = Bench::open(&server.settings("planner")).await;
+    bench.link.publish(1, bench.message("critic", "", vec![b'x'; 500])).unwrap();
+    let fault = bench.acked(1).await.unwrap_err();
+    assert_eq!(fault.reason(), "full", "{fault}");
 }

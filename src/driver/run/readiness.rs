@@ -37,7 +37,7 @@ impl Driver {
             }
             Err(AssetFault::Revoked) => return,
             Err(fault) => {
-                // A permission does not change on a connection that stands.
+                // To ask again would only be complained about again.
                 if !matches!(fault, AssetFault::Denied { .. }) {
                     self.connector.repair();
                 }

@@ -114,8 +114,7 @@ impl Table {
         pending
     }
 
-    /// The entries of a subject. What a connection may publish to does not change in its life, so
-    /// one refusal speaks for all.
+    /// The entries of a subject: a refusal names the subject alone, and holds for all under way.
     pub(super) fn take_subject(&mut self, subject: &str) -> Vec<Pending> {
         let is_of = |(_, pending): &(&u64, &Pending)| pending.subject.as_str() == subject;
         let numbers: Vec<u64> = self.entries.iter().filter(is_of).map(|(key, _)| *key).collect();
