@@ -26,7 +26,7 @@ use crate::protocol::refusal::Fault;
 /// Requests under way at once, over all sources: a runtime is one process.
 pub const REQUESTS_MAX: usize = 4;
 /// Times that one packet is offered to a runtime that answers and refuses it, or does not answer.
-pub const ATTEMPTS_MAX: u32 = 8;
+pub const ATTEMPTS_MAX: u32 = 6;
 /// First pause after a failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause between two attempts.

@@ -23,6 +23,12 @@ mod exchange;
 mod hostile;
 
 #[cfg(test)]
+mod delivery;
+
+#[cfg(test)]
+mod quarantine;
+
+#[cfg(test)]
 mod canary;
 
 #[cfg(test)]
