@@ -22,6 +22,7 @@ use crate::http::{self, Metrics, Observer, server};
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Family, Feed, number};
 
+pub mod follow;
 mod hold;
 mod room;
 mod settings;

@@ -14,13 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::signals::OperatorSignals;
 use super::sysexits;
-use crate::config::{Config, Effect, Mistakes, Tail, read_from_disk};
-use crate::driver::{Handle, ReportFault};
+use crate::config::{Config, Effect, Mistakes, read_from_disk};
 use crate::http::listener::Bound;
-use crate::ingest::tail::{Line, LineFault, follow};
-use crate::protocol::canonical::SyntaxFault;
-use crate::protocol::profile::Malformed;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{Sidecar, follow};
 use crate::telemetry;
 
 /// How often the configuration's files are looked at for changes. Kubernetes swaps a mounted
@@ -82,7 +78,7 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         peers = config.peers.len(),
         "started, gate blocked until the first good report"
     );
-    let tail = tokio::spawn(pass_on(config.tail(), sidecar.handle.clone()));
+    let tail = tokio::spawn(follow::pass_on(config.tail(), sidecar.handle.clone()));
     let signals = tokio::spawn(operator.obey(sidecar.handle.clone()));
     let watched = run.config.clone();
     tokio::select! {
@@ -98,40 +94,6 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
     }
     tracing::info!("stopped");
     ExitCode::SUCCESS
-}
-
-/// Hands the followed file's lines to the driver, one after the other. A line that cannot be read
-/// closes the gate like a body that cannot (P6).
-///
-/// The log says what is wrong with a line and not where in it: a pointer may quote a key of the
-/// runtime's own, which is raw text (P9). `driftgate replay` on the file names the field.
-async fn pass_on(tail: Option<Tail>, handle: Handle) {
-    let Some(tail) = tail else { return };
-    let (mut lines, _reader) = follow(tail);
-    while let Some(line) = lines.recv().await {
-        match line {
-            Line::Report(document) => match handle.report(document, None).await {
-                Ok(reply) => tracing::debug!(verdict = reply.verdict.word(), "tailed report"),
-                Err(ReportFault::Malformed { malformed: Malformed { problem, .. }, .. }) => {
-                    tracing::warn!(problem, "tailed report refused");
-                }
-                Err(ReportFault::Unavailable(fault)) => {
-                    tracing::warn!(%fault, "tailed report not taken");
-                }
-            },
-            Line::Unreadable { line_number, fault } => {
-                let problem = match fault {
-                    LineFault::Syntax(SyntaxFault { problem, .. }) => problem,
-                    LineFault::NotUtf8 { .. } | LineFault::TooLong { .. } => fault.to_string(),
-                };
-                tracing::warn!(line_number, problem, "tailed line cannot be read");
-                if let Err(fault) = handle.unreadable().await {
-                    tracing::warn!(%fault, "and the gate was not told");
-                }
-            }
-            Line::Fault(fault) => tracing::warn!(fault, "the followed file cannot be read"),
-        }
-    }
 }
 
 /// Reloads on SIGHUP and when a file changes. A bad new configuration changes nothing and is

@@ -65,3 +65,25 @@ async fn a_followed_file_reports_like_the_runtime_itself() {
     assert_eq!(sent, [0.30, 0.31, 0.32, 0.33]);
     assert!(!sidecar.log().contains("kanarienvogel"), "{}", sidecar.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_followed_file_that_becomes_a_folder_closes_the_gate() {
+    let server = NatsServer::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cycles.jsonl");
+    let tail = format!("[ingest.tail]\npath = {path:?}\ninterval = \"20ms\"");
+    let plan = Plan::new("planner", &["critic"], &server.url()).with(&tail);
+    let sidecar = Sidecar::connected(plan).await;
+    append(&path, &line(0.30));
+    band(&sidecar, "open").await;
+    std::fs::rename(&path, folder.path().join("cycles.jsonl.1")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    band(&sidecar, "blocked").await;
+    let degraded = sidecar.readiness().await["degraded"].to_string();
+    assert!(degraded.contains("feed_broken: "), "{degraded}");
+    std::fs::remove_dir(&path).unwrap();
+    append(&path, &line(0.31));
+    band(&sidecar, "open").await;
+    let degraded = sidecar.readiness().await["degraded"].to_string();
+    assert!(!degraded.contains("feed_broken"), "{degraded}");
+}
