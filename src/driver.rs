@@ -315,9 +315,7 @@ impl Handle {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let Standing { ready, broker, band } = *self.standing.borrow();
-        let mut degraded = self.conditions.lines();
-        // Looked up here, for damage may be found while the driver has nothing to do.
-        degraded.extend(self.snapshots.as_ref().map(Snapshots::damaged).unwrap_or_default());
+        let degraded = self.conditions.lines();
         Readiness { ready, broker, band, degraded }
     }
 

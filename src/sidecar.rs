@@ -19,6 +19,7 @@ use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, Metrics, Observer, server};
+use crate::snapshots::Worker;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Family, Feed, number};
 
@@ -66,8 +67,7 @@ pub struct Sidecar {
     /// Where the admin listener listens.
     pub admin: SocketAddr,
     intake: watch::Sender<bool>,
-    room_stop: watch::Sender<bool>,
-    worker: Option<JoinHandle<()>>,
+    worker: Option<Worker>,
     stop: watch::Sender<bool>,
     probes: watch::Sender<bool>,
     driver: JoinHandle<()>,
@@ -102,9 +102,8 @@ impl Sidecar {
             conditions.begin(Condition::HoldFileUnseen, error.to_string());
             holds.file
         });
-        let (room_stop, room_ends) = watch::channel(false);
         let feed = Feed::new();
-        let room = room::start(config, room_ends, &conditions, &feed)?;
+        let room = room::start(config, &conditions, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             identity: config.identity(),
@@ -132,7 +131,6 @@ impl Sidecar {
             api: bound,
             admin: admin_address,
             intake,
-            room_stop,
             worker,
             stop,
             probes,
@@ -157,9 +155,10 @@ impl Sidecar {
     async fn stop_in_order(self) {
         self.intake.send_replace(true);
         drop(self.api_server.await);
-        self.room_stop.send_replace(true);
-        if let Some(worker) = self.worker {
-            drop(worker.await);
+        if let Some(worker) = self.worker
+            && !worker.stop().await.confirmed
+        {
+            tracing::warn!("the broker has not confirmed what was sent of snapshots");
         }
         self.stop.send_replace(true);
         drop(self.driver.await);

@@ -23,6 +23,7 @@
 //! What deliberately is not here: the codec and the chain (`protocol/snapshot.rs`), what the gate
 //! allows (`protocol/gate.rs`), the bucket's protocol (`nats/object.rs`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,14 +37,15 @@ use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::{Digest, Level, Plain};
 use crate::protocol::time::Timestamp;
-use crate::telemetry::Feed;
+use crate::telemetry::{Condition, Conditions, Feed};
 
-mod books;
 pub mod bucket;
 mod cache;
+mod counts;
 pub mod fetch;
 pub mod gate;
 mod incoming;
+mod memory;
 pub mod progress;
 pub mod spool;
 mod upload;
@@ -53,9 +55,10 @@ pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
 pub use progress::Progress;
 
-use books::Books;
 use cache::Cache;
+use counts::Counts;
 use gate::{Ask, DriverEnd, Gate};
+use memory::{Memory, Taken, TooLittleMemory};
 use spool::{Entry, Spool, SpoolFault, State, Stored};
 use worker::Job;
 
@@ -70,9 +73,9 @@ const JOBS_MAX: usize = 64;
 /// How long a fetch may take before its route gives up; it goes on and is answered next time.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Damaged snapshots that `/readyz` names one by one; the log names all, and a metric counts them.
-const DAMAGE_WORDS_MAX: usize = 8;
-
+/// How far ahead of our clock the number of a snapshot may be at least, whatever is configured for
+/// packets: numbers count microseconds and are reserved ahead.
+const SKEW_MIN: Duration = Duration::from_secs(30);
 /// What zstd's tables take beside snapshots and cache, and what the allocator keeps of what it was
 /// given back, in bytes. Measured with snapshots of 1 to 64 MiB and glibc: up to 20 MiB at level 3,
 /// 105 MiB at level 9, where the codec's threads each leave pages with an arena of their own.
@@ -94,7 +97,16 @@ pub struct Trust {
     /// Signs ours, verifies theirs.
     pub keyring: Keyring,
     /// Authorised sources: the pinned key, the end of the authorisation.
-    pub sources: std::collections::BTreeMap<RuntimeId, (Option<String>, Option<Timestamp>)>,
+    pub sources: BTreeMap<RuntimeId, (Option<String>, Option<Timestamp>)>,
+    /// The ends of the authorisations of those who may have ours.
+    pub readers: Vec<Option<Timestamp>>,
+}
+
+impl Trust {
+    /// Whether a peer may have our snapshots at that time.
+    fn has_reader(&self, now: Timestamp) -> bool {
+        self.readers.iter().any(|expires| fetch::is_current(*expires, now))
+    }
 }
 
 /// What the room is started with.
@@ -114,12 +126,20 @@ pub struct Settings {
     pub cache_bytes_max: u64,
     /// Full frames kept at the broker, at least 1.
     pub keep_full: usize,
+    /// Age below which nothing is let go at the broker.
+    pub keep_for: Duration,
+    /// Most stored bytes of ours at the broker.
+    pub stored_bytes_max: u64,
+    /// How far ahead of our clock a number of a snapshot may be.
+    pub clock_skew_max: Duration,
     /// zstd level.
     pub level: Level,
     /// How long a push waits for the broker before it is answered 202.
     pub reply_timeout: Duration,
     /// Where transfers tell how far they are.
     pub feed: Feed,
+    /// Where it is said what weakens a promise.
+    pub conditions: Conditions,
 }
 
 #[derive(Debug)]
@@ -135,7 +155,8 @@ struct Room {
     readings: Arc<Semaphore>,
     /// Numbers are given and used in order.
     accepting: Mutex<()>,
-    books: Books,
+    counts: Counts,
+    memory: Memory,
 }
 
 /// The room's handle. Cheap to clone.
@@ -152,8 +173,31 @@ pub struct Started {
     pub snapshots: Snapshots,
     /// For the driver.
     pub driver_end: DriverEnd,
-    /// Ends soon after `stop` turns true.
-    pub worker: JoinHandle<()>,
+    /// The task that talks to the broker.
+    pub worker: Worker,
+}
+
+/// The task that talks to the broker, owned by whoever has to know how it ended. Dropped, it is
+/// told to stop.
+#[derive(Debug)]
+pub struct Worker {
+    task: JoinHandle<Stopped>,
+    stop: watch::Sender<bool>,
+}
+
+/// How the worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Whether the broker has confirmed all that was sent.
+    pub confirmed: bool,
+}
+
+impl Worker {
+    /// Stops it: nothing more is sent, and its connection is gone when this returns.
+    pub async fn stop(self) -> Stopped {
+        self.stop.send_replace(true);
+        self.task.await.unwrap_or(Stopped { confirmed: false })
+    }
 }
 
 /// What became of a push.
@@ -173,6 +217,23 @@ pub enum Refused {
     /// Not in band `open`.
     #[error("snapshots are accepted in band open only")]
     NotOpen,
+    /// Nobody is authorised to have it.
+    #[error("no current peer may have snapshots: none has \"snapshot\" in its export")]
+    NoReader,
+    /// What is stored and waits fills what may be stored, and is too young to be let go.
+    #[error(
+        "{used} of {bytes_max} bytes of snapshot.stored_bytes_max hold what is younger than \
+             snapshot.keep_for"
+    )]
+    StoredFull {
+        /// Bytes at the broker and waiting for it.
+        used: u64,
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// It cannot be held in memory.
+    #[error(transparent)]
+    Memory(#[from] TooLittleMemory),
     /// Isolated.
     #[error("isolated: no snapshot is shown or fetched until the gate reopens")]
     Isolated,
@@ -196,7 +257,13 @@ impl Refused {
         match self {
             Self::Fetch(fault) => fault.word(),
             Self::Isolated => "isolated",
-            Self::Busy | Self::NotOpen | Self::NotReady | Self::Spool(_) => "not_ready",
+            Self::Busy
+            | Self::Memory(_)
+            | Self::NoReader
+            | Self::NotOpen
+            | Self::NotReady
+            | Self::Spool(_)
+            | Self::StoredFull { .. } => "not_ready",
         }
     }
 }
@@ -215,16 +282,13 @@ pub enum Which {
 /// # Errors
 /// [`SpoolFault::Held`] when another sidecar uses the folder, [`SpoolFault::Io`] when it cannot be
 /// used.
-pub fn start(
-    settings: Settings,
-    trust: Trust,
-    stop: watch::Receiver<bool>,
-) -> Result<Started, SpoolFault> {
+pub fn start(settings: Settings, trust: Trust) -> Result<Started, SpoolFault> {
     let spool = Arc::new(Spool::open(&settings.folder, settings.spool_bytes_max)?);
     let (gate, driver_end) = gate::pair();
     let (jobs, job_queue) = mpsc::channel(JOBS_MAX);
     let (trust_sender, trust) = watch::channel(trust);
-    let cache = Cache::new(settings.cache_bytes_max);
+    let memory = Memory::of_this_process();
+    let cache = Cache::new(memory.cache_bytes_max(settings.cache_bytes_max));
     let room = Arc::new(Room {
         settings,
         spool: OnceLock::new(),
@@ -235,9 +299,12 @@ pub fn start(
         incoming: Arc::new(Semaphore::new(INCOMING_MAX)),
         readings: Arc::new(Semaphore::new(READINGS_MAX)),
         accepting: Mutex::new(()),
-        books: Books::new(),
+        counts: Counts::new(),
+        memory,
     });
-    let worker = tokio::spawn(worker::run(Arc::clone(&room), spool, job_queue, stop));
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(worker::run(Arc::clone(&room), spool, job_queue, stopping));
+    let worker = Worker { task, stop };
     let snapshots = Snapshots { room, trust: Arc::new(trust_sender) };
     Ok(Started { snapshots, driver_end, worker })
 }
@@ -252,10 +319,13 @@ impl Snapshots {
     /// Whether one would be accepted now, before any of it is read.
     ///
     /// # Errors
-    /// [`Refused::NotOpen`] or [`Refused::NotReady`].
+    /// [`Refused::NotOpen`], [`Refused::NoReader`] or [`Refused::NotReady`].
     pub fn check_open(&self) -> Result<(), Refused> {
         if !self.room.gate.order().is_open {
             return Err(Refused::NotOpen);
+        }
+        if self.room.trust.borrow().readers.is_empty() {
+            return Err(Refused::NoReader);
         }
         self.room.spool().map(drop)
     }
@@ -285,7 +355,8 @@ impl Snapshots {
         media_type: String,
     ) -> Result<Pushed, Refused> {
         let pushed = self.take(sealed, media_type).await?;
-        self.room.books.pushed(&pushed);
+        self.room.counts.pushed(&pushed);
+        self.room.settings.conditions.end(Condition::SpoolFull);
         Ok(pushed)
     }
 
@@ -296,7 +367,11 @@ impl Snapshots {
         let (entry, is_new) = match newest {
             Some(entry) if entry.state != State::Revoked => (entry, false),
             Some(_) | None => {
+                self.has_room(&spool, sealed.size()).await?;
                 let grant = self.room.gate.ask(Ask::Accept).await.ok_or(Refused::NotOpen)?;
+                if !self.room.trust.borrow().has_reader(grant.now) {
+                    return Err(Refused::NoReader);
+                }
                 let shelf = Arc::clone(&spool);
                 let accepted = blocking(move || shelf.accept(sealed, grant, &media_type)).await??;
                 (accepted, true)
@@ -321,6 +396,28 @@ impl Snapshots {
         }
     }
 
+    /// Whether what is at the broker, what waits for it and `more` bytes are within bounds, once
+    /// retention has let go of what it may.
+    async fn has_room(&self, spool: &Spool, more: u64) -> Result<(), Refused> {
+        let bytes_max = self.room.settings.stored_bytes_max;
+        let used = || {
+            let waiting = spool.entries().into_iter().filter(|entry| entry.state == State::Unsent);
+            let waiting: u64 = waiting.map(|entry| entry.size).sum();
+            self.room.counts.stored_bytes().saturating_add(waiting)
+        };
+        let fits = |used: u64| used.saturating_add(more) <= bytes_max;
+        if fits(used()) {
+            return Ok(());
+        }
+        let (answer, collected) = oneshot::channel();
+        if self.room.jobs.try_send(Job::Collect { answer }).is_ok() {
+            // Whether it was done or not, what counts is what is left.
+            let _ = tokio::time::timeout(self.room.settings.reply_timeout, collected).await;
+        }
+        let used = used();
+        if fits(used) { Ok(()) } else { Err(Refused::StoredFull { used, bytes_max }) }
+    }
+
     /// One of our own: from the spool, or from the broker where only that has it. While its bytes
     /// are held, one of [`READINGS_MAX`] places is taken.
     ///
@@ -331,11 +428,11 @@ impl Snapshots {
             return Err(Refused::Isolated);
         }
         let place = self.reading().await?;
-        let (media_type, plain) = self.find_own(which).await?;
-        Ok((media_type, held(plain, place)))
+        let (media_type, plain, taken) = self.find_own(which).await?;
+        Ok((media_type, held(plain, place, taken)))
     }
 
-    async fn find_own(&self, which: Which) -> Result<(String, Plain), Refused> {
+    async fn find_own(&self, which: Which) -> Result<(String, Plain, Option<Taken>), Refused> {
         let spool = self.room.spool()?;
         let entry = match which {
             Which::Newest => spool.newest(),
@@ -343,17 +440,21 @@ impl Snapshots {
         };
         if let Some(entry) = entry {
             if let Some(plain) = self.room.cache.get(entry.digest) {
-                return Ok((entry.media_type, plain));
+                return Ok((entry.media_type, plain, None));
             }
             let seq = entry.seq;
-            match blocking(move || spool.read(seq)).await? {
-                Ok(plain) => return Ok((entry.media_type, plain)),
+            let taken = self.room.memory.take(entry.size).await?;
+            let shelf = Arc::clone(&spool);
+            match blocking(move || shelf.read(seq)).await? {
+                Ok(plain) => return Ok((entry.media_type, plain, Some(taken))),
                 // It is damaged or made way; the broker may have it.
-                Err(SpoolFault::Damaged(_) | SpoolFault::Unknown) => {}
+                Err(SpoolFault::Damaged(_) | SpoolFault::Unknown) => self.room.show_spool(&spool),
                 Err(fault) => return Err(fault.into()),
             }
         }
-        self.fetch(self.room.settings.runtime_id.clone(), which).await
+        let (media_type, plain) = self.fetch(self.room.settings.runtime_id.clone(), which).await?;
+        let taken = self.room.memory.take(plain.size()).await?;
+        Ok((media_type, plain, Some(taken)))
     }
 
     /// A peer's, verified. Takes a place as [`Snapshots::own`] does.
@@ -366,7 +467,8 @@ impl Snapshots {
         }
         let place = self.reading().await?;
         let (media_type, plain) = self.fetch(source, which).await?;
-        Ok((media_type, held(plain, place)))
+        let taken = self.room.memory.take(plain.size()).await?;
+        Ok((media_type, held(plain, place, Some(taken))))
     }
 
     async fn reading(&self) -> Result<OwnedSemaphorePermit, Refused> {
@@ -380,8 +482,8 @@ impl Snapshots {
         let (answer, reply) = oneshot::channel();
         let fetched = self.order(Job::Fetch { source, which, answer }, reply).await;
         match &fetched {
-            Ok((_, plain)) => self.room.books.fetched(plain.size()),
-            Err(refused) => self.room.books.fetch_failed(refused.fetch_word()),
+            Ok((_, plain)) => self.room.counts.fetched(plain.size()),
+            Err(refused) => self.room.counts.fetch_failed(refused.fetch_word()),
         }
         fetched
     }
@@ -440,15 +542,6 @@ impl Snapshots {
         blocking(move || spool.read(entry.seq)).await.ok()?.ok()
     }
 
-    /// What `/readyz` says of spooled snapshots that were found damaged since the start, the newest
-    /// eight: the word `snapshot_damaged`, and which and why.
-    #[must_use]
-    pub fn damaged(&self) -> Vec<String> {
-        let damaged = self.room.spool().map_or_else(|_| Vec::new(), |spool| spool.damaged());
-        let newest = damaged.iter().rev().take(DAMAGE_WORDS_MAX);
-        newest.map(|damage| format!("snapshot_damaged: {damage}")).collect()
-    }
-
     /// Takes over keys and authorisations from a changed configuration.
     pub fn reload(&self, trust: Trust) {
         self.trust.send_replace(trust);
@@ -456,16 +549,43 @@ impl Snapshots {
 }
 
 impl Room {
+    /// Highest number of a snapshot that counts at that time.
+    fn seq_max(&self, now: Timestamp) -> u64 {
+        let skew = u64::try_from(self.settings.clock_skew_max.max(SKEW_MIN).as_micros());
+        now.unix_us().saturating_add(skew.unwrap_or(u64::MAX))
+    }
+
+    /// Says what of the index under our name does not count.
+    fn show_ignored(&self, ignored: &[fetch::Ignored]) {
+        let is_ahead = |ignored: &&fetch::Ignored| ignored.detail == fetch::AHEAD;
+        let (ahead, foreign): (Vec<_>, Vec<_>) = ignored.iter().partition(is_ahead);
+        let words = |ignored: Vec<&fetch::Ignored>| {
+            ignored.iter().map(|ignored| format!("{}: {}", ignored.key, ignored.detail)).collect()
+        };
+        self.settings.conditions.set(Condition::ManifestAhead, words(ahead));
+        self.settings.conditions.set(Condition::ManifestForeign, words(foreign));
+    }
+
+    /// Says what is wrong with the spool.
+    fn show_spool(&self, spool: &Spool) {
+        let damaged = spool.damaged().into_iter().rev().collect();
+        self.settings.conditions.set(Condition::SnapshotDamaged, damaged);
+        let due = "a revocation cannot be written; after a crash it would be forgotten";
+        let due = spool.is_revocation_due().then(|| due.to_owned());
+        self.settings.conditions.set(Condition::SnapshotUnrevoked, due.into_iter().collect());
+    }
+
     fn spool(&self) -> Result<Arc<Spool>, Refused> {
         self.spool.get().cloned().ok_or(Refused::NotReady)
     }
 }
 
-/// The same snapshot, which gives its place back when the last of its bytes are let go.
-fn held(plain: Plain, place: OwnedSemaphorePermit) -> Plain {
+/// The same snapshot, which gives its place and memory back when the last of its bytes are let go.
+fn held(plain: Plain, place: OwnedSemaphorePermit, taken: Option<Taken>) -> Plain {
     struct Held(
         Plain,
-        #[expect(dead_code, reason = "dropping it is its use")] OwnedSemaphorePermit,
+        #[expect(dead_code, reason = "dropping it is its use")]
+        (OwnedSemaphorePermit, Option<Taken>),
     );
     impl AsRef<[u8]> for Held {
         fn as_ref(&self) -> &[u8] {
@@ -473,7 +593,7 @@ fn held(plain: Plain, place: OwnedSemaphorePermit) -> Plain {
         }
     }
     let digest = plain.digest();
-    Plain::hashed(Bytes::from_owner(Held(plain, place)), digest)
+    Plain::hashed(Bytes::from_owner(Held(plain, (place, taken))), digest)
 }
 
 /// Runs what blocks on a thread for it.

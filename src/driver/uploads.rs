@@ -82,7 +82,7 @@ impl Driver {
         let now = self.clock.now();
         self.keeper.reserve(now.wall.unix_us());
         let revocations = self.uploads.revocations();
-        let grant = |seq| Grant { seq, now: now.wall, revocations };
+        let grant = |_| Grant { now: now.wall, revocations };
         match ask {
             // Whoever asked may have given up.
             Ask::Accept(answer) | Ask::Upload(answer) => {
@@ -91,9 +91,8 @@ impl Driver {
             Ask::Fetch(answer) => {
                 let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
             }
-            Ask::Recovered { newest, is_waiting } => {
-                self.keeper.reserve(newest);
-                self.effects.extend(self.bridge.recovered(now, newest, is_waiting));
+            Ask::Recovered { is_waiting } => {
+                self.effects.extend(self.bridge.recovered(now, 0, is_waiting));
             }
             Ask::Quiet { number, confirmed } => {
                 // An older order's answer says nothing about what was granted since.

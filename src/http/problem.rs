@@ -38,6 +38,7 @@ pub(super) enum Outcome {
     ForeignUser,
     NoOperatorToken,
     NoReports,
+    NoReader,
     UnknownRoute,
     UnknownPeer,
     UnknownSnapshot,
@@ -50,6 +51,7 @@ pub(super) enum Outcome {
     BadMediaType,
     Misdirected,
     BadOrder,
+    EmptySnapshot,
     Malformed,
     Isolated,
     NotOpen,
@@ -77,6 +79,7 @@ impl Outcome {
             Self::ForeignUser => (403, "foreign-user", "User not allowed"),
             Self::NoOperatorToken => (403, "no-operator-token", "No operator's token configured"),
             Self::NoReports => (403, "no-reports", "Reports are not taken here"),
+            Self::NoReader => (403, "no-reader", "Nobody may have it"),
             Self::UnknownRoute => (404, "unknown-route", "No such route"),
             Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
@@ -89,6 +92,7 @@ impl Outcome {
             Self::BadMediaType => (415, "bad-media-type", "Media type not readable"),
             Self::Misdirected => (421, "misdirected", "Host not allowed"),
             Self::BadOrder => (422, "bad-order", "The order cannot be read"),
+            Self::EmptySnapshot => (422, "empty-snapshot", "The snapshot is empty"),
             Self::Malformed => (422, "malformed", "The report breaks its profile"),
             Self::Isolated => (423, "isolated", "The gate is isolated"),
             Self::NotOpen => (423, "not-open", "The gate is not open"),
@@ -117,6 +121,7 @@ impl Outcome {
             | Self::BodyTooLarge
             | Self::SpoolFull
             | Self::NotOpen
+            | Self::NoReader
             | Self::ForeignUser
             | Self::TooManyConnections => Some((CONNECTION, "close")),
             Self::BadQuery
@@ -136,6 +141,7 @@ impl Outcome {
             | Self::NotAcceptable
             | Self::Misdirected
             | Self::BadOrder
+            | Self::EmptySnapshot
             | Self::Malformed
             | Self::Isolated
             | Self::Unencodable

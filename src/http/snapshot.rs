@@ -69,10 +69,16 @@ impl From<Refused> for Problem {
             Refused::Isolated | Refused::Fetch(FetchFault::Isolated) => {
                 Self::new(Outcome::Isolated, detail)
             }
-            Refused::NotReady | Refused::Busy | Refused::Fetch(FetchFault::Broker(_)) => {
+            Refused::NoReader => Self::new(Outcome::NoReader, detail),
+            Refused::NotReady
+            | Refused::Busy
+            | Refused::Memory(_)
+            | Refused::Fetch(FetchFault::Broker(_)) => {
                 Self::new(Outcome::NoSnapshots, detail).retry_after(RETRY_S)
             }
-            Refused::Spool(SpoolFault::Full { .. }) => Self::new(Outcome::SpoolFull, detail),
+            Refused::StoredFull { .. } | Refused::Spool(SpoolFault::Full { .. }) => {
+                Self::new(Outcome::SpoolFull, detail)
+            }
             Refused::Spool(SpoolFault::TooLarge(_)) => Self::new(Outcome::BodyTooLarge, detail),
             Refused::Spool(
                 SpoolFault::Damaged(_)

@@ -20,6 +20,7 @@
 
 mod bucket;
 mod fault;
+mod kv;
 mod meta;
 mod read;
 mod write;
@@ -39,7 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::meta::{Ids, Meta, check_name, encode_name};
 use self::read::{Reader, stamp};
-use self::write::{Content, Upload};
+use self::write::Upload;
 use super::connection::{Connection, serve};
 use super::requests::{RequestFault, Requests};
 use super::session::ConnectFault;
@@ -48,7 +49,9 @@ use super::subject::AssetName;
 use crate::protocol::time::Timestamp;
 
 pub use self::fault::StoreFault;
+pub use self::kv::{Entries, Kv};
 pub use self::meta::{Label, META_BYTES_MAX, NAME_BYTES_MAX, ObjectInfo};
+pub use self::write::Content;
 
 /// Stored messages under way on one connection: enough to fill a fast link at 128 KiB each, 8 MiB
 /// in all, far below the 128 MiB that a server takes in for one stream.
@@ -100,6 +103,8 @@ struct Shared {
     stream: String,
     chunk_bytes: usize,
     differences: Vec<String>,
+    /// Whether single messages can expire.
+    expires: bool,
     ids: Ids,
     ids_made: AtomicU64,
     /// Uploads that run: their chunks are not orphans.
@@ -125,7 +130,11 @@ impl Shared {
     }
 
     async fn purge(&self, filter: &str) -> Result<(), StoreFault> {
-        let call = format!("STREAM.PURGE.{}", self.stream);
+        self.purge_of(&self.stream, filter).await
+    }
+
+    async fn purge_of(&self, stream: &str, filter: &str) -> Result<(), StoreFault> {
+        let call = format!("STREAM.PURGE.{stream}");
         self.requests.demand(&call, &json!({ "filter": filter })).await?;
         Ok(())
     }
@@ -211,15 +220,17 @@ impl Store {
         let (server, max_payload) = (connection.server(), connection.max_payload());
         // Ends with the last handle on the connection, if it is not severed before.
         tokio::spawn(serve(connection));
-        let differences = bucket::ensure(&requests, bucket).await?;
+        let wanted = bucket::Wanted::objects(bucket, settings.replicas);
+        let found = bucket::ensure(&requests, &wanted).await?;
         Ok(Self(Arc::new(Shared {
             chunk_bytes: CHUNK_BYTES.min(max_payload).max(1),
             requests,
             window: Arc::new(Semaphore::new(WINDOW)),
             server,
             bucket: bucket.to_owned(),
-            stream: format!("OBJ_{bucket}"),
-            differences,
+            stream: wanted.stream,
+            differences: found.differences,
+            expires: found.expires,
             ids,
             ids_made: AtomicU64::new(0),
             uploads: Mutex::default(),
@@ -258,42 +269,73 @@ impl Store {
         bytes: Bytes,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ObjectInfo, StoreFault> {
-        self.put_content(label, &Content { bytes, digest: None }, progress).await
+        let id = self.0.next_id();
+        self.put_content(label, &id, Content::Bytes(bytes), None, progress).await
     }
 
-    /// The same for bytes whose SHA-256 is known, which spares computing it: a quarter of the
-    /// upload's time where no core is idle. An object with a wrong digest is one that nobody can
-    /// read.
+    /// The same for content whose SHA-256 is known, which spares computing it: a quarter of the
+    /// upload's time where no core is idle; under an id from [`Self::next_id`], by which
+    /// [`Self::settle`] finds what an interruption leaves. An object with a wrong digest is one
+    /// that nobody can read.
     ///
     /// # Cancel safety
     /// As [`Self::put`].
     ///
     /// # Errors
-    /// As [`Self::put`].
+    /// As [`Self::put`]; [`StoreFault::Unreadable`] when the content cannot be read.
     pub async fn put_hashed(
         &self,
         label: &Label,
-        bytes: Bytes,
+        id: &str,
+        content: Content,
         digest: [u8; 32],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ObjectInfo, StoreFault> {
-        self.put_content(label, &Content { bytes, digest: Some(digest) }, progress).await
+        self.put_content(label, id, content, Some(digest), progress).await
+    }
+
+    /// An id that no upload has used.
+    #[must_use]
+    pub fn next_id(&self) -> String {
+        self.0.next_id()
+    }
+
+    /// Settles an upload that was interrupted: what stands under `name` if it was finished, else
+    /// nothing, and its chunks are removed. To be called when it runs no more.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<ObjectInfo>, StoreFault> {
+        // Chunks of a dropped upload may still be on their way.
+        self.0.settle().await?;
+        let found = match self.info(name).await {
+            Err(StoreFault::Malformed(_)) => None,
+            found => found?.filter(|info| info.nuid == id),
+        };
+        if found.is_none() {
+            self.0.purge(&self.0.chunk_subject(id)).await?;
+        }
+        Ok(found)
     }
 
     async fn put_content(
         &self,
         label: &Label,
-        content: &Content,
+        id: &str,
+        content: Content,
+        digest: Option<[u8; 32]>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ObjectInfo, StoreFault> {
+        let mut content = write::Outgoing::new(content, digest).await?;
         let mut expected_seq = 0;
         if let Some(found) = self.0.look(&label.name).await? {
             match found.meta.info(found.modified)? {
-                Some(info) => return write::same(info, content, progress),
+                Some(info) => return write::same(info, &content, progress),
                 None => expected_seq = found.seq,
             }
         }
-        Upload::start(&self.0).run(label, content, expected_seq, progress).await
+        let upload = Upload::start(&self.0, id.to_owned());
+        upload.run(label, &mut content, expected_seq, progress).await
     }
 
     /// The bytes of an object, complete and checked against its digest. `progress` is called with

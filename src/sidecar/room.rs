@@ -3,21 +3,17 @@
 //! A spool that another sidecar holds keeps this one from starting: two writers of one chain would
 //! break it. A spool that cannot be used otherwise costs the snapshots and nothing else (P10).
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-
 use super::{StartFault, settings};
 use crate::config::Config;
 use crate::protocol::snapshot::Level;
 use crate::snapshots::gate::DriverEnd;
 use crate::snapshots::spool::SpoolFault;
-use crate::snapshots::{self, Settings, Snapshots, Started, Trust};
+use crate::snapshots::{self, Settings, Snapshots, Started, Trust, Worker};
 use crate::telemetry::{Condition, Conditions, Feed};
 
 /// Starts the room; `None`, and a condition, when its folder cannot be used.
 pub(super) fn start(
     config: &Config,
-    stop: watch::Receiver<bool>,
     conditions: &Conditions,
     feed: &Feed,
 ) -> Result<Option<Started>, StartFault> {
@@ -30,11 +26,15 @@ pub(super) fn start(
         bytes_max: snapshot.bytes_max,
         cache_bytes_max: snapshot.cache_bytes_max,
         keep_full: usize::try_from(snapshot.keep_full).unwrap_or(usize::MAX),
+        keep_for: snapshot.keep_for,
+        stored_bytes_max: snapshot.stored_bytes_max,
+        clock_skew_max: config.containment.clock_skew_max,
         level: Level::new(snapshot.level).unwrap_or(Level::DEFAULT),
         reply_timeout: config.listen.reply_timeout,
         feed: feed.clone(),
+        conditions: conditions.clone(),
     };
-    match snapshots::start(settings, trust(config), stop) {
+    match snapshots::start(settings, trust(config)) {
         Ok(started) => Ok(Some(started)),
         Err(fault @ SpoolFault::Held(_)) => Err(StartFault::Spool(fault)),
         Err(fault) => {
@@ -48,7 +48,7 @@ pub(super) fn start(
 /// Its three ends.
 pub(super) fn parts(
     room: Option<Started>,
-) -> (Option<Snapshots>, Option<DriverEnd>, Option<JoinHandle<()>>) {
+) -> (Option<Snapshots>, Option<DriverEnd>, Option<Worker>) {
     match room {
         Some(started) => (Some(started.snapshots), Some(started.driver_end), Some(started.worker)),
         None => (None, None, None),
@@ -62,6 +62,12 @@ pub(super) fn trust(config: &Config) -> Trust {
         keyring: config.keyring.clone(),
         sources: authorised
             .map(|(id, peer)| (id.clone(), (peer.key_id.clone(), peer.expires)))
+            .collect(),
+        readers: config
+            .peers
+            .values()
+            .filter(|peer| peer.export.snapshot)
+            .map(|peer| peer.expires)
             .collect(),
     }
 }

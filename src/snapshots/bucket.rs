@@ -1,20 +1,25 @@
-//! The bucket `driftgate-snapshots` as this room uses it: objects with their manifests.
+//! What the broker holds of snapshots: the bytes in the object bucket `driftgate-snapshots`, their
+//! signed manifests in the KV bucket `driftgate-manifests` under `{runtime}.{seq}`.
 //!
-//! The manifest stands in the object's own description, as the metadata entry
-//! `driftgate-manifest`: `nats object info` shows it, one listing gives them all, and neither can
-//! be there without the other. What deliberately is not here: verifying (`fetch.rs`).
+//! So a server can pin who writes under a name, and listing, fetching and collecting cost what one
+//! runtime has. The manifest stands in the object's own description too, as the metadata entry
+//! `driftgate-manifest`: `nats object info` shows it, and an entry of the index that was lost can
+//! be written again. What deliberately is not here: verifying (`fetch.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::nats::object::{Label, ObjectInfo, Store, StoreFault};
+use crate::nats::object::{Content, Entries, Kv, Label, Store, StoreFault};
 use crate::nats::settings::Settings;
+use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::Digest;
 
-/// Name of the bucket (DESIGN section 3).
+/// Name of the bucket of objects.
 pub const BUCKET: &str = "driftgate-snapshots";
+/// Name of the KV bucket of manifests.
+pub const INDEX: &str = "driftgate-manifests";
 /// Name of the metadata entry that holds the signed manifest.
 pub const MANIFEST_ENTRY: &str = "driftgate-manifest";
 /// How long the broker may take to confirm that it has everything. The driver's own bound is
@@ -41,62 +46,63 @@ impl BucketFault {
     }
 }
 
-/// One object, as its description says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Object {
-    /// Its name.
-    pub name: String,
-    /// Stored bytes.
-    pub size: u64,
-    /// The manifest, unverified.
-    pub manifest: Option<Vec<u8>>,
-}
-
-impl From<ObjectInfo> for Object {
-    fn from(mut info: ObjectInfo) -> Self {
-        let manifest = info.metadata.remove(MANIFEST_ENTRY).map(String::into_bytes);
-        Self { name: info.name, size: info.size, manifest }
-    }
-}
-
 /// What to put.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Upload<'a> {
     /// Object name.
     pub name: &'a str,
+    /// The id of its chunks, from [`Bucket::next_id`].
+    pub id: &'a str,
+    /// Key of the manifest.
+    pub key: &'a str,
     /// Media type of the plain bytes.
     pub media_type: &'a str,
     /// Signed manifest.
-    pub manifest: &'a [u8],
+    pub manifest: Bytes,
     /// Stored bytes.
-    pub bytes: Bytes,
+    pub content: Content,
     /// Their digest. It was made off the event loop, and the store does not make it again.
     pub digest: Digest,
 }
 
-/// One connection to the bucket.
+/// The key of a manifest.
+#[must_use]
+pub fn key(runtime: &RuntimeId, seq: u64) -> String {
+    format!("{runtime}.{seq}")
+}
+
+/// One connection to both buckets.
 #[derive(Debug)]
 pub struct Bucket {
     store: Store,
+    index: Kv,
 }
 
 impl Bucket {
-    /// Connects, and creates the bucket where that is allowed.
+    /// Connects, and creates the buckets where that is allowed.
     ///
     /// # Errors
     /// [`BucketFault`].
     pub async fn open(settings: &Settings) -> Result<Self, BucketFault> {
         let store = Store::open(settings, BUCKET).await?;
-        for difference in store.differences() {
+        let (index, differences) = store.kv(INDEX).await?;
+        for difference in store.differences().iter().chain(&differences) {
             tracing::warn!(difference, "the broker weakens a promise");
         }
-        Ok(Self { store })
+        Ok(Self { store, index })
     }
 
-    /// Stores one object; when this returns the broker has acknowledged all of it.
+    /// An id for the chunks of one upload.
+    #[must_use]
+    pub fn next_id(&self) -> String {
+        self.store.next_id()
+    }
+
+    /// Stores one object and then its manifest; when this returns the broker has acknowledged all
+    /// of it.
     ///
     /// # Cancel safety
-    /// Dropped, it leaves at most chunks that belong to no object, or the whole object.
+    /// Dropped, it leaves what [`Bucket::settle`] settles.
     ///
     /// # Errors
     /// [`BucketFault`].
@@ -105,15 +111,48 @@ impl Bucket {
         upload: Upload<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), BucketFault> {
-        let manifest = String::from_utf8_lossy(upload.manifest).into_owned();
+        let manifest = String::from_utf8_lossy(&upload.manifest).into_owned();
         let label = Label {
             name: upload.name.to_owned(),
             media_type: Some(upload.media_type.to_owned()),
             metadata: BTreeMap::from([(MANIFEST_ENTRY.to_owned(), manifest)]),
         };
         let digest = *upload.digest.as_bytes();
-        self.store.put_hashed(&label, upload.bytes, digest, progress).await?;
-        Ok(())
+        self.store.put_hashed(&label, upload.id, upload.content, digest, progress).await?;
+        self.publish(upload.key, upload.manifest).await
+    }
+
+    /// Writes one entry of the index.
+    ///
+    /// # Errors
+    /// [`BucketFault`].
+    pub async fn publish(&self, key: &str, manifest: Bytes) -> Result<(), BucketFault> {
+        Ok(self.index.put(key, manifest).await?)
+    }
+
+    /// Settles an upload that was interrupted: the unverified manifest of the object if it is
+    /// there, else nothing of it is left.
+    ///
+    /// # Errors
+    /// [`BucketFault`].
+    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<Bytes>, BucketFault> {
+        let found = self.store.settle(name, id).await?;
+        Ok(found.and_then(|mut info| info.metadata.remove(MANIFEST_ENTRY)).map(Bytes::from))
+    }
+
+    /// The unverified manifest in an object's description.
+    ///
+    /// # Errors
+    /// [`BucketFault`].
+    pub async fn described(&self, name: &str) -> Result<Option<Bytes>, BucketFault> {
+        match self.store.info(name).await {
+            Ok(info) => {
+                let manifest = info.and_then(|mut info| info.metadata.remove(MANIFEST_ENTRY));
+                Ok(manifest.map(Bytes::from))
+            }
+            Err(StoreFault::Malformed(_)) => Ok(None),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     /// The bytes of one object, at most `bytes_max`.
@@ -141,37 +180,24 @@ impl Bucket {
         }
     }
 
-    /// Objects whose names begin with `prefix`.
+    /// The unverified manifests of one runtime by their keys, the newest `max`.
     ///
     /// # Errors
     /// [`BucketFault`].
-    pub async fn list(&self, prefix: &str, max: usize) -> Result<Vec<Object>, BucketFault> {
-        let listing = self.store.list(prefix, max).await?;
-        if listing.is_cut {
-            tracing::warn!(prefix, max, "the bucket holds more objects than are listed");
-        }
-        Ok(listing.objects.into_iter().map(Object::from).collect())
+    pub async fn manifests(&self, runtime: &RuntimeId, max: usize) -> Result<Entries, BucketFault> {
+        Ok(self.index.entries(runtime.as_str(), max).await?)
     }
 
-    /// Deletes one object; one that is not there is deleted.
+    /// Deletes a manifest and then its object; what is not there is deleted.
+    ///
+    /// # Cancel safety
+    /// Dropped in between, it has to be called again.
     ///
     /// # Errors
     /// [`BucketFault`].
-    pub async fn delete(&self, name: &str) -> Result<(), BucketFault> {
+    pub async fn delete(&self, key: &str, name: &str) -> Result<(), BucketFault> {
+        self.index.delete(key).await?;
         self.store.delete(name).await?;
-        Ok(())
-    }
-
-    /// Removes the chunks of our uploads that were never finished. The spool's lock says that no
-    /// other process of this runtime uploads.
-    ///
-    /// # Errors
-    /// [`BucketFault`].
-    pub async fn purge_orphans(&self) -> Result<(), BucketFault> {
-        let purged = self.store.purge_orphans(Duration::ZERO).await?;
-        if purged.orphans > 0 {
-            tracing::info!(count = purged.orphans, "cleared away uploads that were never finished");
-        }
         Ok(())
     }
 

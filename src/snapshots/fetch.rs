@@ -1,8 +1,8 @@
 //! Snapshots that are at the broker: listed, verified, fetched side by side, restored.
 //!
 //! Nothing in a bucket is believed. A manifest counts only when its signature is right, when it was
-//! made by the source whose name it stands under, in band `open`, and with the key that is pinned
-//! for that source; objects count only when they decode, within limits and into a bounded buffer,
+//! made by the source whose name it stands under, in band `open`, with a key that may speak for that
+//! source, and under a number that its clock can have reached; objects count only when they decode, within limits and into a bounded buffer,
 //! to the digest that was signed. A newest manifest that is older than one seen before is
 //! `replayed`: somebody has taken the newer one away. What deliberately is not here: who asks, and
 //! the cache.
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
 
-use super::bucket::{Bucket, BucketFault, Object};
+use super::bucket::{self, Bucket, BucketFault};
 use super::progress::Sum;
 use super::spool::Entry;
 use super::{Which, blocking};
@@ -145,67 +145,132 @@ impl Item {
     }
 }
 
+/// Which keys may speak for a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// Any key of the ring: a peer without a pinned one.
+    Any,
+    /// This one alone.
+    Key(String),
+    /// None: our own name, while we have no key to sign with.
+    Nobody,
+}
+
+impl Signer {
+    /// For our own name: the key that we sign with, for a peer must not be able to write our
+    /// memory.
+    #[must_use]
+    pub fn own(keyring: &Keyring) -> Self {
+        keyring.sign_with().map_or(Self::Nobody, |id| Self::Key(id.to_owned()))
+    }
+
+    /// For a peer.
+    #[must_use]
+    pub fn peer(key_id: Option<&String>) -> Self {
+        key_id.map_or(Self::Any, |id| Self::Key(id.clone()))
+    }
+
+    fn includes(&self, key_id: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Key(id) => id == key_id,
+            Self::Nobody => false,
+        }
+    }
+}
+
 /// One source as it may be read.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Who.
     pub id: RuntimeId,
-    /// The only key that counts; any known one when absent.
-    pub key_id: Option<String>,
+    /// Whose signatures count.
+    pub signer: Signer,
     /// Highest number seen from it before.
     pub floor: u64,
+    /// Highest number that its clock can have reached; whatever is above it does not count yet.
+    pub seq_max: u64,
 }
 
-/// The verified manifests of one source, oldest first. What does not verify is left out and logged:
-/// one forged object must not hide the others.
+impl Source {
+    /// A source of which every manifest counts that any key of the ring has signed.
+    #[must_use]
+    pub fn any(id: RuntimeId) -> Self {
+        Self { id, signer: Signer::Any, floor: 0, seq_max: u64::MAX }
+    }
+}
+
+/// A manifest that does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Its key in the index.
+    pub key: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// What the index says of one source.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Verified, oldest first.
+    pub manifests: Vec<Manifest>,
+    /// Left out: one forged entry must not hide the others.
+    pub ignored: Vec<Ignored>,
+}
+
+/// Reads the manifests of one source.
 ///
 /// # Errors
 /// [`FetchFault::Broker`].
-pub async fn manifests(
+pub async fn list(
     bucket: &Bucket,
     source: &Source,
     keyring: &Keyring,
-) -> Result<Vec<Manifest>, FetchFault> {
-    let stored = stored(bucket, source, keyring).await?;
-    Ok(stored.into_iter().map(|(manifest, _)| manifest).collect())
-}
-
-/// The same, with the bytes that each object really has.
-pub(super) async fn stored(
-    bucket: &Bucket,
-    source: &Source,
-    keyring: &Keyring,
-) -> Result<Vec<(Manifest, u64)>, FetchFault> {
-    let objects = bucket.list(&format!("{}/", source.id), OBJECTS_MAX).await?;
-    let mut verified: BTreeMap<u64, (Manifest, u64)> = BTreeMap::new();
-    for object in objects {
-        match verify(&object, source, keyring) {
-            Ok(manifest) => {
-                verified.insert(manifest.seq, (manifest, object.size));
-            }
+) -> Result<Listing, FetchFault> {
+    let mut listing = Listing::default();
+    let mut verified: BTreeMap<u64, Manifest> = BTreeMap::new();
+    for (key, bytes) in bucket.manifests(&source.id, OBJECTS_MAX).await? {
+        match verify(&key, &bytes, source, keyring) {
+            Ok(manifest) => drop(verified.insert(manifest.seq, manifest)),
             Err(detail) => {
-                tracing::warn!(object = object.name, detail, "a snapshot's manifest is refused");
+                tracing::warn!(key, detail, "a snapshot's manifest is ignored");
+                listing.ignored.push(Ignored { key, detail });
             }
         }
     }
-    Ok(verified.into_values().collect())
+    listing.manifests = verified.into_values().collect();
+    Ok(listing)
 }
 
-fn verify(object: &Object, source: &Source, keyring: &Keyring) -> Result<Manifest, String> {
-    let bytes = object.manifest.as_deref().ok_or("the object has no manifest")?;
+/// Verifies a manifest that stands under `key`.
+///
+/// # Errors
+/// Why it does not count.
+pub(super) fn verify(
+    key: &str,
+    bytes: &[u8],
+    source: &Source,
+    keyring: &Keyring,
+) -> Result<Manifest, String> {
     let verified = VerifiedManifest::open(keyring, bytes).map_err(|refusal| refusal.detail)?;
-    if source.key_id.as_deref().is_some_and(|pinned| pinned != verified.key_id()) {
-        return Err("not signed with the key that is pinned for this source".to_owned());
+    if !source.signer.includes(verified.key_id()) {
+        return Err(format!("signed with {}, which may not speak for it", verified.key_id()));
     }
     let manifest = verified.manifest();
     if manifest.runtime != source.id {
         return Err("it names another runtime".to_owned());
     }
-    if manifest.object_name().to_string() != object.name {
-        return Err("it stands under the name of another object".to_owned());
+    if key != bucket::key(&source.id, manifest.seq) {
+        return Err("it stands under another key".to_owned());
+    }
+    if manifest.seq > source.seq_max {
+        return Err(AHEAD.to_owned());
     }
     Ok(manifest.clone())
 }
+
+/// Why a manifest does not count whose number no clock has reached.
+pub(super) const AHEAD: &str = "its number is ahead of the clock";
 
 /// Chooses one.
 ///

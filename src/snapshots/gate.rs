@@ -16,9 +16,8 @@ const ASKS_MAX: usize = 512;
 /// A permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Strictly rising, also across restarts; the snapshot's number where one is accepted.
-    pub seq: u64,
-    /// When it was given.
+    /// When it was given. A snapshot takes its number from it: the spool the next free one, in
+    /// microseconds.
     pub now: Timestamp,
     /// [`Order::revocations`] at that time.
     pub revocations: u64,
@@ -35,9 +34,6 @@ pub enum Ask {
     Fetch(oneshot::Sender<Option<Grant>>),
     /// What an earlier life has left in the spool.
     Recovered {
-        /// The highest number there: those given from now on are above it, whatever became of the
-        /// driver's memory and of the clock.
-        newest: u64,
         /// Whether something waits for the gate.
         is_waiting: bool,
     },

@@ -37,12 +37,14 @@ use crate::protocol::snapshot::{Digest, Plain};
 use crate::protocol::time::Timestamp;
 
 mod disk;
+mod frame;
 mod part;
 mod record;
 mod recovery;
 
+pub use frame::Frame;
 pub use part::{Part, Sealed};
-pub use record::{Entry, State, Stored, Unfinished};
+pub use record::{Entry, Started, State, Stored, Unfinished};
 pub use recovery::Recovery;
 
 /// Stored snapshots that stay on disk as bases, besides the newest: as many as a plan may name.
@@ -163,8 +165,8 @@ impl Spool {
         Part::create(std::sync::Arc::clone(self), number, size_max)
     }
 
-    /// Accepts a snapshot: when this returns, it is safe. Its number is that of the grant, or the
-    /// next free one where an earlier life has used that: nothing that is promised is overwritten.
+    /// Accepts a snapshot: when this returns, it is safe. Its number is the time of the grant in
+    /// microseconds, or the next above the newest, so nothing that is promised is overwritten.
     ///
     /// # Errors
     /// [`SpoolFault::Revoked`] when the gate has closed since it was granted, or
@@ -176,7 +178,7 @@ impl Spool {
         media_type: &str,
     ) -> Result<Entry, SpoolFault> {
         let newest = self.newest().map_or(0, |newest| newest.seq);
-        let seq = if grant.seq > newest { grant.seq } else { newest.saturating_add(1) };
+        let seq = grant.now.unix_us().max(newest.saturating_add(1));
         let entry = Entry {
             seq,
             digest: sealed.digest(),
@@ -285,9 +287,7 @@ impl Spool {
         let plain = match fs::read(self.plain_path(seq)) {
             Ok(bytes) => Plain::new(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // It made way meanwhile, or somebody has deleted it.
-                let is_gone = self.entry(seq).is_none();
-                return Err(if is_gone { SpoolFault::Unknown } else { self.lose(&entry) });
+                return Err(self.missing(&entry));
             }
             Err(error) => return Err(error.into()),
         };
@@ -442,6 +442,12 @@ impl Spool {
         }
     }
 
+    /// Its bytes are not there: it made way meanwhile, or somebody has deleted them.
+    fn missing(&self, entry: &Entry) -> SpoolFault {
+        let is_gone = self.entry(entry.seq).is_none();
+        if is_gone { SpoolFault::Unknown } else { self.lose(entry) }
+    }
+
     fn lose(&self, entry: &Entry) -> SpoolFault {
         let mut contents = self.contents();
         if contents.held.remove(&entry.seq).is_some() {
@@ -485,11 +491,10 @@ impl Spool {
 pub fn put(
     spool: &std::sync::Arc<Spool>,
     bytes: &[u8],
-    seq: u64,
     now: Timestamp,
 ) -> Result<Entry, SpoolFault> {
     let mut part = spool.begin(u64::MAX)?;
     part.write_all(bytes)?;
     let revocations = *spool.revocations();
-    spool.accept(part.seal()?, Grant { seq, now, revocations }, "application/octet-stream")
+    spool.accept(part.seal()?, Grant { now, revocations }, "application/octet-stream")
 }

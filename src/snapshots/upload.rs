@@ -1,7 +1,7 @@
 //! One upload: read, encode against what is there, sign, put, tell, let go of garbage.
 //!
-//! Every step may be dropped at any await: what is unsent stays unsent, an object without meta is
-//! nobody's, and the bucket tells the next start what it has.
+//! Every step may be dropped at any await: what is unsent stays unsent, and what was under way at
+//! the broker stands in the spool as unfinished and is settled before the next step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,17 +9,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
-use super::bucket::{Bucket, BucketFault, Upload};
-use super::fetch::{self, FetchFault, Source};
+use super::bucket::{self, Bucket, BucketFault, Upload};
+use super::fetch::{self, FetchFault, Ignored, Signer, Source};
 use super::gate::{Ask, Grant};
+use super::memory::encoding_bytes;
 use super::progress::{Direction, Tracker};
-use super::spool::{Entry, Spool, SpoolFault, Stored};
+use super::spool::{Entry, Spool, SpoolFault, Started, State, Stored, Unfinished};
 use super::{Room, blocking};
+use crate::nats::object::Content;
 use crate::protocol::gate::Band;
 use crate::protocol::snapshot::{
     self, Chain, ChainFault, DCZ_HEADER_BYTES, Digest, EncodeFault, Encoded, FrameHeader,
     FrameKind, Manifest, ObjectName, Plain, Plan, encode_next,
 };
+use crate::protocol::time::Timestamp;
 
 /// Objects let go after one upload: retention catches up over the next ones, so that no upload
 /// waits long for it.
@@ -30,8 +33,14 @@ const COLLECTED_MAX: usize = 64;
 pub(super) enum UploadFault {
     #[error("the gate is not open")]
     NotOpen,
-    #[error("{0:?} was taken away or altered, and is needed; the bucket is read anew")]
-    BaseGone(String),
+    #[error("no current peer may have snapshots")]
+    NoReader,
+    #[error("it would be more than the {0} bytes of snapshot.stored_bytes_max at the broker")]
+    StoredFull(u64),
+    #[error(
+        "object of snapshot {0} was taken away or altered, and is needed; nothing builds on it"
+    )]
+    BaseGone(u64),
     #[error(transparent)]
     Bucket(#[from] BucketFault),
     #[error(transparent)]
@@ -49,31 +58,145 @@ pub(super) enum UploadFault {
 pub(super) struct Holdings {
     /// What can be restored, and built on.
     pub(super) chain: Chain,
+    /// When each of it was stored.
+    times: BTreeMap<u64, Timestamp>,
     /// Number and name of what cannot, because somebody took its base away or changed it. It goes
     /// when retention has passed it, not before: whoever harmed the bucket may mend it.
     strays: BTreeMap<u64, String>,
 }
 
-/// Reads from the bucket what is there of our own snapshots.
-pub(super) async fn read_holdings(room: &Room, bucket: &Bucket) -> Result<Holdings, UploadFault> {
+impl Holdings {
+    /// Stored bytes of all of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.chain.entries().map(|entry| entry.stored).sum()
+    }
+
+    /// The number from which on everything is younger than retention may take.
+    fn young_from(&self, room: &Room, now: Timestamp) -> u64 {
+        let is_young = |time: Timestamp| now.since(time) < room.settings.keep_for;
+        let young = self.times.iter().find(|(_, time)| is_young(**time));
+        young.map_or(u64::MAX, |(seq, _)| *seq)
+    }
+}
+
+/// Us, as we may be read at that time.
+pub(super) fn ourselves(room: &Room, now: Timestamp) -> Source {
+    Source {
+        id: room.settings.runtime_id.clone(),
+        signer: Signer::own(&room.trust.borrow().keyring),
+        floor: 0,
+        seq_max: room.seq_max(now),
+    }
+}
+
+/// Finishes or undoes what an earlier attempt, or an earlier life, has left at the broker.
+pub(super) async fn settle(
+    room: &Room,
+    spool: &Arc<Spool>,
+    bucket: &Bucket,
+    now: Timestamp,
+) -> Result<(), UploadFault> {
+    for unfinished in spool.unfinished() {
+        let Unfinished { seq, object, upload } = unfinished;
+        let key = bucket::key(&room.settings.runtime_id, seq);
+        match upload {
+            None => bucket.delete(&key, &object).await?,
+            Some(upload) => match bucket.settle(&object, &upload.id).await? {
+                // What was revoked meanwhile, or is not known any more, does not stay.
+                Some(_) if !is_wanted(spool, upload.snapshot) => {
+                    bucket.delete(&key, &object).await?;
+                }
+                Some(manifest) => drop(mend(room, bucket, &key, manifest, now).await?),
+                None => {}
+            },
+        }
+        let shelf = Arc::clone(spool);
+        blocking(move || shelf.end_at_broker(seq)).await?;
+    }
+    Ok(())
+}
+
+/// Whether a spooled snapshot may be at the broker.
+fn is_wanted(spool: &Spool, seq: u64) -> bool {
+    spool.entry(seq).is_some_and(|entry| entry.state != State::Revoked)
+}
+
+/// Writes an entry of the index from the description of its object, if that is ours.
+async fn mend(
+    room: &Room,
+    bucket: &Bucket,
+    key: &str,
+    manifest: Bytes,
+    now: Timestamp,
+) -> Result<Option<Manifest>, BucketFault> {
     let keyring = room.trust.borrow().keyring.clone();
-    let source = Source { id: room.settings.runtime_id.clone(), key_id: None, floor: 0 };
+    let Ok(verified) = fetch::verify(key, &manifest, &ourselves(room, now), &keyring) else {
+        return Ok(None);
+    };
+    bucket.publish(key, manifest).await?;
+    Ok(Some(verified))
+}
+
+/// Reads from the index what is there of our own snapshots. Of those in `gone` the object is not
+/// what it was.
+pub(super) async fn read_holdings(
+    room: &Room,
+    spool: &Spool,
+    bucket: &Bucket,
+    gone: &BTreeSet<u64>,
+    now: Timestamp,
+) -> Result<Holdings, UploadFault> {
+    let keyring = room.trust.borrow().keyring.clone();
+    let mut listing = fetch::list(bucket, &ourselves(room, now), &keyring).await?;
+    let mut ignored = Vec::new();
+    for entry in listing.ignored {
+        match rewritten(room, spool, bucket, &entry, now).await? {
+            Some(manifest) => listing.manifests.push(manifest),
+            None => ignored.push(entry),
+        }
+    }
+    room.show_ignored(&ignored);
+    listing.manifests.sort_by_key(|manifest| manifest.seq);
     let mut holdings = Holdings::default();
     let mut known = BTreeMap::new();
-    for (manifest, size) in fetch::stored(bucket, &source, &keyring).await? {
+    for manifest in listing.manifests {
         let seq = manifest.seq;
-        let entry = fetch::entry_of(&manifest, &known).filter(|entry| entry.stored == size);
-        let digest = manifest.digest;
-        match entry.ok_or(ChainFault::Unknown(seq)).and_then(|entry| holdings.chain.accept(entry)) {
-            Ok(()) => drop(known.insert(digest, seq)),
+        let entry = fetch::entry_of(&manifest, &known).filter(|_| !gone.contains(&seq));
+        let entry = entry.ok_or(ChainFault::Unknown(seq));
+        match entry.and_then(|entry| holdings.chain.accept(entry)) {
+            Ok(()) => {
+                known.insert(manifest.digest, seq);
+                holdings.times.insert(seq, manifest.time);
+            }
             Err(_) => {
-                tracing::warn!(seq, "a stored snapshot was altered or has lost its base");
+                tracing::warn!(seq, "a stored snapshot has lost its object or its base");
                 holdings.strays.insert(seq, manifest.object_name().to_string());
             }
         }
     }
-    room.books.stored(&holdings.chain);
+    room.counts.stored(&holdings.chain);
     Ok(holdings)
+}
+
+/// An entry under our name that does not count, written again where the spool knows its object and
+/// that still says what it was.
+async fn rewritten(
+    room: &Room,
+    spool: &Spool,
+    bucket: &Bucket,
+    ignored: &Ignored,
+    now: Timestamp,
+) -> Result<Option<Manifest>, BucketFault> {
+    let seq = ignored.key.rsplit('.').next().and_then(|seq| seq.parse().ok());
+    let entry = seq.filter(|seq| is_wanted(spool, *seq)).and_then(|seq| spool.entry(seq));
+    let Some(entry) = entry else { return Ok(None) };
+    for kind in [FrameKind::Full, FrameKind::Delta] {
+        let name = object_name(room, entry.seq, entry.digest, kind).to_string();
+        if let Some(manifest) = bucket.described(&name).await? {
+            return mend(room, bucket, &ignored.key, manifest, now).await;
+        }
+    }
+    Ok(None)
 }
 
 /// Makes sure that what restores `seq` is still in the bucket.
@@ -85,13 +208,24 @@ async fn check_base(
 ) -> Result<(), UploadFault> {
     let path = chain.restore_path(seq).unwrap_or_default();
     let looks = path.iter().filter_map(|seq| chain.entry(*seq)).map(|entry| {
-        let (name, stored) = (object_name(room, entry).to_string(), entry.stored);
+        let name = object_name(room, entry.seq, entry.digest, entry.kind()).to_string();
+        let (seq, stored) = (entry.seq, entry.stored);
         async move {
             let size = bucket.size(&name).await?;
-            if size == Some(stored) { Ok(()) } else { Err(UploadFault::BaseGone(name)) }
+            if size == Some(stored) { Ok(()) } else { Err(UploadFault::BaseGone(seq)) }
         }
     });
     try_join_all(looks).await.map(drop)
+}
+
+/// What is to be put, and what it becomes in the chain.
+struct Frame {
+    content: Content,
+    digest: Digest,
+    link: snapshot::Entry,
+    window_log: u32,
+    /// The plain bytes, where they were held in memory.
+    plain: Option<Plain>,
 }
 
 /// Uploads one spooled snapshot. Returns what it became.
@@ -99,10 +233,11 @@ pub(super) async fn upload(
     room: &Room,
     spool: &Arc<Spool>,
     bucket: &Bucket,
-    chain: &mut Chain,
+    holdings: &mut Holdings,
     entry: &Entry,
     grant: Grant,
 ) -> Result<Stored, UploadFault> {
+    let chain = &mut holdings.chain;
     let is_same = |known: &&snapshot::Entry| known.digest == entry.digest && known.seq >= entry.seq;
     if let Some(known) = chain.entries().find(is_same) {
         // An earlier life had put it and could not note that any more.
@@ -111,58 +246,70 @@ pub(super) async fn upload(
         room.gate.tell(Ask::Stored { digest, manifest }).await;
         return Ok(stored);
     }
-    // A bucket that is ahead of the spool (an older volume, a clock set back): the number of the
-    // permission is newer than either.
+    // A bucket that is ahead of the spool, or a number that no clock has reached: the next free one
+    // by our own clock, which readers believe.
     let newest = chain.newest().map_or(0, |newest| newest.seq);
-    let seq = if entry.seq > newest { entry.seq } else { grant.seq.max(newest.saturating_add(1)) };
-    let shelf = Arc::clone(spool);
-    let wanted = entry.seq;
-    let plain = blocking(move || shelf.read(wanted)).await??;
-    let base = match chain.plan(plain.size()) {
-        Plan::Delta { base, .. } => {
-            check_base(room, bucket, chain, base).await?;
-            base_of(room, spool, bucket, chain, base).await
-        }
-        Plan::Full => None,
-    };
-    let (encoded, digest) = encode(room, spool, chain, &plain, base).await?;
-    let link = encoded.entry(seq, &plain);
+    let is_next = entry.seq > newest && entry.seq <= room.seq_max(grant.now);
+    let next = grant.now.unix_us().max(newest.saturating_add(1));
+    let seq = if is_next { entry.seq } else { next };
+    let frame = frame(room, spool, bucket, chain, entry, seq).await?;
+    let stored_max = room.settings.stored_bytes_max;
+    let link = frame.link;
+    let stored_bytes: u64 = chain.entries().map(|entry| entry.stored).sum();
+    if stored_bytes.saturating_add(link.stored) > stored_max {
+        return Err(UploadFault::StoredFull(stored_max));
+    }
     let manifest = Manifest {
-        stored_digest: Some(digest),
-        window_log: window_log_of(&encoded),
+        stored_digest: Some(frame.digest),
+        window_log: frame.window_log,
         media_type: entry.media_type.clone(),
         time: grant.now,
         ..restore_manifest(room, chain, &link)
     };
     let keyring = room.trust.borrow().keyring.clone();
-    let signed = manifest.sign(&keyring).ok_or(UploadFault::Unsigned)?;
-    let name = manifest.object_name().to_string();
-    let total = Some(manifest.stored_bytes);
-    let tracker = Tracker::new(Direction::Upload, &manifest, total, &room.settings.feed);
-    bucket
-        .put(
-            Upload {
-                name: &name,
-                media_type: &manifest.media_type,
-                manifest: &signed,
-                bytes: Bytes::from(encoded.stored),
-                digest,
-            },
-            &|done| tracker.step(done),
-        )
-        .await?;
+    let signed = Bytes::from(manifest.sign(&keyring).ok_or(UploadFault::Unsigned)?);
+    let (name, id) = (manifest.object_name().to_string(), bucket.next_id());
+    let started = Started { id: id.clone(), snapshot: entry.seq };
+    let unfinished = Unfinished { seq, object: name.clone(), upload: Some(started) };
+    begin_at_broker(spool, unfinished).await?;
+    let tracker = Tracker::new(
+        Direction::Upload,
+        &manifest,
+        Some(manifest.stored_bytes),
+        &room.settings.feed,
+    );
+    let upload = Upload {
+        name: &name,
+        id: &id,
+        key: &bucket::key(&manifest.runtime, seq),
+        media_type: &manifest.media_type,
+        manifest: signed.clone(),
+        content: frame.content,
+        digest: frame.digest,
+    };
+    bucket.put(upload, &|done| tracker.step(done)).await?;
     // No await between the broker's word and this: an order to stop finds it stored.
     let stored = stored_of(chain, &link);
     spool.note_stored(entry.seq, &stored);
-    room.books.uploaded(&stored, tracker.done());
+    room.counts.uploaded(&stored, tracker.done());
     if let Err(fault) = chain.accept(link) {
         tracing::error!(%fault, "a stored snapshot does not fit its chain");
     }
-    room.books.stored(chain);
-    room.cache.put(&plain);
-    let text = manifest.digest.to_string();
-    room.gate.tell(Ask::Stored { digest: text, manifest: signed.into() }).await;
+    holdings.times.insert(seq, grant.now);
+    room.counts.stored(chain);
+    if let Some(plain) = frame.plain {
+        room.cache.put(&plain);
+    }
+    let digest = manifest.digest.to_string();
+    room.gate.tell(Ask::Stored { digest, manifest: signed }).await;
+    let shelf = Arc::clone(spool);
+    blocking(move || shelf.end_at_broker(seq)).await?;
     Ok(stored)
+}
+
+async fn begin_at_broker(spool: &Arc<Spool>, unfinished: Unfinished) -> Result<(), SpoolFault> {
+    let shelf = Arc::clone(spool);
+    blocking(move || shelf.begin_at_broker(unfinished)).await?
 }
 
 /// Lets go of what retention does not keep, and of plain files that no plan will ask for.
@@ -171,25 +318,30 @@ pub(super) async fn collect(
     spool: &Arc<Spool>,
     bucket: &Bucket,
     holdings: &mut Holdings,
+    now: Timestamp,
 ) -> Result<(), UploadFault> {
-    let chain = &mut holdings.chain;
-    for seq in chain.garbage(room.settings.keep_full).into_iter().take(COLLECTED_MAX) {
-        let Some(entry) = chain.entry(seq) else { continue };
-        bucket.delete(&object_name(room, entry).to_string()).await?;
-        if let Err(fault) = chain.forget(seq) {
+    let young_from = holdings.young_from(room, now);
+    let over = holdings.chain.garbage(room.settings.keep_full, young_from);
+    for seq in over.into_iter().take(COLLECTED_MAX) {
+        let Some(entry) = holdings.chain.entry(seq) else { continue };
+        let name = object_name(room, seq, entry.digest, entry.kind()).to_string();
+        let_go(room, spool, bucket, seq, name).await?;
+        if let Err(fault) = holdings.chain.forget(seq) {
             tracing::error!(%fault, "retention let go of what others need");
         }
-        room.books.collected();
+        holdings.times.remove(&seq);
+        room.counts.collected();
     }
-    room.books.stored(chain);
+    room.counts.stored(&holdings.chain);
     // What is left of the chain is what retention keeps; strays older than all of it go.
-    let oldest = chain.entries().next().map_or(0, |entry| entry.seq);
+    let oldest = holdings.chain.entries().next().map_or(0, |entry| entry.seq);
     for _ in 0..COLLECTED_MAX {
-        let stray = holdings.strays.first_entry().filter(|stray| *stray.key() < oldest);
-        let Some(stray) = stray else { break };
-        bucket.delete(stray.get()).await?;
-        stray.remove();
+        let stray = holdings.strays.first_key_value().filter(|(seq, _)| **seq < oldest);
+        let Some((seq, name)) = stray.map(|(seq, name)| (*seq, name.clone())) else { break };
+        let_go(room, spool, bucket, seq, name).await?;
+        holdings.strays.remove(&seq);
     }
+    let chain = &holdings.chain;
     let digests: BTreeSet<Digest> =
         chain.bases().iter().filter_map(|seq| chain.entry(*seq)).map(|base| base.digest).collect();
     let spool = Arc::clone(spool);
@@ -200,6 +352,76 @@ pub(super) async fn collect(
     })
     .await?;
     Ok(())
+}
+
+async fn let_go(
+    room: &Room,
+    spool: &Arc<Spool>,
+    bucket: &Bucket,
+    seq: u64,
+    name: String,
+) -> Result<(), UploadFault> {
+    begin_at_broker(spool, Unfinished { seq, object: name.clone(), upload: None }).await?;
+    bucket.delete(&bucket::key(&room.settings.runtime_id, seq), &name).await?;
+    let shelf = Arc::clone(spool);
+    blocking(move || shelf.end_at_broker(seq)).await?;
+    Ok(())
+}
+
+/// The frame of one snapshot: as the chain plans it where there is memory for that, else a full one
+/// from disk to disk.
+async fn frame(
+    room: &Room,
+    spool: &Arc<Spool>,
+    bucket: &Bucket,
+    chain: &Chain,
+    entry: &Entry,
+    seq: u64,
+) -> Result<Frame, UploadFault> {
+    let base = match chain.plan(entry.size) {
+        Plan::Delta { base, .. } => Some(base),
+        Plan::Full => None,
+    };
+    let base_bytes = base.and_then(|seq| chain.entry(seq)).map_or(0, |base| base.size);
+    let bytes = encoding_bytes(room.settings.level, base_bytes, entry.size);
+    let Ok(_taken) = room.memory.take(bytes).await else {
+        return frame_on_disk(room, spool, entry, seq).await;
+    };
+    let (shelf, wanted) = (Arc::clone(spool), entry.seq);
+    let plain = blocking(move || shelf.read(wanted)).await??;
+    let base = match base {
+        Some(base) => {
+            check_base(room, bucket, chain, base).await?;
+            base_of(room, spool, bucket, chain, base).await
+        }
+        None => None,
+    };
+    let (encoded, digest) = encode(room, spool, chain, &plain, base).await?;
+    Ok(Frame {
+        digest,
+        link: encoded.entry(seq, &plain),
+        window_log: window_log_of(&encoded),
+        content: Content::Bytes(Bytes::from(encoded.stored)),
+        plain: Some(plain),
+    })
+}
+
+async fn frame_on_disk(
+    room: &Room,
+    spool: &Arc<Spool>,
+    entry: &Entry,
+    seq: u64,
+) -> Result<Frame, UploadFault> {
+    let (shelf, level, wanted) = (Arc::clone(spool), room.settings.level, entry.clone());
+    let frame = blocking(move || shelf.encode(&wanted, level)).await??;
+    let (digest, size, base) = (entry.digest, entry.size, None);
+    Ok(Frame {
+        content: Content::File(frame.file),
+        digest: frame.digest,
+        link: snapshot::Entry { seq, digest, base, size, stored: frame.size },
+        window_log: frame.window_log,
+        plain: None,
+    })
 }
 
 /// The plain bytes of the base that the plan names: from memory, disk or the bucket. One that
@@ -277,7 +499,10 @@ fn window_log_of(encoded: &Encoded) -> u32 {
 fn restore_manifest(room: &Room, chain: &Chain, link: &snapshot::Entry) -> Manifest {
     let path = link.base.and_then(|base| chain.restore_path(base)).unwrap_or_default();
     let before = path.iter().filter_map(|seq| chain.entry(*seq));
-    let objects = before.chain([link]).map(|entry| object_name(room, entry).to_string());
+    let name = |entry: &snapshot::Entry| {
+        object_name(room, entry.seq, entry.digest, entry.kind()).to_string()
+    };
+    let objects = before.chain([link]).map(name);
     Manifest {
         runtime: room.settings.runtime_id.clone(),
         seq: link.seq,
@@ -288,21 +513,16 @@ fn restore_manifest(room: &Room, chain: &Chain, link: &snapshot::Entry) -> Manif
         base_digest: link.base.and_then(|base| chain.entry(base)).map(|base| base.digest),
         window_log: snapshot::WINDOW_LOG_MAX,
         media_type: String::new(),
-        time: crate::protocol::time::Timestamp::from_unix_ms(0),
+        time: Timestamp::from_unix_ms(0),
         di_band: Band::Open,
         objects: objects.collect(),
     }
 }
 
-fn object_name(room: &Room, entry: &snapshot::Entry) -> ObjectName {
-    let mut digest_start = entry.digest.hex();
+fn object_name(room: &Room, seq: u64, digest: Digest, kind: FrameKind) -> ObjectName {
+    let mut digest_start = digest.hex();
     digest_start.truncate(16);
-    ObjectName {
-        runtime: room.settings.runtime_id.clone(),
-        seq: entry.seq,
-        digest_start,
-        kind: entry.kind(),
-    }
+    ObjectName { runtime: room.settings.runtime_id.clone(), seq, digest_start, kind }
 }
 
 fn stored_of(chain: &Chain, link: &snapshot::Entry) -> Stored {

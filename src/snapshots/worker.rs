@@ -4,31 +4,40 @@
 //! is carried out before anything else: what is under way is dropped at its next await, the broker
 //! confirms what had been sent, the connection is severed, what has to be revoked is revoked on
 //! disk, and only then the driver is told.
+//!
+//! It is supervised: a panic drops the connection, is said, and the work begins anew with what the
+//! spool knows. What that connection had sent is then in doubt, and the next order says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::fetch::{self, FetchFault, Item, Source};
+use super::fetch::{self, FetchFault, Item, Signer, Source};
 use super::gate::{Ask, Order};
 use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
 use super::upload::{self, Holdings, UploadFault};
-use super::{Room, Which, blocking};
+use super::{Room, Stopped, Which, blocking};
 use crate::nats::backoff::backoff;
-use crate::nats::object::TOMBSTONE_AGE;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::{Manifest, Plain};
+use crate::protocol::time::Timestamp;
+use crate::telemetry::Condition;
 
 /// An unused connection is given up after so long: an idle sidecar has one connection, not two.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The bucket is swept before the first upload, before one that follows a failure, and after so
-/// long, for every deleted object leaves a tombstone that may go after [`TOMBSTONE_AGE`].
-const SWEEP_INTERVAL: Duration = TOMBSTONE_AGE;
+/// Between a panic and the next attempt.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Between attempts to write a revocation.
+const REVOCATION_PAUSE: Duration = Duration::from_secs(1);
+/// How long the broker may take to confirm what was sent when the sidecar stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pushes that wait to hear that they are stored; beyond it they are answered 202.
 const WATCHERS_MAX: usize = 256;
 
@@ -45,22 +54,36 @@ pub(super) enum Job {
     },
     /// List a source.
     List { source: RuntimeId, answer: oneshot::Sender<Result<Vec<Item>, FetchFault>> },
+    /// Let go of what retention does not keep.
+    Collect { answer: oneshot::Sender<()> },
 }
 
-struct Worker {
+/// What outlives a panic.
+struct Task {
+    room: Arc<Room>,
+    spool: Arc<Spool>,
+    jobs: mpsc::Receiver<Job>,
+    stop: watch::Receiver<bool>,
+    /// The newest order that was carried out.
+    done: u64,
+    /// Whether a connection ended with a panic, and nobody knows what the broker has read of it.
+    in_doubt: bool,
+    /// Whether the driver was told what the spool holds.
+    is_recovered: bool,
+}
+
+struct Worker<'a> {
+    task: &'a mut Task,
     room: Arc<Room>,
     spool: Arc<Spool>,
     bucket: Option<Bucket>,
     /// What the bucket has of ours; `None` when that has to be read (again).
     holdings: Option<Holdings>,
-    /// When the bucket was last swept of what belongs to no object; `None` when an upload or a
-    /// deletion of ours may have left some of it.
-    swept: Option<Instant>,
+    /// Ours whose objects were found to be gone or altered.
+    gone: BTreeSet<u64>,
     watchers: BTreeMap<u64, Vec<oneshot::Sender<Stored>>>,
     /// Highest number seen of each authorised source.
     floors: BTreeMap<RuntimeId, u64>,
-    /// The newest order that was carried out.
-    done: u64,
     attempt: u32,
     retry_at: Instant,
 }
@@ -71,99 +94,152 @@ pub(super) async fn run(
     spool: Arc<Spool>,
     jobs: mpsc::Receiver<Job>,
     stop: watch::Receiver<bool>,
-) {
-    let shelf = Arc::clone(&spool);
-    let recovery = match blocking(move || shelf.recover()).await {
-        Ok(Ok(recovery)) => recovery,
-        Ok(Err(fault)) | Err(fault) => {
-            tracing::error!(%fault, "the snapshot spool cannot be read");
-            return;
+) -> Stopped {
+    let mut task = Task { room, spool, jobs, stop, done: 0, in_doubt: false, is_recovered: false };
+    loop {
+        let Err(panic) = AssertUnwindSafe(task.life()).catch_unwind().await else {
+            return Stopped { confirmed: !task.in_doubt };
+        };
+        let words = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+        let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        tracing::error!(panic = words, "the snapshot worker has panicked; it begins anew");
+        task.room.counts.restarted();
+        task.in_doubt = true;
+        let text = format!("it has panicked: {words}");
+        task.room.settings.conditions.begin(Condition::SnapshotWorker, text);
+        // An order to stop must be obeyed at once; the life that begins then does.
+        let (mut stop, mut orders) = (task.stop.clone(), task.room.gate.orders.clone());
+        tokio::select! {
+            () = stopped(&mut stop) => {}
+            () = ordered(&mut orders, task.done) => {}
+            () = tokio::time::sleep(RESTART_PAUSE) => {}
         }
-    };
-    for damage in &recovery.damaged {
-        tracing::error!(damage, "moved to damaged/");
     }
-    let unsent = recovery.entries.iter().filter(|entry| entry.state == State::Unsent).count();
-    tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
-    let stored = recovery.entries.iter().rev().find(|entry| entry.state.is_stored());
-    if let Some(entry) = stored {
-        let (digest, manifest) = (entry.digest.to_string(), bytes::Bytes::new());
-        room.gate.tell(Ask::Stored { digest, manifest }).await;
-    }
-    let newest = recovery.entries.last().map_or(0, |entry| entry.seq);
-    room.gate.tell(Ask::Recovered { newest, is_waiting: unsent > 0 }).await;
-    // Set once, here.
-    let _ = room.spool.set(Arc::clone(&spool));
-    let worker = Worker {
-        room,
-        spool,
-        bucket: None,
-        holdings: None,
-        swept: None,
-        watchers: BTreeMap::new(),
-        floors: BTreeMap::new(),
-        done: 0,
-        attempt: 0,
-        retry_at: Instant::now(),
-    };
-    worker.work(jobs, stop).await;
 }
 
-impl Worker {
-    async fn work(mut self, mut jobs: mpsc::Receiver<Job>, mut stop: watch::Receiver<bool>) {
+impl Task {
+    async fn life(&mut self) {
+        if !self.is_recovered && !self.recover().await {
+            return;
+        }
+        let (room, spool) = (Arc::clone(&self.room), Arc::clone(&self.spool));
+        let worker = Worker {
+            task: self,
+            room,
+            spool,
+            bucket: None,
+            holdings: None,
+            gone: BTreeSet::new(),
+            watchers: BTreeMap::new(),
+            floors: BTreeMap::new(),
+            attempt: 0,
+            retry_at: Instant::now(),
+        };
+        worker.work().await;
+    }
+
+    /// Reads the spool and tells the driver what it holds; whether it could be read.
+    async fn recover(&mut self) -> bool {
+        let (room, shelf) = (&self.room, Arc::clone(&self.spool));
+        let recovery = match blocking(move || shelf.recover()).await {
+            Ok(Ok(recovery)) => recovery,
+            Ok(Err(fault)) | Err(fault) => {
+                tracing::error!(%fault, "the snapshot spool cannot be read");
+                let text = format!("the spool cannot be read: {fault}");
+                room.settings.conditions.begin(Condition::SnapshotWorker, text);
+                return false;
+            }
+        };
+        room.show_spool(&self.spool);
+        for damage in &recovery.damaged {
+            tracing::error!(damage, "a snapshot in damaged/");
+        }
+        let unsent = recovery.entries.iter().filter(|entry| entry.state == State::Unsent).count();
+        tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
+        if let Some(entry) = recovery.entries.iter().rev().find(|entry| entry.state.is_stored()) {
+            let (digest, manifest) = (entry.digest.to_string(), bytes::Bytes::new());
+            room.gate.tell(Ask::Stored { digest, manifest }).await;
+        }
+        room.gate.tell(Ask::Recovered { is_waiting: unsent > 0 }).await;
+        self.is_recovered = true;
+        // Set once, here.
+        let _ = room.spool.set(Arc::clone(&self.spool));
+        true
+    }
+}
+
+impl Worker<'_> {
+    async fn work(mut self) {
         let mut orders = self.room.gate.orders.clone();
+        let mut stop = self.task.stop.clone();
         loop {
             let order = *orders.borrow_and_update();
-            if order.number > self.done {
+            if order.number > self.task.done {
                 self.obey(order).await;
                 continue;
             }
             let may_upload = order.is_open && self.spool.next_unsent().is_some();
             let idle_until = Instant::now() + IDLE_TIMEOUT;
+            let due_at = Instant::now() + REVOCATION_PAUSE;
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => break,
                 changed = orders.changed() => if changed.is_err() { break },
-                job = jobs.recv() => match job {
+                job = self.task.jobs.recv() => match job {
                     None => break,
                     Some(Job::Watch { seq, answer }) => self.watch(seq, answer),
                     Some(job) => {
+                        let done = self.task.done;
                         tokio::select! {
                             biased;
                             () = stopped(&mut stop) => break,
-                            () = ordered(&mut orders, self.done) => {}
+                            () = ordered(&mut orders, done) => self.holdings = None,
                             () = self.serve(job) => {}
                         }
                     }
                 },
                 () = tokio::time::sleep_until(self.retry_at), if may_upload => {
+                    let done = self.task.done;
                     tokio::select! {
                         biased;
                         () = stopped(&mut stop) => break,
-                        () = ordered(&mut orders, self.done) => self.distrust(),
+                        () = ordered(&mut orders, done) => self.holdings = None,
                         () = self.upload_next() => {}
                     }
+                }
+                () = tokio::time::sleep_until(due_at), if self.spool.is_revocation_due() => {
+                    let spool = Arc::clone(&self.spool);
+                    if let Ok(Err(fault)) = blocking(move || spool.write_revocations()).await {
+                        tracing::error!(%fault, "the revocation cannot be written");
+                    }
+                    self.room.show_spool(&self.spool);
                 }
                 () = tokio::time::sleep_until(idle_until), if self.bucket.is_some() => {
                     self.hang_up().await;
                 }
             }
         }
-        self.hang_up().await;
+        // What was dropped just now may have been sent; the broker is asked what it has read.
+        if let Some(bucket) = self.bucket.take() {
+            let quiet = tokio::time::timeout(STOP_TIMEOUT, bucket.quiesce()).await;
+            self.task.in_doubt |= quiet != Ok(true);
+            bucket.sever().await;
+        }
     }
 
     /// Carries out an order to stop.
     async fn obey(&mut self, order: Order) {
         let mut orders = self.room.gate.orders.clone();
         let bucket = self.bucket.take();
+        let in_doubt = std::mem::take(&mut self.task.in_doubt);
         let quiet = async {
-            let Some(bucket) = bucket else { return true };
+            let Some(bucket) = bucket else { return !in_doubt };
             let confirmed = tokio::select! {
                 confirmed = bucket.quiesce() => confirmed,
                 () = severed(&mut orders, order.number) => false,
             };
             bucket.sever().await;
-            confirmed
+            confirmed && !in_doubt
         };
         let spool = Arc::clone(&self.spool);
         let revoke = blocking(move || spool.revoke(order.revocations));
@@ -183,11 +259,12 @@ impl Worker {
                 false
             }
         };
+        self.room.show_spool(&self.spool);
         // Whoever waits for a revoked one learns it from the spool.
         let spool = &self.spool;
         let is_unsent = |seq| spool.entry(seq).is_some_and(|entry| entry.state == State::Unsent);
         self.watchers.retain(|seq, _| is_unsent(*seq));
-        self.done = order.number;
+        self.task.done = order.number;
         let confirmed = confirmed && is_on_disk;
         self.room.gate.tell(Ask::Quiet { number: order.number, confirmed }).await;
     }
@@ -210,19 +287,27 @@ impl Worker {
         match self.try_upload(&entry).await {
             Ok(stored) => {
                 self.attempt = 0;
+                self.room.settings.conditions.end(Condition::SnapshotWaiting);
+                self.room.settings.conditions.end(Condition::SnapshotWorker);
                 self.note(&entry, &stored).await;
-                if let Err(fault) = self.collect().await {
-                    tracing::warn!(%fault, "retention did not finish");
-                    self.distrust();
-                }
             }
-            Err(UploadFault::Spool(SpoolFault::Damaged(_) | SpoolFault::Unknown)) => {}
+            Err(UploadFault::Spool(SpoolFault::Damaged(_) | SpoolFault::Unknown)) => {
+                self.room.show_spool(&self.spool);
+            }
             Err(fault) => {
                 if !matches!(fault, UploadFault::NotOpen) {
-                    self.room.books.upload_failed();
+                    self.room.counts.upload_failed();
                     tracing::warn!(%fault, seq = entry.seq, "snapshot not uploaded yet");
                 }
-                self.distrust();
+                if let UploadFault::StoredFull(_) | UploadFault::NoReader = &fault {
+                    let text = format!("snapshot {}: {fault}", entry.seq);
+                    self.room.settings.conditions.begin(Condition::SnapshotWaiting, text);
+                }
+                if let UploadFault::BaseGone(seq) = &fault {
+                    self.gone.insert(*seq);
+                }
+                // What was under way may have left the bucket otherwise than we know it.
+                self.holdings = None;
                 self.hang_up().await;
                 let pause = backoff(self.attempt.saturating_add(2), random());
                 self.attempt = self.attempt.saturating_add(1);
@@ -233,23 +318,42 @@ impl Worker {
 
     async fn try_upload(&mut self, entry: &Entry) -> Result<Stored, UploadFault> {
         let grant = self.room.gate.ask(Ask::Upload).await.ok_or(UploadFault::NotOpen)?;
+        if !self.room.trust.borrow().has_reader(grant.now) {
+            return Err(UploadFault::NoReader);
+        }
+        self.collect(grant.now, entry.size).await?;
+        let (Some(bucket), Some(holdings)) = (&self.bucket, &mut self.holdings) else {
+            return Err(UploadFault::NotOpen);
+        };
+        let stored =
+            upload::upload(&self.room, &self.spool, bucket, holdings, entry, grant).await?;
+        if let Err(fault) = self.collect(grant.now, u64::MAX).await {
+            tracing::warn!(%fault, "retention did not finish");
+            self.holdings = None;
+        }
+        Ok(stored)
+    }
+
+    /// Knows what the bucket has of ours, settles what is unfinished there, and lets go of what
+    /// retention does not keep if `more` bytes are beyond what may be stored.
+    async fn collect(&mut self, now: Timestamp, more: u64) -> Result<(), UploadFault> {
         let bucket = open(&mut self.bucket, &self.room).await?;
-        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
-            match bucket.purge_orphans().await {
-                Ok(()) => self.swept = Some(Instant::now()),
-                Err(fault) => tracing::warn!(%fault, "orphan chunks are not cleared away"),
-            }
+        if !self.spool.unfinished().is_empty() {
+            self.holdings = None;
+            upload::settle(&self.room, &self.spool, bucket, now).await?;
         }
         let holdings = match &mut self.holdings {
             Some(holdings) => holdings,
-            None => self.holdings.insert(upload::read_holdings(&self.room, bucket).await?),
+            None => {
+                let (room, spool, gone) = (&self.room, &self.spool, &self.gone);
+                let read = upload::read_holdings(room, spool, bucket, gone, now).await?;
+                self.holdings.insert(read)
+            }
         };
-        upload::upload(&self.room, &self.spool, bucket, &mut holdings.chain, entry, grant).await
-    }
-
-    /// What was under way may have left the bucket otherwise than we know it.
-    fn distrust(&mut self) {
-        (self.holdings, self.swept) = (None, None);
+        if holdings.bytes().saturating_add(more) > self.room.settings.stored_bytes_max {
+            upload::collect(&self.room, &self.spool, bucket, holdings, now).await?;
+        }
+        Ok(())
     }
 
     async fn note(&mut self, entry: &Entry, stored: &Stored) {
@@ -270,13 +374,6 @@ impl Worker {
         }
     }
 
-    async fn collect(&mut self) -> Result<(), UploadFault> {
-        let (Some(bucket), Some(holdings)) = (&self.bucket, &mut self.holdings) else {
-            return Ok(());
-        };
-        upload::collect(&self.room, &self.spool, bucket, holdings).await
-    }
-
     async fn serve(&mut self, job: Job) {
         match job {
             Job::Watch { seq, answer } => self.watch(seq, answer),
@@ -290,6 +387,16 @@ impl Worker {
                     Err(fault) => Err(fault),
                 };
                 drop(answer.send(listed));
+            }
+            Job::Collect { answer } => {
+                // Nothing is let go that a closed gate keeps us from asking about.
+                if let Some(grant) = self.room.gate.ask(Ask::Upload).await
+                    && let Err(fault) = self.collect(grant.now, u64::MAX).await
+                {
+                    tracing::warn!(%fault, "retention did not finish");
+                    self.holdings = None;
+                }
+                let _ = answer.send(());
             }
         }
     }
@@ -313,6 +420,9 @@ impl Worker {
             return Err(FetchFault::Broker("no connection".to_owned()));
         };
         let total = stored_total(&manifests, manifest);
+        let both = manifest.size.saturating_mul(2).saturating_add(total.unwrap_or(0));
+        let taken = self.room.memory.take(both).await;
+        let _taken = taken.map_err(|fault| FetchFault::Broker(fault.to_string()))?;
         let tracker = Tracker::new(Direction::Fetch, manifest, total, &self.room.settings.feed);
         let bytes_max = self.room.settings.bytes_max;
         let step = |done| tracker.step(done);
@@ -326,21 +436,27 @@ impl Worker {
     async fn manifests(&mut self, id: RuntimeId) -> Result<(Source, Vec<Manifest>), FetchFault> {
         let grant = self.room.gate.ask(Ask::Fetch).await.ok_or(FetchFault::Isolated)?;
         let trust = self.room.trust.borrow().clone();
-        let key_id = if id == self.room.settings.runtime_id {
-            None
+        let is_own = id == self.room.settings.runtime_id;
+        let source = if is_own {
+            upload::ourselves(&self.room, grant.now)
         } else {
             let found = trust
                 .sources
                 .get(&id)
                 .filter(|(_, expires)| fetch::is_current(*expires, grant.now));
             let (key_id, _) = found.ok_or_else(|| FetchFault::Unauthorised(id.clone()))?;
-            key_id.clone()
+            let signer = Signer::peer(key_id.as_ref());
+            let floor = self.floors.get(&id).copied().unwrap_or(0);
+            Source { id, signer, floor, seq_max: self.room.seq_max(grant.now) }
         };
-        let floor = self.floors.get(&id).copied().unwrap_or(0);
-        let source = Source { id, key_id, floor };
         let bucket = open(&mut self.bucket, &self.room).await?;
-        match fetch::manifests(bucket, &source, &trust.keyring).await {
-            Ok(manifests) => Ok((source, manifests)),
+        match fetch::list(bucket, &source, &trust.keyring).await {
+            Ok(listing) => {
+                if is_own {
+                    self.room.show_ignored(&listing.ignored);
+                }
+                Ok((source, listing.manifests))
+            }
             Err(fault) => {
                 self.hang_up().await;
                 Err(fault)

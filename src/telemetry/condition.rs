@@ -44,6 +44,10 @@ pub enum Condition {
     FeedBroken,
     /// The hold file cannot be looked at.
     HoldFileUnseen,
+    /// A manifest under our name has a number that no clock has reached.
+    ManifestAhead,
+    /// A manifest under our name is not signed with our key.
+    ManifestForeign,
     /// What was kept of the last run was damaged, and the safe reading of it is in force.
     MemoryDamaged,
     /// What has to survive a restart cannot be written.
@@ -62,6 +66,12 @@ pub enum Condition {
     ReloadFailed,
     /// A snapshot on the disk is not what was accepted.
     SnapshotDamaged,
+    /// A revocation of a snapshot is not on the disk.
+    SnapshotUnrevoked,
+    /// A snapshot that was promised cannot be uploaded for a reason of ours.
+    SnapshotWaiting,
+    /// The task that uploads snapshots has failed.
+    SnapshotWorker,
     /// The snapshots' disk or its allowance is full.
     SpoolFull,
     /// The snapshots' folder cannot be used.

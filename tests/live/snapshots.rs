@@ -46,3 +46,6 @@ mod command;
 
 #[cfg(test)]
 mod notices;
+
+#[cfg(test)]
+mod promises;

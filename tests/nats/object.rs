@@ -21,7 +21,7 @@ use crate::support::object::{
 };
 use async_nats::jetstream::{self, object_store, stream};
 use bytes::Bytes;
-use driftgate::nats::object::{CHUNK_BYTES, Store, StoreFault, WINDOW};
+use driftgate::nats::object::{CHUNK_BYTES, Content, Store, StoreFault, WINDOW};
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 
@@ -163,9 +163,10 @@ async fn a_name_keeps_its_bytes() {
     assert_eq!((&again.nuid, done.into_inner()), (&first.nuid, first.size));
     let taken = Err(StoreFault::NameTaken("planner/a".to_owned()));
     assert_eq!(store.put(&label("planner/a"), noise(3 * CHUNK_BYTES, 7), &quiet).await, taken);
-    let known = store.put_hashed(&label("planner/a"), bytes.clone(), first.digest, &quiet).await;
+    let (id, content) = (store.next_id(), || Content::Bytes(bytes.clone()));
+    let known = store.put_hashed(&label("planner/a"), &id, content(), first.digest, &quiet).await;
     assert_eq!(known.unwrap().nuid, again.nuid);
-    assert_eq!(store.put_hashed(&label("planner/a"), bytes.clone(), [0; 32], &quiet).await, taken);
+    assert_eq!(store.put_hashed(&label("planner/a"), &id, content(), [0; 32], &quiet).await, taken);
     assert_eq!(chunks(&server).await, 3);
     assert!(store.get("planner/a", NO_LIMIT, &quiet).await.unwrap() == bytes);
 

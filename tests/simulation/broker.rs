@@ -46,13 +46,8 @@ pub(crate) struct Packet {
 /// What a sidecar orders on its link.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    Publish {
-        token: u64,
-        packet: Rc<Packet>,
-    },
+    Publish { token: u64, packet: Rc<Packet> },
     Notify,
-    /// A snapshot with its manifest, on the uploader's connection.
-    Put(u64),
     SubscribeAcks,
     Pull(bool),
     UnsubscribeAll,
@@ -65,7 +60,6 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     Ack { token: u64, outcome: Outcome },
     Echo(u64),
-    Put(u64),
     Inbound(Message),
 }
 
@@ -108,8 +102,6 @@ pub(crate) enum Mood {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) node: usize,
-    /// Whether it is an uploader's.
-    pub(crate) is_upload: bool,
     pub(crate) queue: VecDeque<Command>,
     pub(crate) wire: VecDeque<Command>,
     pub(crate) back: VecDeque<Event>,
@@ -137,11 +129,10 @@ struct Consumer {
     unacked: BTreeMap<u64, u64>,
 }
 
-/// What the broker has just processed and somebody looks at.
+/// A publication that the broker has just processed.
 #[derive(Debug)]
-pub(crate) enum Processed {
-    Packet(Rc<Packet>),
-    Put { node: usize, seq: u64 },
+pub(crate) struct Processed {
+    pub(crate) packet: Rc<Packet>,
 }
 
 #[derive(Debug)]
@@ -183,7 +174,6 @@ impl Broker {
             id,
             Connection {
                 node,
-                is_upload: false,
                 queue: VecDeque::new(),
                 wire: VecDeque::new(),
                 back: VecDeque::new(),
@@ -256,15 +246,9 @@ impl Broker {
                 if let Some(outcome) = answer {
                     self.answer(random, id, token, outcome);
                 }
-                processed = Some(Processed::Packet(packet));
+                processed = Some(Processed { packet });
             }
             Command::Notify => {}
-            Command::Put(seq) => {
-                if connection.is_held {
-                    connection.back.push_back(Event::Put(seq));
-                }
-                processed = Some(Processed::Put { node: connection.node, seq });
-            }
             Command::SubscribeAcks => connection.has_acks = true,
             Command::Pull(pulls) => connection.pulls = pulls,
             Command::UnsubscribeAll => {

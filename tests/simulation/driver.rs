@@ -76,7 +76,6 @@ impl World<'_> {
                 let ticket = node.life.ticket();
                 let effects = node.life.bridge.hold(now, ticket, hold);
                 let opinion = node.life.oracle.hold(self.now_us, hold);
-                node.life.uploader.may_revoke |= hold;
                 self.judged(place, opinion);
                 self.defer(place, ticket);
                 self.collect(place, effects);
@@ -110,7 +109,6 @@ impl World<'_> {
         let refused = node.life.bridge.counters().malformed;
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
-        node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
         if node.life.bridge.counters().malformed > refused {
             self.trace.event(self.now_us, place, "malformed", 0);
             self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));
@@ -152,7 +150,6 @@ impl World<'_> {
 
     /// Books an opinion and holds the bridge against it (P3, P6).
     fn judged(&mut self, place: usize, opinion: Opinion) {
-        self.doom(place, opinion);
         let now = self.nodes[place].clock(self.now_us);
         let life = &mut self.nodes[place].life;
         if opinion.closes {
@@ -233,7 +230,7 @@ impl World<'_> {
                     self.collect(place, effects);
                 }
             }
-            Effect::Announce(_) | Effect::Notify(_) => {
+            Effect::Notify(_) => {
                 if let Some(link) = self.nodes[place].life.link {
                     self.broker.order(link, Command::Notify);
                 }
@@ -253,8 +250,10 @@ impl World<'_> {
                 ticket,
                 answer: Answer::Refused { state, .. } | Answer::Order(state),
             } => self.check_state(place, ticket, &state),
-            Effect::StopUploads { revoke } => self.stop_uploads(place, revoke),
-            Effect::SeverUploads => self.sever_uploads(place),
+            // No uploader in this world: the bridge is never told of one.
+            Effect::Announce(_) | Effect::StopUploads { .. } | Effect::SeverUploads => {
+                unreachable!("nothing is uploaded here")
+            }
             Effect::Record(_) => {}
         }
     }
@@ -311,7 +310,6 @@ impl World<'_> {
                 self.collect(place, effects);
             }
             Event::Inbound(message) => self.receive(place, &message),
-            Event::Put(_) => unreachable!("the uploader has a connection of its own"),
         }
     }
 

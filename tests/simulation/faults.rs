@@ -58,9 +58,6 @@ impl World<'_> {
         match self.random.weighted(&FAULTS) {
             Fault::Lost => {
                 let place = self.frozen().unwrap_or(place);
-                if self.random.in_thousand(300) {
-                    self.drop_upload_link(place);
-                }
                 if self.nodes[place].life.link.is_some() {
                     self.turn(place, vec![Input::Gone]);
                 }
@@ -96,7 +93,6 @@ impl World<'_> {
                 self.trace.event(self.now_us, place, "broker restarts", 0);
                 self.broker.stalled_until_us = until_us;
                 for place in 0..self.nodes.len() {
-                    self.drop_upload_link(place);
                     if self.nodes[place].life.link.is_some() {
                         self.turn(place, vec![Input::Gone]);
                     }
@@ -137,8 +133,6 @@ impl World<'_> {
         if let Some(link) = node.life.link.take() {
             self.broker.drop_connection(&mut self.random, self.now_us, link);
         }
-        self.drop_upload_link(place);
-        let node = &mut self.nodes[place];
         let is_write_lost = node.disk.writing.take().is_some();
         let keeps = !self.random.in_thousand(200);
         self.trace.event(self.now_us, place, "crash", u64::from(keeps));

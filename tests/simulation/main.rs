@@ -25,8 +25,6 @@ mod report;
 #[cfg(test)]
 mod trace;
 #[cfg(test)]
-mod uploads;
-#[cfg(test)]
 mod world;
 
 #[cfg(test)]

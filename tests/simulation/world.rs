@@ -7,7 +7,7 @@ use std::time::Duration;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Band;
 
-use crate::broker::{Broker, Command, Mood, Packet, Processed};
+use crate::broker::{Broker, Command, Mood, Packet};
 use crate::checkers::Hearing;
 use crate::driver::Input;
 use crate::node::{Node, Parts};
@@ -38,8 +38,6 @@ pub(crate) struct Tally {
     pub(crate) redelivered: u64,
     pub(crate) refused: u64,
     pub(crate) unheard: u64,
-    pub(crate) snapshots: u64,
-    pub(crate) puts: u64,
 }
 
 impl Tally {
@@ -52,7 +50,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 17] {
+    pub(crate) fn columns(&self) -> [(&'static str, u64); 15] {
         [
             ("steps", self.steps),
             ("reports", self.reports),
@@ -69,8 +67,6 @@ impl Tally {
             ("redelivered", self.redelivered),
             ("refused", self.refused),
             ("unheard", self.unheard),
-            ("snapshots", self.snapshots),
-            ("puts", self.puts),
         ]
     }
 
@@ -90,8 +86,6 @@ impl Tally {
         self.redelivered += other.redelivered;
         self.refused += other.refused;
         self.unheard += other.unheard;
-        self.snapshots += other.snapshots;
-        self.puts += other.puts;
     }
 }
 
@@ -124,10 +118,9 @@ enum Move {
     Deliver,
     Arrive,
     Connect,
-    Upload,
 }
 
-const MOVES: [(u64, Move); 9] = [
+const MOVES: [(u64, Move); 8] = [
     (20, Move::Report),
     (2, Move::Burst),
     (60, Move::Leave),
@@ -136,7 +129,6 @@ const MOVES: [(u64, Move); 9] = [
     (40, Move::Deliver),
     (90, Move::Arrive),
     (30, Move::Connect),
-    (40, Move::Upload),
 ];
 
 impl<'a> World<'a> {
@@ -235,7 +227,6 @@ impl<'a> World<'a> {
             }
             Move::Arrive => self.arrive(),
             Move::Connect => self.connect(),
-            Move::Upload => self.upload(self.is_calm),
         }
     }
 
@@ -301,9 +292,7 @@ impl<'a> World<'a> {
     /// Commands leave our side. Also onto a frozen wire: the kernel takes them.
     fn leave(&mut self) -> bool {
         let place = self.random.index(self.nodes.len());
-        let life = &self.nodes[place].life;
-        let is_upload = life.uploader.link.is_some() && self.random.in_thousand(400);
-        let link = if is_upload { life.uploader.link } else { life.link };
+        let link = self.nodes[place].life.link;
         let Some(link) = link.filter(|link| {
             self.broker.connections.get(link).is_some_and(|connection| !connection.queue.is_empty())
         }) else {
@@ -332,8 +321,7 @@ impl<'a> World<'a> {
         let count = self.random.between(1, 6);
         for _ in 0..count {
             match self.broker.process(&mut self.random, self.now_us, id) {
-                Some(Some(Processed::Packet(packet))) => self.check_processed(&packet),
-                Some(Some(Processed::Put { node, seq })) => self.check_put(node, seq),
+                Some(Some(processed)) => self.check_processed(&processed.packet),
                 Some(None) => {}
                 None => break,
             }
@@ -342,8 +330,7 @@ impl<'a> World<'a> {
     }
 
     fn arrive(&mut self) -> bool {
-        let link =
-            self.pick_connection(|connection| !connection.is_upload && !connection.back.is_empty());
+        let link = self.pick_connection(|connection| !connection.back.is_empty());
         let Some(connection) = link.and_then(|link| self.broker.connections.get(&link)) else {
             return false;
         };
@@ -404,8 +391,7 @@ impl<'a> World<'a> {
                 let life = &node.life;
                 life.link.is_some() && life.bridge.is_idle() && life.owed.is_empty()
             };
-            let is_uploaded = (0..self.nodes.len()).all(|place| self.is_uploaded(place));
-            if (is_uploaded && self.nodes.iter().all(is_open)) || self.trace.violation.is_some() {
+            if self.nodes.iter().all(is_open) || self.trace.violation.is_some() {
                 break;
             }
             if self.pass(300) {
@@ -417,7 +403,6 @@ impl<'a> World<'a> {
                 Move::ReleaseAck,
                 Move::Arrive,
                 Move::Connect,
-                Move::Upload,
             ]);
             self.advance(next);
         }
@@ -429,8 +414,6 @@ impl<'a> World<'a> {
                 && life.bridge.ledgers().all(|(_, ledger)| ledger.pending == 0);
             let safety = life.bridge.safety(self.nodes[place].clock(self.now_us));
             let owed = life.owed.len();
-            let is_uploaded = self.is_uploaded(place);
-            self.demand(is_uploaded, || format!("P8: n{place} keeps an accepted snapshot"));
             self.demand(is_well, || {
                 format!("P8: n{place} does not come to rest, {owed} replies are open: {safety:?}")
             });

@@ -10,9 +10,9 @@ use super::target::Target;
 use super::{Fault, load, say};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::Manifest;
-use crate::snapshots::bucket::Bucket;
-use crate::snapshots::fetch::{FetchFault, Item, Source, fetch, manifests};
+use crate::snapshots::fetch::{FetchFault, Item, Signer, Source, fetch};
 use crate::snapshots::progress::stored_total;
+use crate::snapshots::{self, bucket::Bucket};
 
 struct Found {
     bucket: Bucket,
@@ -31,15 +31,23 @@ async fn look(
     let unavailable = |text: String| Fault::new(sysexits::UNAVAILABLE, text);
     let settings = crate::sidecar::nats_settings(&config)
         .map_err(|fault| Fault::new(sysexits::CONFIG, fault.to_string()))?;
-    let key_id = config.peers.get(&id).and_then(|peer| peer.key_id.clone());
-    let source = Source { id, key_id, floor: 0 };
+    let signer = if id == config.runtime.id {
+        Signer::own(&config.keyring)
+    } else {
+        Signer::peer(config.peers.get(&id).and_then(|peer| peer.key_id.as_ref()))
+    };
+    // Whoever asks here sees all, also what no clock has reached.
+    let source = Source { signer, ..Source::any(id) };
     let looked = async {
         let bucket =
             Bucket::open(&settings).await.map_err(|fault| unavailable(fault.to_string()))?;
-        let manifests = manifests(&bucket, &source, &config.keyring)
+        let listing = snapshots::fetch::list(&bucket, &source, &config.keyring)
             .await
             .map_err(|fault| unavailable(fault.to_string()))?;
-        Ok((bucket, manifests))
+        for ignored in &listing.ignored {
+            say(&format!("ignored: {}: {}", ignored.key, ignored.detail));
+        }
+        Ok((bucket, listing.manifests))
     };
     let (bucket, manifests) = Meter::new("list").drawn(looked).await?;
     Ok(Found { bucket, manifests, bytes_max: config.snapshot.bytes_max })

@@ -40,7 +40,7 @@ pub(super) async fn push(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, mut body) = request.into_parts();
-    parameters(&parts.uri, &[])?;
+    let may_be_empty = parameters(&parts.uri, &["empty"])?.contains_key("empty");
     let media_type = media_type(&parts.headers)?;
     let coding = coding(&parts.headers)?;
     let sent = [CONTENT_DIGEST, REPR_DIGEST].map(|name| wanted(&parts.headers, name));
@@ -62,6 +62,10 @@ pub(super) async fn push(
     let found = sealed.digest();
     if plain.is_some_and(|plain| plain != found) {
         return Err(mismatch(&PLAIN_DIGEST));
+    }
+    if sealed.size() == 0 && !may_be_empty {
+        let detail = "no bytes came; to store an empty memory, say so with ?empty";
+        return Err(Problem::new(Outcome::EmptySnapshot, detail).of_field("/"));
     }
     let pushed = snapshots.accept(sealed, media_type).await?;
     let (status, entry, stored) = match pushed {

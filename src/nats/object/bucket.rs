@@ -11,25 +11,95 @@ const ERR_STREAM_ABSENT: u32 = 10_059;
 const ERR_STREAM_TAKEN: u32 = 10_058;
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
 
-/// Makes sure of the bucket; returns what of it weakens a promise, one sentence each.
-pub(super) async fn ensure(requests: &Requests, bucket: &str) -> Result<Vec<String>, StoreFault> {
-    let settings = &requests.settings;
-    let mut found = look(requests, bucket).await?;
-    if found.is_none() && settings.provision {
-        let call = format!("STREAM.CREATE.OBJ_{bucket}");
-        match requests.call(&call, &config(bucket, settings.replicas)).await? {
+/// A bucket as it should be.
+pub(super) struct Wanted {
+    name: String,
+    pub(super) stream: String,
+    subjects: Vec<String>,
+    replicas: u8,
+    /// What its kind needs beside what all buckets have.
+    more: Value,
+}
+
+/// A bucket as it is.
+pub(super) struct Found {
+    /// What of it weakens a promise, one sentence each.
+    pub(super) differences: Vec<String>,
+    /// Whether single messages of it can expire.
+    pub(super) expires: bool,
+}
+
+impl Wanted {
+    /// ADR-20's, without the broker's own compression: what we store is compressed.
+    pub(super) fn objects(bucket: &str, replicas: u8) -> Self {
+        Self {
+            name: bucket.to_owned(),
+            stream: format!("OBJ_{bucket}"),
+            subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+            replicas,
+            more: json!({ "max_msgs_per_subject": -1 }),
+        }
+    }
+
+    /// ADR-8's, with one value of each key.
+    pub(super) fn kv(bucket: &str, replicas: u8) -> Self {
+        Self {
+            name: bucket.to_owned(),
+            stream: format!("KV_{bucket}"),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            replicas,
+            more: json!({ "max_msgs_per_subject": 1, "deny_delete": true }),
+        }
+    }
+
+    fn config(&self) -> Value {
+        let mut config = json!({
+            "name": self.stream,
+            "subjects": self.subjects,
+            "retention": "limits",
+            "discard": "new",
+            "storage": "file",
+            "compression": "none",
+            "num_replicas": self.replicas,
+            "max_age": 0,
+            "max_msgs": -1,
+            "max_bytes": -1,
+            "max_msg_size": -1,
+            "max_consumers": -1,
+            "duplicate_window": DUPLICATE_WINDOW_NS,
+            "allow_rollup_hdrs": true,
+            "allow_direct": true,
+            // Servers before 2.11 do not know it and leave it out.
+            "allow_msg_ttl": true,
+        });
+        if let (Some(config), Some(more)) = (config.as_object_mut(), self.more.as_object()) {
+            config.extend(more.clone());
+        }
+        config
+    }
+}
+
+/// Makes sure of the bucket.
+pub(super) async fn ensure(requests: &Requests, wanted: &Wanted) -> Result<Found, StoreFault> {
+    let mut found = look(requests, &wanted.stream).await?;
+    if found.is_none() && requests.settings.provision {
+        let call = format!("STREAM.CREATE.{}", wanted.stream);
+        match requests.call(&call, &wanted.config()).await? {
             Ok(_) => {}
             Err(error) if error.err_code == ERR_STREAM_TAKEN => {}
             Err(error) => return Err(RequestFault::refused(&call, &error).into()),
         }
-        found = look(requests, bucket).await?;
+        found = look(requests, &wanted.stream).await?;
     }
-    let found = found.ok_or_else(|| StoreFault::Absent(bucket.to_owned()))?;
-    Ok(differences(bucket, settings.replicas, &found))
+    let found = found.ok_or_else(|| StoreFault::Absent(wanted.name.clone()))?;
+    Ok(Found {
+        differences: differences(wanted, &found),
+        expires: found.get("allow_msg_ttl").and_then(Value::as_bool).unwrap_or_default(),
+    })
 }
 
-async fn look(requests: &Requests, bucket: &str) -> Result<Option<Value>, StoreFault> {
-    let call = format!("STREAM.INFO.OBJ_{bucket}");
+async fn look(requests: &Requests, stream: &str) -> Result<Option<Value>, StoreFault> {
+    let call = format!("STREAM.INFO.{stream}");
     match requests.call(&call, &Value::Null).await? {
         Ok(mut answer) => match answer.get_mut("config").map(Value::take) {
             Some(config) => Ok(Some(config)),
@@ -40,29 +110,9 @@ async fn look(requests: &Requests, bucket: &str) -> Result<Option<Value>, StoreF
     }
 }
 
-/// ADR-20's, without the broker's own compression: what we store is compressed.
-fn config(bucket: &str, replicas: u8) -> Value {
-    json!({
-        "name": format!("OBJ_{bucket}"),
-        "subjects": [format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
-        "retention": "limits",
-        "discard": "new",
-        "storage": "file",
-        "compression": "none",
-        "num_replicas": replicas,
-        "max_age": 0,
-        "max_msgs": -1,
-        "max_bytes": -1,
-        "max_msg_size": -1,
-        "max_msgs_per_subject": -1,
-        "max_consumers": -1,
-        "duplicate_window": DUPLICATE_WINDOW_NS,
-        "allow_rollup_hdrs": true,
-        "allow_direct": true,
-    })
-}
-
-fn differences(bucket: &str, replicas: u8, config: &Value) -> Vec<String> {
+fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
+    let (bucket, replicas) = (&wanted.name, wanted.replicas);
+    let kept_each = wanted.more.get("max_msgs_per_subject").and_then(Value::as_i64);
     let word = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
     let number = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
     let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or_default();
@@ -95,7 +145,7 @@ fn differences(bucket: &str, replicas: u8, config: &Value) -> Vec<String> {
             "max_age is set: chunks expire while snapshots depend on them".to_owned(),
         ),
         (
-            number("max_msgs_per_subject") > 0,
+            kept_each == Some(-1) && number("max_msgs_per_subject") > 0,
             "max_msgs_per_subject is set: large objects lose chunks".to_owned(),
         ),
         (

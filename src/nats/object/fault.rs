@@ -76,6 +76,9 @@ pub enum StoreFault {
     /// Nothing moves, though the connection stands. The outcome of what was under way is unknown.
     #[error("the broker stalls: {0}")]
     Stalled(String),
+    /// Our caller's: what is to be stored cannot be read.
+    #[error("what is to be stored cannot be read: {0}")]
+    Unreadable(String),
     /// More bytes than the caller wants.
     #[error("the object {name:?} has {size} bytes, more than {bytes_max}")]
     TooLarge {
@@ -115,7 +118,8 @@ impl StoreFault {
             | Self::NotFound(_)
             | Self::Refused { .. }
             | Self::Revoked
-            | Self::TooLarge { .. } => false,
+            | Self::TooLarge { .. }
+            | Self::Unreadable(_) => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What changes the bucket: uploads, tombstones, and the removal of what nobody refers to.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,30 +24,102 @@ const PAGES_MAX: usize = 16;
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// What is to be stored, with its SHA-256 if somebody knows it.
+/// Bytes of a file that are read at a time: eight chunks.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// What is to be stored.
 #[derive(Debug)]
-pub(super) struct Content {
-    pub(super) bytes: Bytes,
-    pub(super) digest: Option<[u8; 32]>,
+pub enum Content {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A file, read from its beginning a piece at a time. Its length may not change meanwhile.
+    File(std::fs::File),
 }
 
-impl Content {
-    fn digest(&self) -> [u8; 32] {
-        self.digest.unwrap_or_else(|| Sha256::digest(&self.bytes).into())
+/// Content on its way out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    content: Content,
+    digest: Option<[u8; 32]>,
+    pub(super) len: u64,
+    /// What was read of a file and is not sent yet.
+    piece: Bytes,
+}
+
+impl Outgoing {
+    pub(super) async fn new(
+        content: Content,
+        digest: Option<[u8; 32]>,
+    ) -> Result<Self, StoreFault> {
+        let (len, content) = match content {
+            Content::Bytes(bytes) => {
+                (u64::try_from(bytes.len()).unwrap_or(u64::MAX), Content::Bytes(bytes))
+            }
+            Content::File(file) => read(file, |file| Ok(file.metadata()?.len())).await?,
+        };
+        Ok(Self { content, digest, len, piece: Bytes::new() })
     }
+
+    /// The digest, where it is known or all bytes are at hand.
+    fn digest(&self) -> Option<[u8; 32]> {
+        let of_bytes = || match &self.content {
+            Content::Bytes(bytes) => Some(Sha256::digest(bytes).into()),
+            Content::File(_) => None,
+        };
+        self.digest.or_else(of_bytes)
+    }
+
+    /// The next chunk, that begins at `begin`.
+    async fn chunk(&mut self, begin: u64, chunk_bytes: usize) -> Result<Bytes, StoreFault> {
+        let missing = self.len.saturating_sub(begin);
+        let length = chunk_bytes.min(usize::try_from(missing).unwrap_or(usize::MAX));
+        match &self.content {
+            Content::Bytes(bytes) => {
+                let begin = usize::try_from(begin).unwrap_or(usize::MAX);
+                Ok(bytes.slice(begin..begin.saturating_add(length)))
+            }
+            Content::File(file) => {
+                if self.piece.len() < length {
+                    let file = file.try_clone().map_err(unreadable)?;
+                    let wanted = PIECE_BYTES.max(chunk_bytes) / chunk_bytes * chunk_bytes;
+                    let wanted = wanted.min(usize::try_from(missing).unwrap_or(usize::MAX));
+                    let reading = read(file, move |file| {
+                        let mut piece = vec![0; wanted];
+                        file.read_exact_at(&mut piece, begin)?;
+                        Ok(Bytes::from(piece))
+                    });
+                    (self.piece, _) = reading.await?;
+                }
+                Ok(self.piece.split_to(length))
+            }
+        }
+    }
+}
+
+/// Does something with a file on a thread for what blocks, and gives the file back.
+async fn read<T: Send + 'static>(
+    file: std::fs::File,
+    work: impl FnOnce(&std::fs::File) -> std::io::Result<T> + Send + 'static,
+) -> Result<(T, Content), StoreFault> {
+    let reading = tokio::task::spawn_blocking(move || work(&file).map(|found| (found, file)));
+    let (found, file) = reading.await.map_err(unreadable)?.map_err(unreadable)?;
+    Ok((found, Content::File(file)))
+}
+
+fn unreadable(error: impl std::fmt::Display) -> StoreFault {
+    StoreFault::Unreadable(error.to_string())
 }
 
 /// The name holds an object already: a success when it is the same.
 pub(super) fn same(
     info: ObjectInfo,
-    content: &Content,
+    content: &Outgoing,
     progress: Progress<'_>,
 ) -> Result<ObjectInfo, StoreFault> {
-    let len = u64::try_from(content.bytes.len()).unwrap_or(u64::MAX);
-    if info.size != len || content.digest() != info.digest {
+    if info.size != content.len || content.digest() != Some(info.digest) {
         return Err(StoreFault::NameTaken(info.name));
     }
-    progress(len);
+    progress(content.len);
     Ok(info)
 }
 
@@ -66,8 +139,7 @@ impl Drop for Upload<'_> {
 }
 
 impl<'a> Upload<'a> {
-    pub(super) fn start(shared: &'a Arc<Shared>) -> Self {
-        let nuid = shared.next_id();
+    pub(super) fn start(shared: &'a Arc<Shared>, nuid: String) -> Self {
         shared.uploads().insert(nuid.clone());
         Self { shared, nuid, pending: VecDeque::new(), acked_bytes: 0 }
     }
@@ -76,20 +148,19 @@ impl<'a> Upload<'a> {
     pub(super) async fn run(
         mut self,
         label: &Label,
-        content: &Content,
+        content: &mut Outgoing,
         expected_seq: u64,
         progress: Progress<'_>,
     ) -> Result<ObjectInfo, StoreFault> {
-        let bytes = &content.bytes;
         let sent = self.send_chunks(content, progress).await;
         let described = match sent {
             Ok(digest) => {
-                let chunks = bytes.len().div_ceil(self.shared.chunk_bytes);
+                let chunk_bytes = u64::try_from(self.shared.chunk_bytes).unwrap_or(u64::MAX);
                 let info = ObjectInfo {
                     name: label.name.clone(),
                     nuid: self.nuid.clone(),
-                    size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-                    chunks: u64::try_from(chunks).unwrap_or(u64::MAX),
+                    size: content.len,
+                    chunks: content.len.div_ceil(chunk_bytes),
                     digest,
                     modified: None,
                     media_type: label.media_type.clone(),
@@ -121,16 +192,14 @@ impl<'a> Upload<'a> {
 
     async fn send_chunks(
         &mut self,
-        content: &Content,
+        content: &mut Outgoing,
         progress: Progress<'_>,
     ) -> Result<[u8; 32], StoreFault> {
-        let bytes = &content.bytes;
         let subject = self.shared.chunk_subject(&self.nuid);
         let mut digest = Sha256::new();
         let mut begin = 0;
-        while begin < bytes.len() {
-            let end = bytes.len().min(begin + self.shared.chunk_bytes);
-            let chunk = bytes.slice(begin..end);
+        while begin < content.len {
+            let chunk = content.chunk(begin, self.shared.chunk_bytes).await?;
             let place = self.shared.place().await?;
             while let Some((answer, len)) = self.pending.front_mut() {
                 let (landed, len) = (self.shared.requests.has_landed(answer), *len);
@@ -151,7 +220,7 @@ impl<'a> Upload<'a> {
             if content.digest.is_none() {
                 digest.update(&chunk);
             }
-            begin = end;
+            begin += len;
         }
         while let Some((mut answer, len)) = self.pending.pop_front() {
             let message = self.shared.requests.landed(&mut answer).await?;
@@ -198,6 +267,9 @@ async fn describe(shared: &Shared, meta: &Meta, expected_seq: u64) -> Result<(),
     }
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Rollup", "sub");
+    if meta.deleted && shared.expires {
+        headers.insert("Nats-TTL", format!("{}s", TOMBSTONE_AGE.as_secs()).as_str());
+    }
     headers.insert("Nats-Expected-Last-Subject-Sequence", expected_seq.to_string().as_str());
     let place = shared.place().await?;
     let subject = shared.meta_subject(&meta.name);
@@ -219,13 +291,15 @@ fn changed(name: &str) -> StoreFault {
 /// See [`super::Store::delete`].
 pub(super) async fn delete(shared: &Shared, name: &str) -> Result<bool, StoreFault> {
     let Some(found) = shared.look(name).await? else { return Ok(false) };
-    if found.meta.deleted {
-        return Ok(false);
-    }
     if found.meta.is_link() {
         return Err(StoreFault::Malformed(format!("{name:?} is a link, which is not deleted")));
     }
     let chunks = shared.chunk_subject(&found.meta.nuid);
+    if found.meta.deleted {
+        // Whoever deleted it may have been interrupted after the tombstone.
+        shared.purge(&chunks).await?;
+        return Ok(false);
+    }
     let tombstone = found.meta.tombstone();
     match describe(shared, &tombstone, found.seq).await {
         Ok(()) => shared.purge(&chunks).await?,
@@ -235,6 +309,10 @@ pub(super) async fn delete(shared: &Shared, name: &str) -> Result<bool, StoreFau
         }
         Err(fault) if is_changed(&fault) => return Err(changed(name)),
         Err(fault) => return Err(fault),
+    }
+    if !shared.expires {
+        // Nothing would ever remove the tombstone.
+        shared.purge(&shared.meta_subject(name)).await?;
     }
     Ok(true)
 }

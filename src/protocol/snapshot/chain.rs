@@ -300,13 +300,15 @@ impl Chain {
     }
 
     /// What retention keeps: the newest `full_min` full frames (at least one), every snapshot that
-    /// is not older than the oldest of them, and whatever those are restored from.
+    /// is not older than the oldest of them or than `young_from`, and whatever those are restored
+    /// from.
     #[must_use]
-    pub fn reachable(&self, full_min: usize) -> BTreeSet<u64> {
+    pub fn reachable(&self, full_min: usize, young_from: u64) -> BTreeSet<u64> {
         let is_full = |entry: &&Entry| entry.kind() == FrameKind::Full;
         let oldest = self.entries().rev().filter(is_full).take(full_min.max(1)).last();
+        let oldest = oldest.map_or(0, |full| full.seq).min(young_from);
         let mut kept = BTreeSet::new();
-        for entry in self.nodes.range(oldest.map_or(0, |full| full.seq)..).map(|(_, node)| node) {
+        for entry in self.nodes.range(oldest..).map(|(_, node)| node) {
             let mut next = Some(entry.entry.seq);
             while let Some(seq) = next.filter(|seq| kept.insert(*seq)) {
                 next = self.entry(seq).and_then(|entry| entry.base);
@@ -317,8 +319,8 @@ impl Chain {
 
     /// What retention lets go, newest first, so that [`Chain::forget`] takes them in this order.
     #[must_use]
-    pub fn garbage(&self, full_min: usize) -> Vec<u64> {
-        let kept = self.reachable(full_min);
+    pub fn garbage(&self, full_min: usize, young_from: u64) -> Vec<u64> {
+        let kept = self.reachable(full_min, young_from);
         self.nodes.keys().rev().filter(|seq| !kept.contains(seq)).copied().collect()
     }
 

@@ -15,6 +15,11 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
+/// Creates a file that only we may read and write, and that is not there yet.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create_new(true).read(true).write(true).mode(0o600).open(path)
+}
+
 /// Writes a file beside its place and syncs it; where it is, to be renamed.
 pub(super) fn prepare(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let beside = path.with_extension("part");

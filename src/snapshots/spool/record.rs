@@ -87,8 +87,18 @@ pub struct Unfinished {
     pub seq: u64,
     /// Its name.
     pub object: String,
-    /// The id under which its chunks are put; `None` where it is being let go.
-    pub chunks: Option<String>,
+    /// `None` where it is being let go.
+    pub upload: Option<Started>,
+}
+
+/// An upload that has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// The id under which its chunks are put.
+    pub id: String,
+    /// Number of the snapshot in the spool.
+    pub snapshot: u64,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::snapshots::bucket::Bucket;
-use driftgate::snapshots::fetch::{Source, fetch, manifests};
+use driftgate::snapshots::fetch::{Source, fetch, list};
 
 use super::memory;
 use super::rig::{plan, pull, push};
@@ -74,8 +74,8 @@ impl Broker {
         let bucket = Bucket::open(&server.settings("observer")).await.unwrap();
         let key = KeyMaterial::hmac_secret(&SECRET).unwrap();
         let keyring = Keyring::new([("k1".to_owned(), key)], None).unwrap();
-        let source = Source { id: RuntimeId::new("planner").unwrap(), key_id: None, floor: 0 };
-        let found = manifests(&bucket, &source, &keyring).await.unwrap();
+        let source = Source::any(RuntimeId::new("planner").unwrap());
+        let found = list(&bucket, &source, &keyring).await.unwrap().manifests;
         let mut snapshots = snapshots;
         for manifest in &found {
             let begin = Instant::now();

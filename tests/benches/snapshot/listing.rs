@@ -4,13 +4,14 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use driftgate::nats::object::Content;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::snapshot::{Digest, Manifest};
 use driftgate::protocol::time::Timestamp;
-use driftgate::snapshots::bucket::{Bucket, Upload};
-use driftgate::snapshots::fetch::{Source, manifests};
+use driftgate::snapshots::bucket::{self, Bucket, Upload};
+use driftgate::snapshots::fetch::{Source, list};
 use futures_util::StreamExt as _;
 
 use super::rig::{plan, pull};
@@ -66,9 +67,11 @@ pub(crate) async fn print() {
             async move {
                 let upload = Upload {
                     name: &manifest.object_name().to_string(),
+                    id: &bucket.next_id(),
+                    key: &bucket::key(&manifest.runtime, manifest.seq),
                     media_type: &manifest.media_type,
-                    manifest: &signed,
-                    bytes: Bytes::copy_from_slice(&manifest.seq.to_le_bytes()),
+                    manifest: signed.into(),
+                    content: Content::Bytes(Bytes::copy_from_slice(&manifest.seq.to_le_bytes())),
                     digest: manifest.digest,
                 };
                 bucket.put(upload, &|_| {}).await.unwrap();
@@ -78,11 +81,11 @@ pub(crate) async fn print() {
     }
     println!("{:<34} {:>8} {:>8}", "", "first", "next");
     for (runtime, count) in [("planner", 100), ("others", OBJECTS - 100)] {
-        let source = Source { id: RuntimeId::new(runtime).unwrap(), key_id: None, floor: 0 };
+        let source = Source::any(RuntimeId::new(runtime).unwrap());
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             let begin = Instant::now();
-            let found = manifests(&bucket, &source, &keyring).await.unwrap();
+            let found = list(&bucket, &source, &keyring).await.unwrap().manifests;
             times.push(begin.elapsed());
             assert_eq!(found.len() as u64, count);
         }

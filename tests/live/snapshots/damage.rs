@@ -5,7 +5,7 @@ use driftgate::nats::object::{Label, Store};
 use driftgate::protocol::snapshot::Digest;
 use driftgate::snapshots::bucket::BUCKET;
 
-use super::rig::{noise, objects, plan, pull, push};
+use super::rig::{index, key, noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::Sidecar;
 use crate::support::wait::until;
@@ -91,7 +91,8 @@ async fn a_damaged_spool_starts_and_says_so_and_sends_what_is_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_built_on_a_base_that_was_taken_away_or_altered() {
     let server = NatsServer::start();
-    let plan = plan("planner", "critic", &server.url()).with("[snapshot]\nkeep_full = 1\n");
+    let plan = plan("planner", "critic", &server.url())
+        .with("[snapshot]\nkeep_full = 1\nkeep_for = \"0s\"\n");
     let planner = Sidecar::connected(plan).await;
     planner.report(0.2).await;
     let store = Store::open(&server.settings("mallory"), BUCKET).await.unwrap();
@@ -135,10 +136,8 @@ async fn a_list_that_was_set_back_is_refused_as_replayed() {
     push(&planner, &first).await;
     push(&planner, &second).await;
     assert_eq!(pull(&critic, "?source=planner", "").await.body, second);
-    let store = Store::open(&server.settings("mallory"), BUCKET).await.unwrap();
     let newest = objects(&server).await.pop().expect("two objects");
-    store.delete(&newest.name).await.unwrap();
-    store.sever().await;
+    index(&server).await.delete(key(&newest.name)).await.unwrap();
     let reply = pull(&critic, "?source=planner", "").await;
     assert_eq!(reply.status, 502, "{}", reply.head);
     assert!(reply.json()["detail"].as_str().unwrap().contains("replayed"), "{}", reply.json());

@@ -8,7 +8,7 @@ use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::snapshot::{Chain, Digest, Entry, Manifest};
 use driftgate::snapshots::bucket::{BUCKET, Bucket};
-use driftgate::snapshots::fetch::{Source, fetch, manifests};
+use driftgate::snapshots::fetch::{Source, fetch, list};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -97,7 +97,7 @@ async fn pushes(api: std::net::SocketAddr, life: u64, text: &mut Vec<u8>) -> Vec
 async fn whole_bucket(server: &NatsServer) -> Vec<Manifest> {
     let key = KeyMaterial::hmac_secret(&SECRET).unwrap();
     let keyring = Keyring::new([("k1".to_owned(), key)], None).unwrap();
-    let source = Source { id: RuntimeId::new("planner").unwrap(), key_id: None, floor: 0 };
+    let source = Source::any(RuntimeId::new("planner").unwrap());
     let found = until("the bucket to hold what it should and nothing else", async || {
         let chunks: BTreeSet<String> = subjects(server, "C.>")
             .await
@@ -107,7 +107,7 @@ async fn whole_bucket(server: &NatsServer) -> Vec<Manifest> {
         let objects = objects(server).await;
         let described: BTreeSet<String> = objects.iter().map(|info| info.nuid.clone()).collect();
         let bucket = Bucket::open(&server.settings("observer")).await.ok()?;
-        let found = manifests(&bucket, &source, &keyring).await.ok()?;
+        let found = list(&bucket, &source, &keyring).await.ok()?.manifests;
         bucket.sever().await;
         let is_whole =
             chunks == described && found.len() == objects.len() && garbage(&found).is_empty();
@@ -134,7 +134,7 @@ fn garbage(manifests: &[Manifest]) -> Vec<u64> {
         size: manifest.size,
         stored: manifest.stored_bytes,
     };
-    Chain::from_entries(manifests.iter().map(entry)).expect("a chain").garbage(KEEP_FULL)
+    Chain::from_entries(manifests.iter().map(entry)).expect("a chain").garbage(KEEP_FULL, u64::MAX)
 }
 
 /// What was promised and is gone although retention keeps it: fewer than [`KEEP_FULL`] full frames
@@ -169,7 +169,7 @@ async fn recover(sidecar: &mut Sidecar, life: u64) -> Duration {
 async fn p8_no_death_loses_what_was_promised_or_leaves_garbage() {
     let server = NatsServer::start();
     let more = format!(
-        "[snapshot]\nkeep_full = {KEEP_FULL}\n[listen]\nreply_timeout = \"200ms\"\n\
+        "[snapshot]\nkeep_full = {KEEP_FULL}\nkeep_for = \"0s\"\n[listen]\nreply_timeout = \"200ms\"\n\
          [containment]\nbarrier_timeout = \"200ms\"\n"
     );
     let plan = plan("planner", "critic", &server.url()).with(&more);

@@ -5,7 +5,7 @@ use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::snapshot::OBJECTS_MAX;
 use driftgate::snapshots::bucket::Bucket;
-use driftgate::snapshots::fetch::{Source, fetch, manifests};
+use driftgate::snapshots::fetch::{Source, fetch, list};
 use driftgate::snapshots::{READINGS_MAX, peak_bytes_max};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -40,8 +40,8 @@ async fn every_snapshot_of_a_long_run_is_stored_at_the_cost_of_its_change_and_re
     let bucket = Bucket::open(&settings).await.expect("the bucket");
     let key = KeyMaterial::hmac_secret(&SECRET).expect("a key");
     let keyring = Keyring::new([("k1".to_owned(), key)], None).expect("a ring");
-    let source = Source { id: RuntimeId::new("planner").unwrap(), key_id: None, floor: 0 };
-    let found = manifests(&bucket, &source, &keyring).await.expect("a list");
+    let source = Source::any(RuntimeId::new("planner").unwrap());
+    let found = list(&bucket, &source, &keyring).await.expect("a list").manifests;
     assert_eq!(found.len(), plains.len());
     let begin = std::time::Instant::now();
     for (manifest, plain) in found.iter().zip(&plains) {

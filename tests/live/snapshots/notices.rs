@@ -228,7 +228,7 @@ async fn snapshots_are_counted_by_what_became_of_them() {
         assert!(exposition.contains(&format!("# HELP {name} ")), "{name}");
         names += 1;
     }
-    assert_eq!(names, 17);
+    assert_eq!(names, 18);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +267,7 @@ async fn what_fails_is_revoked_or_makes_way_is_counted_too() {
     let mut server = NatsServer::start();
     let plan = plan("planner", "critic", &server.url()).with(
         "[listen]\nreply_timeout = \"300ms\"\n[containment]\nbarrier_timeout = \"300ms\"\n\
-         [snapshot]\nkeep_full = 1\n",
+         [snapshot]\nkeep_full = 1\nkeep_for = \"0s\"\n",
     );
     let sidecar = Sidecar::connected(plan).await;
     let counted = async |name: &str, labels: &[(&str, &str)], count: i64| {

@@ -1,9 +1,9 @@
 //! A peer's snapshots: fetched when authorised, believed only when everything about them is right.
 
 use driftgate::nats::object::{Label, Store};
-use driftgate::snapshots::bucket::BUCKET;
+use driftgate::snapshots::bucket::{BUCKET, MANIFEST_ENTRY};
 
-use super::rig::{noise, objects, plan, pull, push};
+use super::rig::{index, key, noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
 
@@ -46,12 +46,13 @@ async fn what_was_altered_deleted_or_put_in_its_place_is_refused() {
     let [base, delta] = <[_; 2]>::try_from(objects(&server).await).expect("two objects");
     let bytes = store.get(&delta.name, u64::MAX, &|_| {}).await.unwrap();
 
-    // A manifest under another name, of another runtime, and none at all.
-    for name in ["planner/9999999999999999-0123456789abcdef.zst", "planner/x", "critic/1-0.zst"] {
-        let label =
-            Label { name: name.to_owned(), media_type: None, metadata: delta.metadata.clone() };
-        store.put(&label, bytes.clone(), &|_| {}).await.unwrap();
+    // A manifest under another key, of another runtime, and none at all.
+    let index = index(&server).await;
+    let manifest = delta.metadata[MANIFEST_ENTRY].clone();
+    for key in ["planner.9999999999999999", "planner.x", "critic.1"] {
+        index.put(key, manifest.clone().into()).await.unwrap();
     }
+    index.put("planner.9999999999999998", "no manifest".into()).await.unwrap();
     let found = pull(&critic, "?source=planner", "").await;
     assert_eq!((found.status, &found.body), (200, &second), "the forged ones are left out");
 
@@ -67,14 +68,17 @@ async fn what_was_altered_deleted_or_put_in_its_place_is_refused() {
 
     // The base is gone: the delta cannot be restored, and asking again does not help.
     store.delete(&delta.name).await.unwrap();
-    let label = Label { name: delta.name.clone(), media_type: None, metadata: delta.metadata };
+    let label =
+        Label { name: delta.name.clone(), media_type: None, metadata: delta.metadata.clone() };
     store.put(&label, bytes, &|_| {}).await.unwrap();
     store.delete(&base.name).await.unwrap();
     let found = pull(&fresh, "?source=planner", "").await;
     assert_eq!(found.status, 502, "{}", found.head);
 
     // All is gone.
-    store.delete(&delta.name).await.unwrap();
+    for object in [&base, &delta] {
+        index.delete(key(&object.name)).await.unwrap();
+    }
     assert_eq!(pull(&critic, "?source=planner", "").await.status, 404);
     store.sever().await;
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use driftgate::nats::object::{ObjectInfo, Store};
-use driftgate::snapshots::bucket::BUCKET;
+use driftgate::snapshots::bucket::{BUCKET, INDEX};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -80,6 +80,28 @@ pub(crate) async fn objects(server: &NatsServer) -> Vec<ObjectInfo> {
     let listing = store.list("", 1000).await.expect("a list");
     store.sever().await;
     listing.objects
+}
+
+/// The index of manifests, for whoever may write to it.
+pub(crate) async fn index(server: &NatsServer) -> async_nats::jetstream::kv::Store {
+    let client = async_nats::connect(server.url()).await.expect("a connection");
+    let context = async_nats::jetstream::new(client);
+    match context.get_key_value(INDEX).await {
+        Ok(index) => index,
+        Err(_) => {
+            let config = async_nats::jetstream::kv::Config {
+                bucket: INDEX.to_owned(),
+                ..Default::default()
+            };
+            context.create_key_value(config).await.expect("an index")
+        }
+    }
+}
+
+/// The key of an object's manifest.
+pub(crate) fn key(name: &str) -> String {
+    let (runtime, rest) = name.split_once('/').expect("an object of ours");
+    format!("{runtime}.{}", rest.split('-').next().expect("a number"))
 }
 
 /// Text that hardly compresses, the same for the same seed.

@@ -148,7 +148,7 @@ fn a_tree_ends_in_time_for_retention() {
         model.push(64, 0, 1 << 40);
     }
     assert_eq!(model.full_frames(), 3);
-    let garbage = model.chain.garbage(2);
+    let garbage = model.chain.garbage(2, u64::MAX);
     assert_eq!(garbage.len(), TREE_ENTRIES_MAX);
 }
 
@@ -167,13 +167,13 @@ fn retention_keeps_full_frames_and_all_that_depends_on_them() {
         .collect();
     assert!(full_frames.len() >= 4);
     let newest_two = full_frames[full_frames.len() - 2];
-    assert_eq!(chain.reachable(0), chain.reachable(1));
-    let kept = chain.reachable(2);
+    assert_eq!(chain.reachable(0, u64::MAX), chain.reachable(1, u64::MAX));
+    let kept = chain.reachable(2, u64::MAX);
     assert_eq!(kept.first(), Some(&newest_two));
     let rest: Vec<u64> =
         chain.entries().map(|entry| entry.seq).filter(|seq| *seq >= newest_two).collect();
     assert!(rest.iter().all(|seq| kept.contains(seq)));
-    let garbage = chain.garbage(2);
+    let garbage = chain.garbage(2, u64::MAX);
     assert_eq!(garbage.len() + kept.len(), 300);
     let in_use = chain.restore_path(299).unwrap()[0];
     assert_eq!(chain.forget(in_use), Err(ChainFault::InUse(in_use)));
@@ -184,7 +184,7 @@ fn retention_keeps_full_frames_and_all_that_depends_on_them() {
         let path = chain.restore_path(*seq).unwrap();
         assert!(path.iter().all(|seq| kept.contains(seq)));
     }
-    assert!(chain.garbage(2).is_empty());
+    assert!(chain.garbage(2, u64::MAX).is_empty());
 }
 
 #[test]

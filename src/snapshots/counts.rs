@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::spool::{Entry, State, Stored};
 use super::{Pushed, Snapshots};
 use crate::protocol::snapshot::{Chain, FrameKind};
-use crate::telemetry::{Distribution, Exposition, Family, Histogram, number};
+use crate::telemetry::{Condition, Distribution, Exposition, Family, Histogram, number};
 
 /// Upper bounds of the upload-time histogram, in seconds: from one round trip on loopback to a
 /// large snapshot on a slow line.
@@ -18,7 +18,7 @@ const UPLOAD_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30
 
 /// Counts since the start of the sidecar.
 #[derive(Debug)]
-pub(super) struct Books(Mutex<Tally>);
+pub(super) struct Counts(Mutex<Tally>);
 
 #[derive(Clone, Debug)]
 struct Tally {
@@ -37,6 +37,7 @@ struct Tally {
     /// By kind of fault.
     fetch_failed: BTreeMap<&'static str, u64>,
     collected: u64,
+    restarts: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +46,7 @@ struct Uploaded {
     bytes: u64,
 }
 
-impl Books {
+impl Counts {
     pub(super) fn new() -> Self {
         Self(Mutex::new(Tally {
             accepted: 0,
@@ -60,6 +61,7 @@ impl Books {
             fetched_bytes: 0,
             fetch_failed: BTreeMap::new(),
             collected: 0,
+            restarts: 0,
         }))
     }
 
@@ -103,6 +105,16 @@ impl Books {
         self.tally().stored = Some((objects, bytes));
     }
 
+    /// Their stored bytes, as far as that is known.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.tally().stored.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// The worker has panicked.
+    pub(super) fn restarted(&self) {
+        self.tally().restarts += 1;
+    }
+
     pub(super) fn fetched(&self, plain_bytes: u64) {
         let mut tally = self.tally();
         tally.fetched += 1;
@@ -122,13 +134,17 @@ impl Books {
 impl Snapshots {
     /// A push was refused; `reason` is one of a closed set of words.
     pub fn count_refused(&self, reason: &'static str) {
-        self.room.books.refused(reason);
+        if reason == "spool-full" {
+            let text = "a push was refused with 507";
+            self.room.settings.conditions.begin(Condition::SpoolFull, text);
+        }
+        self.room.counts.refused(reason);
     }
 
     /// What `/metrics` shows of snapshots.
     #[must_use]
     pub fn exposition(&self) -> Exposition {
-        let tally = self.room.books.tally().clone();
+        let tally = self.room.counts.tally().clone();
         let spool = self.room.spool().ok();
         let revoked = spool.as_ref().map_or(0, |spool| spool.revoked());
         let mut families = tally.families();
@@ -136,6 +152,11 @@ impl Snapshots {
             "snapshot_revoked",
             "Snapshots that a closing gate kept from being sent",
             revoked,
+        ));
+        families.push(Family::counter(
+            "snapshot_worker_restarts",
+            "Panics of the task that talks to the bucket",
+            tally.restarts,
         ));
         if let Some(spool) = spool {
             families.extend(spool_families(&spool.entries(), spool.used(), spool.damaged().len()));
