@@ -2,9 +2,9 @@
 //!
 //! Two listeners. The API listener is for the one runtime beside us: every request passes
 //! [`access`] (Host, Origin, token) before it is routed. The admin listener is for probes and
-//! scrapers: it has no write route and no secrets, so anybody may backend. Both run under the accept
-//! loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no way to
-//! say no.
+//! scrapers: it has no write route and no secrets, so anybody may ask. Both run under the
+//! accept loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no
+//! way to say no.
 //!
 //! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
 //! names, which are the caller's (see [`Observer`] and [`admin_router`]).

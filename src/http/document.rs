@@ -3,7 +3,8 @@
 //! Two steps, because they differ in what they may do. [`BodyForm::of`] looks at headers only: what
 //! it refuses was never a report, so a page in a browser cannot move the gate with it.
 //! [`BodyForm::read`] reads what claims to be a report: what it refuses is evidence that cannot be
-//! read, and the caller closes the gate (P6); but for want of memory it refuses without having read.
+//! read, and the caller closes the gate (P6); but for want of memory it refuses without having
+//! read.
 //!
 //! **Memory.** All bodies of a listener share one budget, in which a large one takes its place
 //! whole before it is read on, so that no two wait for each other. Small ones need no place.

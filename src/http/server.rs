@@ -52,8 +52,8 @@ pub struct Stopped {
 ///
 /// Then it stops accepting at once, closes idle connections, lets requests in flight finish for at
 /// most `limits.drain_timeout`, and cuts off what is left. For a connection beyond
-/// `limits.connections_max` the one that keeps us waiting for longest makes way; where all are busy,
-/// it is answered 503 with `Retry-After` and closed.
+/// `limits.connections_max` the one that keeps us waiting for longest makes way; where all are
+/// busy, it is answered 503 with `Retry-After` and closed.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener and cuts every connection off.

@@ -1,6 +1,7 @@
 //! `/memory/snapshot`: push one, read our own and those of peers (DESIGN section 4).
 //!
-//! What deliberately is not here: the spool, the bucket and the gate (`snapshots.rs`); and ranges: a snapshot is read whole or not at all.
+//! What deliberately is not here: the spool, the bucket and the gate (`snapshots.rs`); and ranges:
+//! a snapshot is read whole or not at all.
 
 use axum::Router;
 use axum::extract::{Request, State};
