@@ -12,6 +12,7 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::audit::Event;
 use super::canonical::Json;
@@ -36,12 +37,15 @@ use super::view::{
 mod closing;
 mod compose;
 mod show;
+mod fence;
+mod fingerprint;
 mod time;
 mod effect;
 mod settings;
 mod uploads;
 
 pub use effect::{Answer, Effect, GateState, Notice};
+pub use fence::Fence;
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;
 
@@ -78,7 +82,7 @@ struct Cause {
 }
 
 /// The connection to the broker, and the subscriptions of ours that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Connection {
     /// There is none.
     Down,
@@ -114,8 +118,8 @@ struct Closing {
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Bridge {
-    identity: Identity,
-    live: Live,
+    identity: Arc<Identity>,
+    live: Arc<Live>,
     translator: Translator,
     judge: Judge,
     outbox: Outbox,
@@ -137,6 +141,8 @@ pub struct Bridge {
     notified: Band,
     reasons: Vec<Reason>,
     newest: Newest,
+    /// Another sidecar has this runtime's id.
+    fence: Option<Fence>,
     snapshot_digest: Option<String>,
     uploads: uploads::Uploads,
     transitions: VecDeque<Transition>,
@@ -180,6 +186,7 @@ impl Bridge {
             notified: judge.gate().band(),
             reasons: vec![first],
             newest: Newest { cycle: None, di: None, source: "none", posture: Posture::Unknown },
+            fence: None,
             snapshot_digest: None,
             uploads: uploads::Uploads::new(),
             transitions: VecDeque::new(),
@@ -187,8 +194,8 @@ impl Bridge {
             closing_times: Vec::new(),
             effects: Vec::new(),
             translator: Translator::new(identity.profile.clone(), options(&live.policy)),
-            identity,
-            live,
+            identity: Arc::new(identity),
+            live: Arc::new(live),
             judge,
         }
     }
@@ -210,7 +217,8 @@ impl Bridge {
         };
         self.counters.reports += 1;
         let seq = self.next_seq(now.wall);
-        let judgement = self.judge.report(&report);
+        let mut judgement = self.judge.report(&report);
+        self.fence_off(&mut judgement);
         self.newest = Newest {
             cycle: report.cycle,
             di: judgement.di,
@@ -339,13 +347,15 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// The operator's choices change while the bridge runs.
+    /// The operator's choices change while the bridge runs. What waits and may no longer leave is
+    /// revoked.
     #[must_use]
     pub fn reload(&mut self, now: Now, live: Live) -> Vec<Effect> {
         self.pass(now);
         self.judge.set_policy(live.policy.clone());
         self.translator.set_options(options(&live.policy));
-        self.live = live;
+        self.live = Arc::new(live);
+        self.revoke_waiting(now);
         self.settle(now)
     }
 

@@ -186,6 +186,10 @@ pub enum Reason {
     BlockedTooLong,
     /// An operator isolated this runtime.
     Operator,
+    /// Another sidecar with this runtime's id was there first.
+    Twin,
+    /// Another sidecar with this runtime's id has taken over.
+    Replaced,
     /// The cycle number fell back: the runtime restarted.
     NewEpoch,
     /// Good reports so far are fewer than `dwell` asks for.
@@ -231,6 +235,8 @@ impl Reason {
             Self::Collapse => "collapse",
             Self::BlockedTooLong => "blocked_too_long",
             Self::Operator => "operator",
+            Self::Twin => "twin",
+            Self::Replaced => "replaced",
             Self::NewEpoch => "new_epoch",
             Self::Dwell => "dwell",
             Self::GenerationChange => "generation_change",

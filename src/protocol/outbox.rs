@@ -5,6 +5,7 @@
 //! or the end of the connection settles it (P5, P8). No clock and no socket: the driver sends what
 //! [`Outbox::next`] hands out and reports what came back.
 
+use core::hash::{Hash as _, Hasher};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -351,6 +352,19 @@ impl Outbox {
         }
     }
 
+    /// What waits for a target that `may_reach` does not allow any more will not be sent.
+    pub fn revoke_unless(&mut self, may_reach: impl Fn(&RuntimeId) -> bool) {
+        for index in 0..self.lanes.len() {
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
+            if may_reach(&lane.target) {
+                continue;
+            }
+            if let Some(entry) = lane.unsent.take() {
+                self.settle_unsent(&entry);
+            }
+        }
+    }
+
     /// Gives up on every open outcome: the gate is closed and the wait for the broker is over.
     pub fn abandon(&mut self) {
         for entry in core::mem::take(&mut self.in_flight).into_values() {
@@ -428,6 +442,41 @@ impl Outbox {
     #[must_use]
     pub fn unanswered(&self) -> u64 {
         self.unanswered
+    }
+
+    /// See [`super::bridge::Bridge::fingerprint`]: `place` gives the place of a number that was
+    /// sent, `rank` that of a ticket.
+    pub(super) fn fingerprint(
+        &self,
+        now: Duration,
+        caution_every: u32,
+        place: impl Fn(u64) -> (usize, bool),
+        rank: impl Fn(Ticket) -> usize,
+        into: &mut impl Hasher,
+    ) {
+        let entry = |entry: &Entry| {
+            let seq = entry.packet.seq();
+            let newest = self.lanes.get(entry.lane).map(|lane| lane.newest_sent.cmp(&seq));
+            (
+                entry.lane,
+                rank(entry.line.0),
+                entry.attempts.min(2),
+                seq <= self.revoked_through,
+                newest,
+            )
+        };
+        for lane in &self.lanes {
+            let since = lane.since_offer.map(|since| since.min(caution_every));
+            (lane.unsent.as_ref().map(entry), lane.queued, since).hash(into);
+        }
+        for (token, sent) in &self.in_flight {
+            let is_covered = self.unread.map(|unread| unread >= *token);
+            (entry(sent), place(*token), is_covered).hash(into);
+            sent.deadline.saturating_sub(now).hash(into);
+        }
+        self.ready.hash(into);
+        self.unread.map(place).hash(into);
+        (self.cooldown, self.cooldown_until.saturating_sub(now)).hash(into);
     }
 
     fn enqueue(&mut self, index: usize) {

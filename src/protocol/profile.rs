@@ -13,6 +13,7 @@ mod spec;
 mod text;
 
 use core::cmp::Ordering;
+use std::sync::Arc;
 
 use super::canonical::Json;
 use super::drift::{Coherence, Drift, DriftIndex, DriftParts, Fraction, Provenance};
@@ -118,7 +119,7 @@ impl Default for Options {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Translator {
-    profile: Profile,
+    profile: Arc<Profile>,
     options: Options,
     memory: Memory,
 }
@@ -127,7 +128,7 @@ impl Translator {
     /// A translator that has seen no cycle.
     #[must_use]
     pub fn new(profile: Profile, options: Options) -> Self {
-        Self { profile, options, memory: Memory::default() }
+        Self { profile: Arc::new(profile), options, memory: Memory::default() }
     }
 
     /// The profile in use.

@@ -16,6 +16,9 @@ mod doubt;
 mod evidence;
 
 #[cfg(test)]
+mod fence;
+
+#[cfg(test)]
 mod inbound;
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ mod drift;
 #[cfg(test)]
 mod evidence;
 #[cfg(test)]
+mod exploration;
+#[cfg(test)]
 mod file_profiles;
 #[cfg(test)]
 mod fuzz;

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use driftgate::protocol::bridge::{Answer, Bridge, Effect, GateState, Identity, Live, Memory};
+use driftgate::protocol::bridge::{
+    Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
+};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
@@ -203,6 +205,10 @@ impl Rig {
     pub(crate) fn stored(&mut self, digest: &str, manifest: Option<&'static [u8]>) {
         let manifest = manifest.map(bytes::Bytes::from_static);
         self.note(|bridge, now| bridge.stored(now, digest.to_owned(), manifest));
+    }
+
+    pub(crate) fn fence(&mut self, fence: Option<Fence>) {
+        self.note(|bridge, now| bridge.fence(now, fence));
     }
 
     pub(crate) fn tick(&mut self) {

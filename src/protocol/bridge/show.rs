@@ -112,13 +112,14 @@ impl Bridge {
         let policy = &self.live.policy;
         let hold =
             if self.judge.gate().operator_hold() { "an operator's release, then " } else { "" };
+        let fence = if self.fence.is_some() { "the end of the other sidecar, then " } else { "" };
         let reports = if policy.dwell > 1 {
             format!("{} reports in a row", policy.dwell)
         } else {
             "a report".to_owned()
         };
         Some(format!(
-            "{hold}{reports} with di < {}, posture stable and {} drift metrics",
+            "{hold}{fence}{reports} with di < {}, posture stable and {} drift metrics",
             policy.thresholds.reopen,
             policy.accept.word(),
         ))

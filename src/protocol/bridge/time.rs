@@ -6,15 +6,15 @@
 use super::{Band, Bridge, Cause, Duration, Now, Reason, Step};
 
 /// When time alone tightens the gate, to what, and why.
-struct Timer {
-    at: Duration,
+pub(super) struct Timer {
+    pub(super) at: Duration,
     band: Band,
     reason: Reason,
 }
 
 impl Bridge {
     /// What time may still do to the gate in its present band, strictest first.
-    fn timers(&self) -> impl Iterator<Item = Timer> {
+    pub(super) fn timers(&self) -> impl Iterator<Item = Timer> {
         let band = self.judge.gate().band();
         let (silent, held) = (self.last_valid, self.band_since.mono);
         let timer = |is_set: bool, from: Duration, after: Option<Duration>, band, reason| {

@@ -9,7 +9,7 @@ use super::{Band, Bridge, Effect, LINGER_MAX, Now, Reason};
 use crate::protocol::gate::Verdict;
 
 /// What the uploader does, as far as a closing has to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// It was not used since the last closing.
     Idle,
@@ -23,7 +23,7 @@ enum State {
 
 /// What an earlier life accepted while its gate was open. A start is no closing, so this is held,
 /// and revoked only by evidence that the runtime is unstable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Earlier {
     /// It waits for the first opening, if the spool holds any.
     Waits,
@@ -33,7 +33,7 @@ enum Earlier {
     Revoked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Uploads {
     state: State,
     /// Whether something accepted may be unsent.

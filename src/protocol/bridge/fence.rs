@@ -1,0 +1,63 @@
+//! What may no longer leave for a reason that is no report: a twin, a peer that was removed.
+
+use super::{Band, Bridge, Cause, Effect, Judgement, Now, Reason, RuntimeId};
+
+/// Another live sidecar has the id of our runtime. While it does, the gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// It was there first.
+    Twin,
+    /// It has taken over.
+    Replaced,
+}
+
+impl Fence {
+    fn reason(self) -> Reason {
+        match self {
+            Self::Twin => Reason::Twin,
+            Self::Replaced => Reason::Replaced,
+        }
+    }
+}
+
+impl Bridge {
+    /// Another sidecar with this runtime's id is seen, or is gone. Lifting a fence opens nothing:
+    /// the next good report does.
+    #[must_use]
+    pub fn fence(&mut self, now: Now, fence: Option<Fence>) -> Vec<Effect> {
+        self.pass(now);
+        self.fence = fence;
+        if let Some(fence) = fence
+            && !self.band().is_closed()
+        {
+            let verdict = self.judge.tighten(Band::Blocked, fence.reason());
+            self.enter(now, &verdict, Cause::default());
+        }
+        self.settle(now)
+    }
+
+    /// A verdict that would leave the gate open, or open it, does not while fenced.
+    pub(super) fn fence_off(&mut self, judgement: &mut Judgement) {
+        let is_closed = judgement.verdict.band.is_closed();
+        if let Some(fence) = self.fence.filter(|_| !is_closed) {
+            // A closed gate leaves its band to open only, and it does not open.
+            let band = judgement.verdict.from.max(Band::Blocked);
+            let verdict = self.judge.tighten(band, fence.reason());
+            judgement.verdict.band = verdict.band;
+            judgement.verdict.reasons = verdict.reasons;
+            judgement.exportable = false;
+        }
+    }
+
+    /// Revokes what waits and may no longer leave.
+    pub(super) fn revoke_waiting(&mut self, now: Now) {
+        let live = &self.live;
+        let is_held = live.caution_blocks && self.judge.gate().band() == Band::Caution;
+        let may_reach = |target: &RuntimeId| {
+            live.peers
+                .get(target)
+                .is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
+        };
+        self.outbox.revoke_unless(|target| !is_held && may_reach(target));
+    }
+}

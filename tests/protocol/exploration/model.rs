@@ -1,0 +1,514 @@
+//! The bridge in its small world, and what has to hold there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::rc::Rc;
+use std::time::Duration;
+
+use driftgate::protocol::audit;
+use driftgate::protocol::bridge::{Answer, Bridge, Effect, Fence, LINGER_MAX, Live, Memory};
+use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::Band;
+use driftgate::protocol::inbox::Arrival;
+use driftgate::protocol::outbox::Outcome;
+use driftgate::protocol::time::{Now, Timestamp};
+use driftgate::protocol::view::{Barrier, Ticket};
+
+use super::events::Event;
+use crate::support::rig::{EPOCH_MS, Rig, Setup, live, report, settings};
+
+/// Answers that may be open, and things on the wire: with more, this event waits.
+const WAITING_MAX: usize = 3;
+const WIRE_MAX: usize = 5;
+const STALE_AFTER: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is the same in every world.
+pub(crate) struct Start {
+    setup: Setup,
+    documents: [Json; 4],
+    inbound: Vec<u8>,
+}
+
+impl Start {
+    pub(crate) fn new() -> Self {
+        let mut setup = settings("planner", &["critic"]);
+        setup.identity.window = 2;
+        setup.live.caution_every = 2;
+        let mut critic = Rig::new(settings("critic", &["planner"]));
+        critic.connect();
+        critic.report(0.3);
+        let inbound = critic.published().remove(0).1.bytes().to_vec();
+        let document = |di| match report(1, di) {
+            Json::Object(mut members) => {
+                members.remove("cycle");
+                Json::Object(members)
+            }
+            other @ (Json::Null
+            | Json::Bool(_)
+            | Json::Number(_)
+            | Json::String(_)
+            | Json::Array(_)) => other,
+        };
+        Self { setup, documents: [0.3, 0.46, 0.55, 0.7].map(document), inbound }
+    }
+}
+
+/// Something that was sent and that the broker has not read yet, as far as we were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Packet,
+    Beside,
+    Echo,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    until: Duration,
+    /// Whether it has to say how a closing ended.
+    closes: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct World {
+    start: Rc<Parts>,
+    bridge: Bridge,
+    now: Now,
+    tickets: u64,
+    band: Band,
+    held: bool,
+    last_valid: Duration,
+    is_closing: bool,
+    /// The closing's end that is being told was confirmed.
+    confirmed: bool,
+    /// Reports since the last closing whose packets may leave.
+    exportable: Vec<u64>,
+    is_connected: bool,
+    has_acks: bool,
+    pulls: bool,
+    newest_number: u64,
+    wire: VecDeque<(u64, Item)>,
+    /// Until then the broker may read what an ended connection had sent.
+    lingers_until: Duration,
+    owed: BTreeMap<Ticket, Owed>,
+    is_listed: bool,
+    is_fenced: bool,
+    /// The event under way leaps over deadlines.
+    jumps: bool,
+    /// The uploader was told to stop, and something of it may be unread.
+    is_stopping: bool,
+    is_uploading: bool,
+    effects: VecDeque<Effect>,
+    /// The first promise that was broken.
+    pub(crate) broken: Option<String>,
+}
+
+/// What worlds share.
+struct Parts {
+    documents: [Json; 4],
+    inbound: Vec<u8>,
+    listed: Live,
+    unlisted: Live,
+}
+
+impl World {
+    pub(crate) fn new(start: &Start) -> Self {
+        let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
+        let Setup { identity, live: listed } = start.setup.clone();
+        let unlisted = Live { caution_every: listed.caution_every, ..live(&[]) };
+        let parts = Parts {
+            documents: start.documents.clone(),
+            inbound: start.inbound.clone(),
+            listed: listed.clone(),
+            unlisted,
+        };
+        Self {
+            start: Rc::new(parts),
+            bridge: Bridge::new(identity, listed, Memory::default(), now),
+            now,
+            tickets: 0,
+            band: Band::Blocked,
+            held: false,
+            last_valid: Duration::ZERO,
+            is_closing: false,
+            confirmed: false,
+            exportable: Vec::new(),
+            is_connected: false,
+            has_acks: false,
+            pulls: false,
+            newest_number: 0,
+            wire: VecDeque::new(),
+            lingers_until: Duration::ZERO,
+            owed: BTreeMap::new(),
+            is_listed: true,
+            is_fenced: false,
+            jumps: false,
+            is_stopping: false,
+            is_uploading: false,
+            effects: VecDeque::new(),
+            broken: None,
+        }
+    }
+
+    pub(crate) fn band_word(&self) -> &'static str {
+        self.band.word()
+    }
+
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let numbers: Vec<u64> = self.wire.iter().map(|(number, _)| *number).collect();
+        self.bridge.fingerprint(self.now, &numbers, &mut hasher);
+        self.wire.iter().for_each(|(_, item)| item.hash(&mut hasher));
+        let flags =
+            [self.has_acks, self.pulls, self.is_listed, self.is_stopping, self.is_uploading];
+        (flags, self.is_connected, self.is_closing).hash(&mut hasher);
+        self.lingers_until.saturating_sub(self.now.mono).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether the event can happen here.
+    pub(crate) fn can(&self, event: Event) -> bool {
+        let has = |item| self.wire.iter().any(|(_, other)| *other == item);
+        let has_room = self.owed.len() < WAITING_MAX && self.wire.len() < WIRE_MAX;
+        match event {
+            Event::Good
+            | Event::Weak
+            | Event::Bad
+            | Event::Worse
+            | Event::Unreadable
+            | Event::Hold => has_room,
+            Event::Release => has_room && self.held,
+            Event::StoreOldest | Event::RefuseForNow | Event::RefuseForGood => {
+                self.has_acks && has(Item::Packet)
+            }
+            Event::StoreNewest => {
+                let packets = self.wire.iter().filter(|(_, item)| *item == Item::Packet);
+                self.has_acks && packets.count() > 1
+            }
+            Event::Echo => has(Item::Echo),
+            Event::Lose => self.is_connected,
+            Event::Connect => !self.is_connected,
+            Event::Full => self.wire.back().is_some_and(|(_, item)| *item == Item::Packet),
+            Event::Tick => self.bridge.deadline(self.now) < Duration::MAX,
+            Event::Linger | Event::Reload | Event::Fence => true,
+            Event::Arrive => self.pulls,
+            Event::Push => !self.is_uploading,
+            Event::Stored => self.is_uploading && self.wire.len() < WIRE_MAX,
+            Event::Quiet | Event::QuietUnconfirmed => self.is_stopping,
+        }
+    }
+
+    pub(crate) fn take(&mut self, event: Event) {
+        self.pass(event);
+        match event {
+            Event::Good => self.report(0),
+            Event::Weak => self.report(1),
+            Event::Bad => self.report(2),
+            Event::Worse => self.report(3),
+            Event::Unreadable => {
+                self.enter(self.band.max(Band::Blocked));
+                let ticket = self.owe(self.is_closing);
+                self.perform(|bridge, now| bridge.unreadable(now, ticket));
+            }
+            Event::Hold => self.hold(true),
+            Event::Release => self.hold(false),
+            Event::StoreOldest => self.answer(false, STORED),
+            Event::StoreNewest => self.answer(true, STORED),
+            Event::RefuseForNow => self.answer(false, Outcome::Later),
+            Event::RefuseForGood => self.answer(false, Outcome::Refused),
+            Event::Echo => self.echo(),
+            Event::Lose => {
+                self.drop_connection();
+                self.perform(Bridge::disconnected);
+            }
+            Event::Connect => {
+                self.is_connected = true;
+                self.perform(Bridge::connected);
+            }
+            Event::Full => {
+                let (number, _) = self.wire.pop_back().expect("it can");
+                self.perform(|bridge, now| bridge.not_sent(now, number));
+            }
+            Event::Tick | Event::Linger => self.tick(),
+            Event::Reload => {
+                self.is_listed = !self.is_listed;
+                let start = Rc::clone(&self.start);
+                let live = if self.is_listed { &start.listed } else { &start.unlisted };
+                self.perform(|bridge, now| bridge.reload(now, live.clone()));
+            }
+            Event::Fence => self.fence(),
+            Event::Arrive => self.arrive(),
+            Event::Push => {
+                let is_open = self.band == Band::Open && !self.is_closing && !self.is_stopping;
+                let is_granted = self.bridge.grant_upload(self.now).is_some();
+                self.demand(is_granted == is_open, "P1: a snapshot is accepted, or is not");
+                self.is_uploading |= is_granted;
+            }
+            Event::Stored => self.perform(|bridge, now| {
+                bridge.stored(now, String::new(), Some(bytes::Bytes::from_static(b"{}")))
+            }),
+            Event::Quiet | Event::QuietUnconfirmed => {
+                let is_confirmed = event == Event::Quiet;
+                (self.is_stopping, self.is_uploading) = (false, false);
+                if !is_confirmed {
+                    self.lingers_until = self.now.mono + LINGER_MAX;
+                }
+                self.perform(|bridge, now| bridge.uploads_quiet(now, is_confirmed));
+            }
+        }
+        self.check();
+    }
+
+    /// Time comes first, whatever the event.
+    fn pass(&mut self, event: Event) {
+        let mut now = self.now.mono;
+        self.jumps = event == Event::Linger;
+        if event == Event::Tick {
+            now = self.bridge.deadline(self.now);
+        } else if self.jumps {
+            now += LINGER_MAX;
+        }
+        self.now.wall = self.now.wall.plus(now.saturating_sub(self.now.mono));
+        self.now.mono = now;
+        if self.band < Band::Blocked && now.saturating_sub(self.last_valid) >= STALE_AFTER {
+            self.enter(Band::Blocked);
+        }
+    }
+
+    fn tick(&mut self) {
+        self.perform(Bridge::tick);
+        let is_later = self.bridge.deadline(self.now) > self.now.mono;
+        self.demand(is_later, "P10: wants to be woken at once, for ever");
+        let is_late = self.owed.values().any(|owed| owed.until <= self.now.mono);
+        self.demand(!is_late, "P8: an answer is overdue");
+    }
+
+    fn fence(&mut self) {
+        self.is_fenced = !self.is_fenced;
+        if self.is_fenced {
+            self.enter(self.band.max(Band::Blocked));
+        }
+        let fence = self.is_fenced.then_some(Fence::Twin);
+        self.perform(|bridge, now| bridge.fence(now, fence));
+    }
+
+    fn hold(&mut self, held: bool) {
+        self.held = held;
+        if held {
+            self.enter(Band::Isolated);
+        }
+        let ticket = self.owe(self.is_closing);
+        self.perform(|bridge, now| bridge.hold(now, ticket, held));
+    }
+
+    /// The broker has read everything up to the first echo that was asked for.
+    fn echo(&mut self) {
+        let at = self.wire.iter().position(|(_, item)| *item == Item::Echo).expect("it can");
+        let (number, _) = self.wire.drain(..=at).next_back().expect("at least one");
+        self.perform(|bridge, now| bridge.confirmed(now, number));
+    }
+
+    /// A report: the first row of the table that applies (P3).
+    fn report(&mut self, kind: usize) {
+        self.last_valid = self.now.mono;
+        let called = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated][kind];
+        let is_closed = self.band.is_closed();
+        let before = self.band;
+        let to = match called {
+            _ if self.held => Band::Isolated,
+            Band::Open | Band::Caution if self.is_fenced => self.band.max(Band::Blocked),
+            Band::Open => Band::Open,
+            _ if is_closed => self.band.max(called.max(Band::Blocked)),
+            Band::Caution | Band::Blocked | Band::Isolated => called,
+        };
+        self.enter(to);
+        let ticket = self.owe(to.is_closed() && to > before);
+        let next = self.bridge.memory(self.now).seq + 1;
+        let seq = next.max(self.now.wall.unix_us());
+        if !to.is_closed() {
+            self.exportable.push(seq);
+            let surplus = self.exportable.len().saturating_sub(8);
+            self.exportable.drain(..surplus);
+        }
+        let start = Rc::clone(&self.start);
+        self.perform(|bridge, now| bridge.report(now, ticket, &start.documents[kind], None));
+    }
+
+    fn owe(&mut self, closes: bool) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let bound = if closes { 2 * TIMEOUT } else { TIMEOUT };
+        self.owed.insert(ticket, Owed { until: self.now.mono + bound, closes });
+        ticket
+    }
+
+    fn enter(&mut self, to: Band) {
+        if to.is_closed() && to > self.band {
+            self.is_closing = true;
+            self.exportable.clear();
+        }
+        self.band = to;
+    }
+
+    /// The broker says what became of a packet, and has read all before it.
+    fn answer(&mut self, newest: bool, outcome: Outcome) {
+        let is_packet = |(_, item): &(u64, Item)| *item == Item::Packet;
+        let at = if newest {
+            self.wire.iter().rposition(is_packet)
+        } else {
+            self.wire.iter().position(is_packet)
+        };
+        let at = at.expect("it can");
+        let number = self.wire[at].0;
+        if matches!(outcome, Outcome::Stored { .. }) {
+            self.wire.drain(..=at);
+        } else {
+            // A refusal may come from the server that we are connected to, or from our own side.
+            self.wire.remove(at);
+        }
+        self.perform(|bridge, now| bridge.answered(now, number, outcome));
+    }
+
+    fn arrive(&mut self) {
+        let start = Rc::clone(&self.start);
+        let arrival =
+            Arrival { subject: ("critic", "planner"), drift_source: None, bytes: &start.inbound };
+        let is_taken = self.bridge.receive(self.now, &arrival).is_some();
+        let is_isolated = self.band == Band::Isolated;
+        self.demand(is_taken != is_isolated, "P4: inbound while isolated, or none while not");
+    }
+
+    fn drop_connection(&mut self) {
+        let ours = self.wire.iter().any(|(_, item)| *item != Item::Echo);
+        if ours {
+            self.lingers_until = self.now.mono + LINGER_MAX;
+        }
+        self.wire.clear();
+        (self.is_connected, self.has_acks, self.pulls) = (false, false, false);
+    }
+
+    /// One input, and what follows from it, in order.
+    fn perform(&mut self, input: impl FnOnce(&mut Bridge, Now) -> Vec<Effect>) {
+        let effects = input(&mut self.bridge, self.now);
+        self.effects.extend(effects);
+        while let Some(effect) = self.effects.pop_front() {
+            self.effect(effect);
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Publish { token, packet, .. } => {
+                let is_open = !self.band.is_closed();
+                self.demand(is_open, "P1: published while closed");
+                self.demand(!self.is_closing, "P2: published during a closing");
+                let is_exportable = self.exportable.contains(&packet.seq());
+                self.demand(is_exportable, "P5: made from a refused report, or before a closing");
+                self.demand(self.is_listed, "P7: its target is not authorised");
+                self.send(token, Item::Packet);
+            }
+            Effect::Notify(notice) => {
+                let is_covered = self.is_closing || !self.band.is_closed();
+                self.demand(is_covered, "P2: a notice after the end of a closing");
+                drop(notice);
+                self.send(self.newest_number + 1, Item::Beside);
+            }
+            Effect::Announce(_) => {
+                let is_open = self.band == Band::Open && !self.is_closing;
+                self.demand(is_open, "P1: a manifest is announced while not open");
+                self.send(self.newest_number + 1, Item::Beside);
+            }
+            Effect::Confirm(number) => self.send(number, Item::Echo),
+            Effect::Cut => (self.has_acks, self.pulls) = (false, false),
+            Effect::Subscribe { pull } => {
+                let is_allowed = self.band != Band::Isolated && self.is_connected;
+                self.demand(is_allowed, "P4: subscribes while isolated");
+                (self.has_acks, self.pulls) = (true, pull);
+            }
+            Effect::Sever => {
+                self.drop_connection();
+                let effects = self.bridge.disconnected(self.now);
+                self.effects.extend(effects);
+            }
+            Effect::StopUploads { .. } => self.is_stopping = true,
+            Effect::SeverUploads => {
+                (self.is_stopping, self.is_uploading) = (false, false);
+                self.lingers_until = self.now.mono + LINGER_MAX;
+            }
+            Effect::Record(audit::Event::Barrier(barrier)) => self.end_closing(barrier),
+            Effect::Record(_) => {}
+            Effect::Answer { ticket, answer } => self.settle(ticket, &answer),
+        }
+    }
+
+    fn send(&mut self, number: u64, item: Item) {
+        self.demand(number > self.newest_number, "P2: two things under one number");
+        self.demand(self.is_connected, "P2: sent without a connection");
+        self.newest_number = number;
+        self.wire.push_back((number, item));
+    }
+
+    fn end_closing(&mut self, barrier: Barrier) {
+        self.demand(self.is_closing, "P2: a closing ends that never began");
+        self.is_closing = false;
+        self.confirmed = barrier == Barrier::Confirmed;
+        let unread = self.wire.iter().any(|(_, item)| *item != Item::Echo);
+        if self.confirmed {
+            self.demand(!unread, "P2: confirmed with something unread");
+            let is_over = self.now.mono >= self.lingers_until;
+            self.demand(is_over, "P2: confirmed while an ended connection may be read");
+            self.demand(!self.is_stopping, "P2: confirmed before the uploads were quiet");
+        } else {
+            self.demand(!unread, "P2: unconfirmed, and the connection was kept");
+        }
+    }
+
+    fn settle(&mut self, ticket: Ticket, answer: &Answer) {
+        let Some(owed) = self.owed.remove(&ticket) else {
+            self.demand(false, "P8: answered twice");
+            return;
+        };
+        let barrier = match answer {
+            Answer::Report(reply) => reply.barrier,
+            Answer::Refused { state, .. } | Answer::Order(state) => state.barrier,
+        };
+        self.demand(barrier.is_some() == owed.closes, "P2: barrier and closing disagree");
+        let is_proved = barrier != Some(Barrier::Confirmed) || (self.confirmed && !self.is_closing);
+        self.demand(is_proved, "P2: confirmed before its closing has ended");
+        self.demand(self.jumps || self.now.mono <= owed.until, "P8: late");
+    }
+
+    fn demand(&mut self, holds: bool, text: &str) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(text.to_owned());
+        }
+    }
+
+    /// What holds between two events.
+    fn check(&mut self) {
+        let is_cut = !self.has_acks && !self.pulls;
+        let is_isolated = self.band == Band::Isolated;
+        let rules = [
+            (self.bridge.band() == self.band, "P3: another band than the table's"),
+            (self.bridge.is_balanced(), "P8: the books do not add up"),
+            (self.bridge.is_closing() == self.is_closing, "P2: is_closing is wrong"),
+            (!is_isolated || self.is_closing || is_cut, "P4: subscriptions while isolated"),
+            (!is_isolated || self.bridge.field_state(self.now).is_none(), "P4: shows peers"),
+            (self.exactly_one_unknown(), "P8: the books forget a packet"),
+        ];
+        for (holds, text) in rules {
+            self.demand(holds, text);
+        }
+        let unread = self.wire.iter().any(|(_, item)| *item != Item::Echo);
+        let is_known = !unread || self.bridge.in_doubt(self.now);
+        self.demand(is_known, "P2: something is unread and no doubt is kept");
+    }
+
+    /// At most the window is in flight and one packet is unsent.
+    fn exactly_one_unknown(&self) -> bool {
+        self.bridge.ledgers().all(|(_, ledger)| ledger.pending <= 3)
+    }
+}
+
+const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
