@@ -36,14 +36,14 @@ impl Bridge {
             closing.step = Step::Echoed;
         }
         match closing.step {
-            Step::Settling(until) if quiet || now.mono >= until => {
-                let cut = closing.cut;
-                self.ask(cut);
-            }
             Step::Echoed if quiet && !self.uploads.is_stopping() => self.end_closing(now),
             _ if now.mono >= closing.deadline => {
                 let is_echoed = closing.step == Step::Echoed;
                 self.give_up(now, is_echoed);
+            }
+            Step::Settling(until) if quiet || now.mono >= until => {
+                let cut = closing.cut;
+                self.ask(cut);
             }
             Step::Settling(_) | Step::Asked(_) | Step::Echoed => {}
         }
