@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use async_nats::jetstream::{self, Context, consumer::AckPolicy, consumer::pull};
 use bytes::Bytes;
-use driftgate::nats::object::{CHUNK_BYTES, Store, WINDOW};
+use driftgate::nats::object::{CHUNK_BYTES, Content, Store, WINDOW};
 use futures_util::StreamExt;
 use sha2::{Digest as _, Sha256};
 use support::nats_server::NatsServer;
@@ -99,7 +99,8 @@ async fn main() {
         for is_object in [round % 2 == 0, round % 2 != 0] {
             if is_object {
                 let begin = Instant::now();
-                store.put_hashed(&name, bytes.clone(), digest, &quiet).await.unwrap();
+                let content = Content::Bytes(bytes.clone());
+                store.put_hashed(&name, &store.next_id(), content, digest, &quiet).await.unwrap();
                 said[0] = rate(begin);
                 let begin = Instant::now();
                 assert!(store.get(&name.name, NO_LIMIT, &quiet).await.unwrap().len() == LEN);
