@@ -131,7 +131,7 @@ pub struct ApiSettings {
     /// `Host` values let in besides `127.0.0.1`, `localhost` and `[::1]` with the bound port, as a
     /// client sends them: with the port unless it is 80. Not used on a Unix socket.
     pub hosts: Vec<String>,
-    /// `Origin` values let in, exactly as a browser sends them. Empty: no browser page may backend.
+    /// `Origin` values let in, exactly as a browser sends them. Empty: no browser page may ask.
     pub origins: Vec<String>,
     /// When set, every request must carry it.
     pub token: Option<Token>,
