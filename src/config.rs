@@ -41,7 +41,7 @@ pub use settings::{
     Ingest, Integrity, KeyKeys, Listen, Listener, Log, Mode, Nats, Peer, Runtime, Scopes, Snapshot,
     TailKeys, Tls, WINDOW_MAX,
 };
-pub use source::{ENVIRONMENT_PREFIX, ReadFile, read_from_disk};
+pub use source::{ENVIRONMENT_PREFIX, ReadFile, environment, read_from_disk};
 pub use warning::Warning;
 
 use key::Section as _;

@@ -127,6 +127,7 @@ type Answer<T> = oneshot::Sender<T>;
 struct Inputs {
     commands: mpsc::Receiver<Command>,
     orders: mpsc::Receiver<(Order, Answer<OperatorReply>)>,
+    reloads: mpsc::Receiver<(Box<Live>, Answer<()>)>,
     stop: watch::Receiver<bool>,
 }
 
@@ -156,7 +157,6 @@ enum Command {
     Ping {
         answer: Answer<()>,
     },
-    Reload(Box<Live>),
 }
 
 /// Asks the driver. Cheap to clone; every call has a bounded answer time (P10).
@@ -164,6 +164,7 @@ enum Command {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     orders: mpsc::Sender<(Order, Answer<OperatorReply>)>,
+    reloads: mpsc::Sender<(Box<Live>, Answer<()>)>,
     /// Bound on one report, above the bridge's own bounds: it is reached only by a driver that does
     /// not run.
     report_timeout: Duration,
@@ -186,6 +187,7 @@ struct Standing {
 pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHandle<()>) {
     let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
     let (orders, order_queue) = mpsc::channel(ORDERS_MAX);
+    let (reloads, reload_queue) = mpsc::channel(1);
     // A barrier is waited for no longer than a reply, whatever a reload says.
     let report_timeout = options.identity.reply_timeout * 2 + VIEW_TIMEOUT;
     let (standing_sender, standing) = watch::channel(Standing {
@@ -195,9 +197,13 @@ pub fn spawn(options: Options, stop: watch::Receiver<bool>) -> (Handle, JoinHand
     });
     let (snapshots, feed) = (options.snapshots.clone(), options.feed.clone());
     let conditions = options.conditions.clone();
-    let inputs = Inputs { commands: command_queue, orders: order_queue, stop };
+    let inputs =
+        Inputs { commands: command_queue, orders: order_queue, reloads: reload_queue, stop };
     let task = tokio::spawn(run::run(options, inputs, standing_sender));
-    (Handle { commands, orders, report_timeout, standing, conditions, snapshots, feed }, task)
+    (
+        Handle { commands, orders, reloads, report_timeout, standing, conditions, snapshots, feed },
+        task,
+    )
 }
 
 impl Handle {
@@ -319,12 +325,19 @@ impl Handle {
         Readiness { ready, broker, band, degraded }
     }
 
-    /// Replaces gate settings, peers and keys.
+    /// Replaces gate settings, peers and keys; returns when that has taken effect. A queue of its
+    /// own, so that reports never take its place; whoever finds it full waits.
     ///
     /// # Errors
-    /// [`Unavailable`].
-    pub fn reload(&self, live: Live) -> Result<(), Unavailable> {
-        self.try_send(Command::Reload(Box::new(live)))
+    /// [`Unavailable::Stopping`]; then nothing was done.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have taken effect.
+    pub async fn reload(&self, live: Live) -> Result<(), Unavailable> {
+        let (answer, reply) = oneshot::channel();
+        let sent = self.reloads.send((Box::new(live), answer)).await;
+        sent.map_err(|_| Unavailable::Stopping)?;
+        reply.await.map_err(|_| Unavailable::Stopping)
     }
 
     fn try_send(&self, command: Command) -> Result<(), Unavailable> {

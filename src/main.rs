@@ -1,12 +1,14 @@
 //! The life of the process: arguments, then one command, then its exit code.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stderr, stdin, stdout};
+use std::io::{stderr, stdin, stdout};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
+use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{audit, check, demo, keygen, replay, run, snapshot, sysexits, verify};
+use driftgate::config;
 use driftgate::protocol::time::Timestamp;
 use tokio::runtime::Builder;
 
@@ -38,27 +40,32 @@ enum Command {
     Audit(audit::Arguments),
 }
 
+/// What became of a command: an exit code, or a fault that is yet to be said.
+type Outcome = Result<ExitCode, Fault>;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match arguments.command {
-        Command::Run(arguments) => blocking(run::run(&arguments, &environment())),
-        Command::Demo(arguments) => blocking(demo::run(&arguments, &environment())),
+    command(Arguments::parse().command).unwrap_or_else(|fault| fault.say())
+}
+
+fn command(command: Command) -> Result<ExitCode, Fault> {
+    Ok(match command {
+        Command::Run(arguments) => blocking(run::run(&arguments, &environment()?, &now))?,
+        Command::Demo(arguments) => blocking(demo::run(&arguments, &environment()?))?,
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
-        Command::Verify(arguments) => verify::run(&arguments, &environment(), &now, &mut stdout()),
-        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment())),
+        Command::Verify(arguments) => verify::run(&arguments, &environment()?, &now, &mut stdout()),
+        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
-        Command::Check(arguments) => check::run(&arguments, &environment(), now(), &mut stdout()),
-    }
+        Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),
+    })
 }
 
-/// The environment, read once, here; a variable that is not UTF-8 is none of ours.
-fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// The environment, read once, here.
+fn environment() -> Result<BTreeMap<String, String>, Fault> {
+    config::environment(std::env::vars_os())
+        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "commands that only look take the time from here")]
@@ -69,20 +76,16 @@ fn now() -> Timestamp {
 
 /// Runs a command that needs the network. What it leaves behind, such as a read of standard input
 /// that never ends or a disk that hangs, does not keep the process.
-fn blocking(command: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = match Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            drop(writeln!(stderr(), "driftgate: no threads to run on: {error}"));
-            return ExitCode::from(sysexits::UNAVAILABLE);
-        }
-    };
+fn blocking(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Fault::new(sysexits::UNAVAILABLE, format!("no threads to run on: {error}"))
+    })?;
     // As long as one thread for what blocks exists, work for which the system gives no other one
     // waits in a queue; without any, whoever asks would panic.
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let _standby = runtime.spawn_blocking(move || ends.recv());
-    let code = runtime.block_on(command);
+    let outcome = runtime.block_on(command);
     drop(end);
     runtime.shutdown_background();
-    code
+    outcome
 }

@@ -4,11 +4,10 @@
 //! memory, listeners bound, driver, served; nothing waits for the broker or the runtime. What
 //! deliberately is not here: signals and files that change, which are the process's.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,15 +17,19 @@ use crate::config::{Config, SecretFile};
 use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
-use crate::http::{self, Metrics, Observer, server};
+use crate::http::{self, server};
 use crate::snapshots::Worker;
 use crate::snapshots::spool::SpoolFault;
-use crate::telemetry::{Condition, Conditions, Family, Feed, number};
+use crate::telemetry::{Condition, Conditions, Feed};
 
 pub mod follow;
 mod hold;
+mod reload;
 mod room;
 mod settings;
+mod tally;
+
+use tally::Tally;
 
 pub use settings::{SettingsFault, nats as nats_settings};
 
@@ -57,6 +60,11 @@ pub enum StartFault {
     Token(TokenFault),
 }
 
+/// The sidecar's driver is gone; the process is about to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sidecar stops")]
+pub struct Stopping;
+
 /// A sidecar that runs.
 #[derive(Debug)]
 pub struct Sidecar {
@@ -66,6 +74,7 @@ pub struct Sidecar {
     pub api: Bound,
     /// Where the admin listener listens.
     pub admin: SocketAddr,
+    tally: Arc<Tally>,
     intake: watch::Sender<bool>,
     worker: Option<Worker>,
     stop: watch::Sender<bool>,
@@ -75,9 +84,6 @@ pub struct Sidecar {
     api_server: JoinHandle<server::Stopped>,
     admin_server: JoinHandle<server::Stopped>,
 }
-
-/// Answers by route and status, for the metrics. Bounded by the route table.
-type Requests = Arc<Mutex<BTreeMap<(String, u16), u64>>>;
 
 impl Sidecar {
     /// Starts a sidecar. When this returns, both listeners answer.
@@ -124,12 +130,14 @@ impl Sidecar {
         let (probes, probes_end) = watch::channel(false);
         let (handle, driver) = driver::spawn(options, stop_ends);
         let hold_watch = tokio::spawn(hold::watch(hold_file, held, handle.clone()));
-        let [api_server, admin_server] =
-            serve(&handle, &api_settings, &bound, [(api, intake_ends), (admin, probes_end)]);
+        let tally = Arc::<Tally>::default();
+        let listeners = [(api, intake_ends), (admin, probes_end)];
+        let [api_server, admin_server] = serve(&handle, &api_settings, &bound, &tally, listeners);
         Ok(Self {
             handle,
             api: bound,
             admin: admin_address,
+            tally,
             intake,
             worker,
             stop,
@@ -165,17 +173,6 @@ impl Sidecar {
         self.hold_watch.abort();
         self.probes.send_replace(true);
         drop(self.admin_server.await);
-    }
-
-    /// Takes over what a changed configuration can change in flight.
-    ///
-    /// # Errors
-    /// [`SettingsFault`]; nothing has changed.
-    pub fn reload(&self, config: &Config) -> Result<(), SettingsFault> {
-        if let Some(snapshots) = self.handle.snapshots() {
-            snapshots.reload(room::trust(config));
-        }
-        self.handle.reload(config.live()).map_err(|_| SettingsFault::Busy)
     }
 }
 
@@ -221,65 +218,18 @@ fn serve(
     handle: &Handle,
     settings: &ApiSettings,
     bound: &Bound,
+    tally: &Arc<Tally>,
     [api, admin]: [(Listener, watch::Receiver<bool>); 2],
 ) -> [JoinHandle<server::Stopped>; 2] {
-    let (requests, observer) = counting();
+    let observer = tally.counting();
     let api_router = http::api_router(handle.clone(), settings, bound, observer.clone());
-    let metrics = metrics(handle, requests);
+    let metrics = tally.metrics(handle);
     let admin_router = http::admin_router(handle.clone(), metrics, observer.clone());
     let (limits, admin_limits) = (settings.limits, settings.limits.admin());
     let parts = [(api, api_router, limits), (admin, admin_router, admin_limits)];
     parts.map(|((listener, end), router, limits)| {
         tokio::spawn(server::serve(listener, router, limits, observer.clone(), ended(end)))
     })
-}
-
-fn counting() -> (Requests, Observer) {
-    let requests = Requests::default();
-    let counts = Arc::clone(&requests);
-    let observer = Observer::new(move |route, status| {
-        if let Ok(mut counts) = counts.lock() {
-            *counts.entry((route.to_owned(), status)).or_default() += 1;
-        }
-    });
-    (requests, observer)
-}
-
-fn metrics(handle: &Handle, requests: Requests) -> Metrics {
-    let handle = handle.clone();
-    Arc::new(move || {
-        let (handle, requests) = (handle.clone(), Arc::clone(&requests));
-        Box::pin(async move {
-            let mut exposition = handle.books().await.ok()?.exposition();
-            exposition.families.push(requests_family(&requests));
-            exposition.families.push(handle.conditions().family());
-            if let Some(snapshots) = handle.snapshots() {
-                let more = snapshots.exposition();
-                exposition.families.extend(more.families);
-                exposition.distributions.extend(more.distributions);
-            }
-            Some(exposition.render())
-        })
-    })
-}
-
-fn requests_family(requests: &Requests) -> Family {
-    let rows = requests.lock().map_or_else(
-        |_| Vec::new(),
-        |requests| {
-            let row = |((route, status), count): (&(String, u16), &u64)| {
-                (vec![route.clone(), status.to_string()], number(*count))
-            };
-            requests.iter().map(row).collect()
-        },
-    );
-    Family {
-        name: "http_requests",
-        help: "Answers by route and status",
-        labels: &["route", "status"],
-        rows,
-        is_counter: true,
-    }
 }
 
 async fn ended(mut flag: watch::Receiver<bool>) {

@@ -8,7 +8,11 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{self, SubscriberInitExt as _};
+use tracing_subscriber::{Layer as _, fmt, reload};
 
 pub use condition::{Condition, Conditions};
 pub use feed::Feed;
@@ -26,26 +30,41 @@ pub enum LogFormat {
     Text,
 }
 
-/// The log level is not one of the known words.
+/// Logging was started before.
 #[derive(Debug, thiserror::Error)]
-#[error("log.level: {0}")]
-pub struct LogFault(String);
+#[error("the log: {0}")]
+pub struct LogFault(#[from] util::TryInitError);
+
+/// Changes how much is logged, for all of the process.
+#[derive(Clone, Debug)]
+pub struct LogLevel(reload::Handle<Targets, tracing_subscriber::Registry>);
+
+impl LogLevel {
+    /// Logs this much from now on.
+    pub fn set(&self, level: Level) {
+        // It fails only when the subscriber is gone, and then there is no log.
+        drop(self.0.reload(targets(level)));
+    }
+}
 
 /// Starts logging to standard error.
 ///
 /// # Errors
-/// [`LogFault`] for a bad level, or when logging was started before.
-pub fn start_log(level: Level, format: LogFormat) -> Result<(), LogFault> {
-    // The client's own lines are about its internals; what matters of them comes as events.
-    let filter = EnvFilter::try_new(format!("{level},async_nats=off"))
-        .map_err(|error| LogFault(error.to_string()))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let colours = std::io::stderr().is_terminal();
-    match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_target(false).try_init(),
-        LogFormat::Text => lines.with_ansi(colours).with_target(false).try_init(),
-    }
-    .map_err(|error| LogFault(error.to_string()))
+/// [`LogFault`] when logging was started before.
+pub fn start_log(level: Level, format: LogFormat) -> Result<LogLevel, LogFault> {
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    Ok(LogLevel(handle))
+}
+
+/// The broker client's own lines are about its internals; what matters of them comes as events.
+fn targets(level: Level) -> Targets {
+    Targets::new().with_default(level).with_target("async_nats", LevelFilter::OFF)
 }
 
 /// One labelled family of the exposition: name, help, label name, and its values.

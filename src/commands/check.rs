@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,15 +61,27 @@ fn write_summary(config: &Config, now: Timestamp, output: &mut dyn Write) -> io:
     write_identity(config, output)?;
     write_containment(config, output)?;
     write_links(config, output)?;
+    for warning in warnings(config, now) {
+        writeln!(output, "warning: {warning}")?;
+    }
+    Ok(())
+}
+
+/// What is allowed and probably not meant, in the values and in the files that they name.
+pub(super) fn warnings(config: &Config, now: Timestamp) -> Vec<String> {
     let files = config.secret_files();
     let open = files.iter().filter_map(|(key, file)| {
         let readers = readers_beside_owner(file)?;
         Some(format!("{key}: {} can be read by {readers}", file.display()))
     });
-    for warning in config.warnings(now).iter().map(ToString::to_string).chain(open) {
-        writeln!(output, "warning: {warning}")?;
-    }
-    Ok(())
+    let hold = config.hold_file();
+    let writable = hold.parent().and_then(|folder| {
+        let writers = writers_beside_owner(folder)?;
+        let folder = folder.display();
+        let key = "containment.hold_file";
+        Some(format!("{key}: {folder} can be written by {writers}, and so a hold be released"))
+    });
+    config.warnings(now).iter().map(ToString::to_string).chain(open).chain(writable).collect()
 }
 
 fn write_identity(config: &Config, output: &mut dyn Write) -> io::Result<()> {
@@ -148,9 +161,7 @@ fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Who else may read a secret, as far as the file's mode says; `None` when nobody.
-#[cfg(unix)]
 fn readers_beside_owner(file: &Path) -> Option<&'static str> {
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(file).ok()?.permissions().mode();
     match (mode & 0o004 != 0, mode & 0o040 != 0) {
         (true, _) => Some("everybody: chmod 0400"),
@@ -159,8 +170,12 @@ fn readers_beside_owner(file: &Path) -> Option<&'static str> {
     }
 }
 
-/// Modes are a matter of Unix.
-#[cfg(not(unix))]
-fn readers_beside_owner(_file: &Path) -> Option<&'static str> {
-    None
+/// Who else may make and remove files in a folder, as far as its mode says.
+fn writers_beside_owner(folder: &Path) -> Option<&'static str> {
+    let mode = std::fs::metadata(folder).ok()?.permissions().mode();
+    match (mode & 0o002 != 0, mode & 0o020 != 0) {
+        (true, _) => Some("everybody"),
+        (false, true) => Some("its group"),
+        (false, false) => None,
+    }
 }

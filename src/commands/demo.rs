@@ -25,9 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::fleet::{Fleet, Member, connected};
-use super::run::say;
 use super::signals::StopSignals;
-use super::sysexits;
+use super::sysexits::Fault;
 use crate::driver::Books;
 use crate::http::listener::Bound;
 use crate::nats::child::{self, ChildServer};
@@ -75,21 +74,15 @@ pub struct Demo {
 }
 
 /// Runs the demonstration. `environment` is asked for the nats-server and `NO_COLOR`.
-pub async fn run(demo: &Demo, environment: &BTreeMap<String, String>) -> ExitCode {
-    let Ok(mut signals) = StopSignals::listen() else {
-        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
-    };
-    let program = match child::find(environment) {
-        Ok(program) => program,
-        Err(fault) => return say(sysexits::UNAVAILABLE, &fault.to_string()),
-    };
-    let started = tokio::select! {
-        started = Box::pin(Stage::build(&program)) => started,
-        () = signals.recv() => return ExitCode::SUCCESS,
-    };
-    let stage = match started {
-        Ok(stage) => stage,
-        Err(fault) => return say(sysexits::UNAVAILABLE, &fault),
+///
+/// # Errors
+/// [`Fault`], when it cannot begin.
+pub async fn run(demo: &Demo, environment: &BTreeMap<String, String>) -> Result<ExitCode, Fault> {
+    let mut signals = StopSignals::listen()?;
+    let program = child::find(environment).map_err(Fault::unavailable)?;
+    let stage = tokio::select! {
+        started = Box::pin(Stage::build(&program)) => started.map_err(Fault::unavailable)?,
+        _ = signals.recv() => return Ok(ExitCode::SUCCESS),
     };
     let has_colours = !demo.no_color && environment.get("NO_COLOR").is_none_or(String::is_empty);
     let screen = Screen::new(demo.json, has_colours);
@@ -108,7 +101,7 @@ pub async fn run(demo: &Demo, environment: &BTreeMap<String, String>) -> ExitCod
     stage.strike().await;
     // A summary that cannot be written changes nothing about what it says.
     drop(written);
-    if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Whether everything that had to hold did, in words. An interrupted run need not have seen it all.
@@ -268,7 +261,7 @@ impl Show {
                     None => break,
                 },
                 _ = pictures.tick() => self.refresh(stage).await,
-                () = signals.recv() => {
+                _ = signals.recv() => {
                     interrupted = true;
                     stop.send_replace(true);
                     Ok(())

@@ -7,14 +7,12 @@ use std::collections::BTreeMap;
 use std::io::{Write, stdout};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::ExitCode;
 
 use tracing::Level;
 
 use super::fleet::{Fleet, FleetFault, Member, connected};
-use super::run::say;
 use super::signals::{OperatorSignals, StopSignals};
-use super::sysexits;
+use super::sysexits::Fault;
 use crate::http::listener::Bound;
 use crate::nats::child::{self, ChildServer};
 use crate::sidecar::{Sidecar, StartFault};
@@ -37,24 +35,13 @@ enum DevFault {
 pub(super) async fn run(
     environment: &BTreeMap<String, String>,
     operator: OperatorSignals,
-) -> ExitCode {
-    let Ok(mut signals) = StopSignals::listen() else {
-        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
-    };
-    let program = match child::find(environment) {
-        Ok(program) => program,
-        Err(fault) => return say(sysexits::UNAVAILABLE, &fault.to_string()),
-    };
-    if let Err(fault) = telemetry::start_log(Level::INFO, LogFormat::Text) {
-        return say(sysexits::UNAVAILABLE, &fault.to_string());
-    }
-    let started = tokio::select! {
-        started = start(&program) => started,
-        () = signals.recv() => return ExitCode::SUCCESS,
-    };
-    let (server, sidecar) = match started {
-        Ok(started) => started,
-        Err(fault) => return say(sysexits::UNAVAILABLE, &fault),
+    mut signals: StopSignals,
+) -> Result<(), Fault> {
+    let program = child::find(environment).map_err(Fault::unavailable)?;
+    telemetry::start_log(Level::INFO, LogFormat::Text).map_err(Fault::unavailable)?;
+    let (server, sidecar) = tokio::select! {
+        started = start(&program) => started.map_err(Fault::unavailable)?,
+        _ = signals.recv() => return Ok(()),
     };
     // Whoever closes standard output does not want to read it; the sidecar runs all the same.
     let _ = stdout().write_all(banner(&server, &sidecar).as_bytes());
@@ -64,7 +51,7 @@ pub(super) async fn run(
     operator.abort();
     let _ = sidecar.stop().await;
     server.stop().await;
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 async fn start(program: &Path) -> Result<(ChildServer, Sidecar), String> {

@@ -5,19 +5,21 @@
 //! at once.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
-use super::signals::OperatorSignals;
-use super::sysexits;
-use crate::config::{Config, Effect, Mistakes, read_from_disk};
+use super::check;
+use super::signals::{OperatorSignals, Stop, StopSignals};
+use super::sysexits::{self, Fault};
+use crate::config::{Config, Mistakes, read_from_disk};
 use crate::http::listener::Bound;
-use crate::sidecar::{Sidecar, follow};
-use crate::telemetry;
+use crate::protocol::time::Timestamp;
+use crate::sidecar::{Sidecar, Stopping, follow};
+use crate::telemetry::{self, Condition, LogLevel};
 
 /// How often the configuration's files are looked at for changes. Kubernetes swaps a mounted
 /// ConfigMap by renaming a link, so the looked-at thing is the time and size behind the path.
@@ -39,32 +41,29 @@ pub struct Run {
     pub dev: bool,
 }
 
-/// Runs until told to stop.
-pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode {
-    let Ok(operator) = OperatorSignals::listen() else {
-        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
-    };
+/// Runs until told to stop. `now` tells which authorisations have ended.
+///
+/// # Errors
+/// [`Fault`], when it cannot begin.
+pub async fn run(
+    run: &Run,
+    environment: &BTreeMap<String, String>,
+    now: &dyn Fn() -> Timestamp,
+) -> Result<ExitCode, Fault> {
+    // First of all: until somebody listens, each of them would end the process.
+    let (operator, mut signals) = (OperatorSignals::listen()?, StopSignals::listen()?);
     if run.dev {
-        return super::dev::run(environment, operator).await;
+        super::dev::run(environment, operator, signals).await?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let load = || Config::load(&run.config, environment, &read_from_disk);
-    let config = match load() {
-        Ok(config) => config,
-        Err(mistakes) => return refuse(&mistakes),
-    };
-    if let Err(fault) = telemetry::start_log(config.log.level, config.log.format) {
-        return say(sysexits::CONFIG, &fault.to_string());
-    }
-    let sidecar = match Sidecar::start(&config).await {
-        Ok(sidecar) => sidecar,
-        Err(fault) => return say(sysexits::UNAVAILABLE, &fault.to_string()),
-    };
-    let (Ok(hangup), Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::hangup()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return say(sysexits::UNAVAILABLE, "signals cannot be listened to");
+    let sources = Sources { files: run.config.clone(), environment: environment.clone() };
+    let mistaken = |mistakes: Mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string());
+    let config = sources.load().map_err(mistaken)?;
+    let log =
+        telemetry::start_log(config.log.level, config.log.format).map_err(Fault::unavailable)?;
+    let sidecar = tokio::select! {
+        started = Sidecar::start(&config) => started.map_err(Fault::unavailable)?,
+        () = asked_to_stop(&mut signals) => return Ok(ExitCode::SUCCESS),
     };
     let api = match &sidecar.api {
         Bound::Tcp(address) => format!("http://{address}"),
@@ -79,88 +78,109 @@ pub async fn run(run: &Run, environment: &BTreeMap<String, String>) -> ExitCode 
         "started, gate blocked until the first good report"
     );
     let tail = tokio::spawn(follow::pass_on(config.tail(), sidecar.handle.clone()));
-    let signals = tokio::spawn(operator.obey(sidecar.handle.clone()));
-    let watched = run.config.clone();
+    let operator = tokio::spawn(operator.obey(sidecar.handle.clone()));
+    // One that waits is enough: whoever asks again wants what is in the files then.
+    let (ask, asked) = mpsc::channel(1);
+    let reloads = keep_up(Arc::new(sources), config, &sidecar, &log, now, asked);
+    let stopped = async {
+        while signals.recv().await == Stop::Hangup {
+            let _ = ask.try_send(());
+        }
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = reload(&load, config, &watched, &sidecar, hangup) => {}
+        () = stopped => {}
+        () = reloads => {}
     }
     tracing::info!("stopping: no new reports, draining");
     tail.abort();
-    signals.abort();
+    operator.abort();
     if !sidecar.stop().await {
-        return ExitCode::from(sysexits::SOFTWARE);
+        return Ok(ExitCode::from(sysexits::SOFTWARE));
     }
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Reloads on SIGHUP and when a file changes. A bad new configuration changes nothing and is
-/// reported. Never ends.
-async fn reload(
-    load: &impl Fn() -> Result<Config, Mistakes>,
-    mut current: Config,
-    files: &[PathBuf],
-    sidecar: &Sidecar,
-    mut hangup: Signal,
-) {
-    let mut stamps = stamps(files, &current);
-    let mut look = tokio::time::interval(WATCH_INTERVAL);
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {}
-            _ = look.tick() => {
-                let fresh = self::stamps(files, &current);
-                if fresh == stamps {
-                    continue;
-                }
-                stamps = fresh;
-            }
-        }
-        match load() {
-            Err(mistakes) => {
-                tracing::error!(%mistakes, "configuration not reloaded; the old one stays");
-            }
-            Ok(next) => {
-                for change in Config::difference(&current, &next) {
-                    if change.effect == Effect::Restart {
-                        tracing::warn!(key = change.key, "takes effect after a restart");
-                    }
-                }
-                match sidecar.reload(&next) {
-                    Ok(()) => current = next,
-                    Err(fault) => {
-                        tracing::error!(%fault, "configuration not reloaded; the old one stays");
-                    }
-                }
-            }
-        }
+/// SIGHUP means nothing before there is something to reload.
+async fn asked_to_stop(signals: &mut StopSignals) {
+    while signals.recv().await == Stop::Hangup {}
+}
+
+/// What the configuration is read from.
+#[derive(Debug)]
+struct Sources {
+    files: Vec<PathBuf>,
+    environment: BTreeMap<String, String>,
+}
+
+/// Path, time and size of a file; no time when it cannot be seen.
+type Stamp = (PathBuf, Option<(SystemTime, u64)>);
+
+impl Sources {
+    fn load(&self) -> Result<Config, Mistakes> {
+        Config::load(&self.files, &self.environment, &read_from_disk)
+    }
+
+    /// Every file that a configuration is made of, as it is now.
+    fn stamps(&self, config: &Config) -> Vec<Stamp> {
+        let stamp = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok();
+            let seen = metadata.and_then(|seen| Some((seen.modified().ok()?, seen.len())));
+            (path.to_owned(), seen)
+        };
+        let secrets = config.secret_files();
+        let secrets = secrets.iter().map(|(_, path)| *path);
+        self.files.iter().map(PathBuf::as_path).chain(secrets).map(stamp).collect()
     }
 }
 
-/// Time and size of every file that the configuration is made of.
-fn stamps(files: &[PathBuf], config: &Config) -> Vec<Option<(SystemTime, u64)>> {
-    let stamp = |path: &std::path::Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
-    };
-    let secrets = config.secret_files();
-    files
-        .iter()
-        .map(PathBuf::as_path)
-        .chain(secrets.iter().map(|(_, path)| *path))
-        .map(stamp)
-        .collect()
+/// Reloads when asked and when a file has changed; one that could not be read is tried again at
+/// each look. Ends with the sidecar's driver.
+async fn keep_up(
+    sources: Arc<Sources>,
+    mut config: Config,
+    sidecar: &Sidecar,
+    log: &LogLevel,
+    now: &dyn Fn() -> Timestamp,
+    mut asked: mpsc::Receiver<()>,
+) {
+    let mut seen = sources.stamps(&config);
+    let mut is_unread = false;
+    let mut look = tokio::time::interval(WATCH_INTERVAL);
+    warn(&config, sidecar, now());
+    loop {
+        let is_asked = tokio::select! {
+            asked = asked.recv() => asked.is_some(),
+            _ = look.tick() => false,
+        };
+        // Before the files are read, so that a change while they are is seen at the next look.
+        let fresh = sources.stamps(&config);
+        if !is_asked && !is_unread && fresh == seen {
+            continue;
+        }
+        let reader = Arc::clone(&sources);
+        // A disk that hangs holds up this task and nobody else.
+        let Ok(read) = tokio::task::spawn_blocking(move || reader.load()).await else { return };
+        is_unread = read.is_err();
+        match sidecar.reload(&config, read).await {
+            Ok(Some(taken)) => config = taken,
+            Ok(None) => {}
+            Err(Stopping) => return,
+        }
+        seen = fresh;
+        log.set(config.log.level);
+        warn(&config, sidecar, now());
+    }
 }
 
-fn refuse(mistakes: &Mistakes) -> ExitCode {
-    say(sysexits::CONFIG, &mistakes.to_string())
-}
-
-/// Says on standard error why the process ends, and with which code.
-pub(super) fn say(code: u8, text: &str) -> ExitCode {
-    // Nothing is left to be told when standard error is gone.
-    drop(writeln!(std::io::stderr(), "driftgate: {text}"));
-    ExitCode::from(code)
+/// Says what is allowed and probably not meant: in the log once, and in `/readyz` while it is so.
+fn warn(config: &Config, sidecar: &Sidecar, now: Timestamp) {
+    let conditions = sidecar.handle.conditions();
+    let warnings: Vec<String> = check::warnings(config, now);
+    for warning in &warnings {
+        if !conditions.says(Condition::Configuration, warning) {
+            tracing::warn!(warning, "configuration");
+        }
+    }
+    conditions.set(Condition::Configuration, warnings);
 }

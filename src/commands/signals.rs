@@ -1,11 +1,15 @@
 //! The signals that end a command in order, and those of an operator.
 
-use std::io;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::sysexits::Fault;
 use crate::driver::{Handle, Order};
 use crate::protocol::audit::{Act, Way};
+
+fn listen(kind: SignalKind) -> Result<Signal, Fault> {
+    signal(kind)
+        .map_err(|error| Fault::unavailable(format!("signals cannot be listened to: {error}")))
+}
 
 /// SIGINT, SIGTERM and SIGHUP, listened to from its making on: made before anything is started that
 /// a sudden end would leave behind.
@@ -17,21 +21,30 @@ pub(super) struct StopSignals {
     hangup: Signal,
 }
 
+/// What was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// SIGINT or SIGTERM.
+    Asked,
+    /// SIGHUP: `run` reads its configuration again, everything else ends.
+    Hangup,
+}
+
 impl StopSignals {
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> Result<Self, Fault> {
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
-    /// Waits for one of them. Safe to drop.
-    pub(super) async fn recv(&mut self) {
+    /// Waits for one of them; says whether it was SIGHUP. Safe to drop.
+    pub(super) async fn recv(&mut self) -> Stop {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Stop::Asked,
+            _ = self.terminate.recv() => Stop::Asked,
+            _ = self.hangup.recv() => Stop::Hangup,
         }
     }
 }
@@ -45,10 +58,10 @@ pub(super) struct OperatorSignals {
 }
 
 impl OperatorSignals {
-    pub(super) fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> Result<Self, Fault> {
         Ok(Self {
-            isolate: signal(SignalKind::user_defined1())?,
-            release: signal(SignalKind::user_defined2())?,
+            isolate: listen(SignalKind::user_defined1())?,
+            release: listen(SignalKind::user_defined2())?,
         })
     }
 

@@ -15,7 +15,7 @@ use clap::Subcommand;
 use crate::config::{Config, read_from_disk};
 use crate::protocol::snapshot::Digest;
 
-use super::sysexits;
+use super::sysexits::{self, Fault, INTERRUPTED};
 
 mod api;
 mod bar;
@@ -104,36 +104,20 @@ enum Action {
     },
 }
 
-/// What a shell says of a program that SIGINT has ended.
-const INTERRUPTED: u8 = 130;
-
-/// Why a command failed: its exit code, and what to say.
-#[derive(Debug, PartialEq, Eq)]
-struct Fault {
-    code: u8,
-    text: String,
-}
-
-impl Fault {
-    fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
-    }
-}
-
 /// Runs it.
-pub async fn run(arguments: &Arguments, environment: &BTreeMap<String, String>) -> ExitCode {
-    let outcome = tokio::select! {
-        outcome = act(&arguments.action, environment) => outcome,
+///
+/// # Errors
+/// [`Fault`], with what to say.
+pub async fn run(
+    arguments: &Arguments,
+    environment: &BTreeMap<String, String>,
+) -> Result<ExitCode, Fault> {
+    tokio::select! {
+        outcome = act(&arguments.action, environment) => outcome?,
         // What is half written goes away with it.
-        Ok(()) = tokio::signal::ctrl_c() => Err(Fault::new(INTERRUPTED, "interrupted")),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Fault { code, text }) => {
-            say(&format!("driftgate: {text}"));
-            ExitCode::from(code)
-        }
+        Ok(()) = tokio::signal::ctrl_c() => return Err(Fault::new(INTERRUPTED, "interrupted")),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn act(action: &Action, environment: &BTreeMap<String, String>) -> Result<(), Fault> {

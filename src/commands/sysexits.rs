@@ -1,4 +1,7 @@
-//! Exit codes of `sysexits.h`, as far as they are used.
+//! How the process ends: exit codes of `sysexits.h`, as far as they are used, and what is said.
+
+use std::io::Write as _;
+use std::process::ExitCode;
 
 /// The input is wrong.
 pub const DATA_ERROR: u8 = 65;
@@ -18,3 +21,34 @@ pub const TEMPORARY: u8 = 75;
 pub const NO_PERMISSION: u8 = 77;
 /// The configuration, or what takes its place, is wrong.
 pub const CONFIG: u8 = 78;
+/// What a shell says of a program that SIGINT has ended.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why a command failed: its exit code, and what to say. `main` says it, nobody else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    code: u8,
+    text: String,
+}
+
+impl Fault {
+    /// Ends with `code` and `text`.
+    #[must_use]
+    pub fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// Ends with [`UNAVAILABLE`], for this reason.
+    #[expect(clippy::needless_pass_by_value, reason = "so that map_err takes it as it stands")]
+    pub(super) fn unavailable(fault: impl ToString) -> Self {
+        Self::new(UNAVAILABLE, fault.to_string())
+    }
+
+    /// Says it on standard error.
+    #[must_use]
+    pub fn say(&self) -> ExitCode {
+        // Nothing is left to be told when standard error is gone.
+        drop(writeln!(std::io::stderr(), "driftgate: {}", self.text));
+        ExitCode::from(self.code)
+    }
+}

@@ -4,6 +4,7 @@
 //! key; a list is replaced whole. Deliberately not here: what the keys mean.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,30 @@ pub fn read_from_disk(path: &Path) -> io::Result<Vec<u8>> {
         return Ok(content);
     }
     Err(io::Error::other(format!("larger than {bytes_max} bytes")))
+}
+
+/// The variables of a process, as text. One that is not UTF-8 is none of ours, or a mistake.
+///
+/// # Errors
+/// Every variable with our prefix and a value, or a name, that is not UTF-8.
+pub fn environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<BTreeMap<String, String>, Mistakes> {
+    let (mut read, mut mistakes) = (BTreeMap::new(), Mistakes::default());
+    for (name, value) in variables {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => {
+                read.insert(name, value);
+            }
+            (name, _) => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                if name.starts_with(ENVIRONMENT_PREFIX) {
+                    mistakes.push(Mistake::new(name, "is not UTF-8"));
+                }
+            }
+        }
+    }
+    mistakes.into_result().map(|()| read)
 }
 
 /// The variables of `environment` that are ours.

@@ -145,7 +145,7 @@ impl Driver {
     /// runtime may always have one more, are waited for last, and every queue gets its part in
     /// every turn, whichever of them woke the loop.
     async fn turn(&mut self, inputs: &mut Inputs) -> bool {
-        let Inputs { commands, orders, stop } = inputs;
+        let Inputs { commands, orders, reloads, stop } = inputs;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
         let deadline = deadline.min(self.receiver.quarantine.deadline());
         let deadline = self.clock.instant(deadline);
@@ -153,6 +153,7 @@ impl Driver {
             biased;
             () = stopped(stop) => return false,
             Some((order, answer)) = orders.recv() => self.operate(order, answer),
+            Some((live, answer)) = reloads.recv() => self.reload(*live, answer),
             // What changed meanwhile is written at the end of this turn, also when nothing else
             // comes.
             () = self.keeper.written() => {}
@@ -227,11 +228,6 @@ impl Driver {
             Command::Safety { answer } => drop(answer.send(self.safety(now))),
             Command::Books { answer } => drop(answer.send(self.books())),
             Command::Ping { answer } => drop(answer.send(())),
-            Command::Reload(live) => {
-                self.effects.extend(self.bridge.reload(now, *live));
-                self.recorder.record(now, Event::Reloaded);
-                tracing::info!("configuration reloaded");
-            }
         }
     }
 

@@ -8,9 +8,6 @@ use crate::nats::subject::{AssetName, Prefix};
 /// What only assembling finds; each names its key.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsFault {
-    /// The driver takes no reload now.
-    #[error("the sidecar is too busy to reload; try again")]
-    Busy,
     /// A name that NATS would not take.
     #[error("{0}: not a name that NATS takes")]
     Name(&'static str),

@@ -36,7 +36,7 @@ pub enum Condition {
     BrokerUnreachable,
     /// The wall clock jumped.
     ClockJumped,
-    /// What the configuration asks for cannot be had.
+    /// The configuration says what is allowed and probably not meant.
     Configuration,
     /// The runtime does not take what is delivered to it.
     DeliveryFailed,
@@ -157,6 +157,13 @@ impl Conditions {
     #[must_use]
     pub fn holds(&self, condition: Condition) -> bool {
         self.0.borrow().contains_key(&condition)
+    }
+
+    /// Whether the condition holds for this reason.
+    #[must_use]
+    pub fn says(&self, condition: Condition, text: &str) -> bool {
+        let table = self.0.borrow();
+        table.get(&condition).is_some_and(|standing| standing.texts.iter().any(|own| own == text))
     }
 
     /// `degraded[]` of `/readyz`: `code: text`, in the order of the codes.

@@ -47,6 +47,9 @@ mod life;
 mod tail;
 
 #[cfg(test)]
+mod reload;
+
+#[cfg(test)]
 mod follow;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use tokio::sync::oneshot;
 use super::{Condition, Driver, Event, Waiter};
 use crate::driver::operator::{MEMORY_TIMEOUT, Order};
 use crate::protocol::audit::{Act, Remark, Way};
+use crate::protocol::bridge::Live;
 use crate::protocol::time::Now;
 use crate::protocol::view::{HoldView, OperatorReply, SafetyView, Transition};
 
@@ -53,6 +54,16 @@ impl Driver {
             HoldView { held_by: self.holds.words(), by: text(by), reason: text(reason), at }
         });
         SafetyView { hold, ..self.bridge.safety(now) }
+    }
+
+    /// Takes over what an operator may change while it runs, on what stands too.
+    pub(super) fn reload(&mut self, live: Live, answer: oneshot::Sender<()>) {
+        let now = self.clock.now();
+        self.effects.extend(self.bridge.reload(now, live));
+        self.recorder.record(now, Event::Reloaded);
+        tracing::info!("configuration reloaded");
+        // Whoever asked may have gone.
+        let _ = answer.send(());
     }
 
     /// Does what an operator orders. The hold takes effect here and now; only the answer waits, for
