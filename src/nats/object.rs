@@ -294,30 +294,6 @@ impl Store {
         self.put_content(label, id, content, Some(digest), progress).await
     }
 
-    /// An id that no upload has used.
-    #[must_use]
-    pub fn next_id(&self) -> String {
-        self.0.next_id()
-    }
-
-    /// Settles an upload that was interrupted: what stands under `name` if it was finished, else
-    /// nothing, and its chunks are removed. To be called when it runs no more.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<ObjectInfo>, StoreFault> {
-        // Chunks of a dropped upload may still be on their way.
-        self.0.settle().await?;
-        let found = match self.info(name).await {
-            Err(StoreFault::Malformed(_)) => None,
-            found => found?.filter(|info| info.nuid == id),
-        };
-        if found.is_none() {
-            self.0.purge(&self.0.chunk_subject(id)).await?;
-        }
-        Ok(found)
-    }
-
     async fn put_content(
         &self,
         label: &Label,

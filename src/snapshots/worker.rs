@@ -19,10 +19,12 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 use super::fetch::{self, FetchFault, Item, Signer, Source};
+use super::frame::UploadFault;
 use super::gate::{Ask, Order};
+use super::job::Job;
 use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
-use super::upload::{self, Holdings, UploadFault};
+use super::upload::{self, Holdings};
 use super::{Room, Stopped, Which, blocking};
 use crate::nats::backoff::backoff;
 use crate::protocol::packet::RuntimeId;
@@ -40,23 +42,6 @@ const REVOCATION_PAUSE: Duration = Duration::from_secs(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pushes that wait to hear that they are stored; beyond it they are answered 202.
 const WATCHERS_MAX: usize = 256;
-
-/// What others want of the worker.
-#[derive(Debug)]
-pub(super) enum Job {
-    /// Tell when this one is stored.
-    Watch { seq: u64, answer: oneshot::Sender<Stored> },
-    /// Fetch one.
-    Fetch {
-        source: RuntimeId,
-        which: Which,
-        answer: oneshot::Sender<Result<(String, Plain), FetchFault>>,
-    },
-    /// List a source.
-    List { source: RuntimeId, answer: oneshot::Sender<Result<Vec<Item>, FetchFault>> },
-    /// Let go of what retention does not keep.
-    Collect { answer: oneshot::Sender<()> },
-}
 
 /// What outlives a panic.
 struct Task {

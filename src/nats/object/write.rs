@@ -12,7 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::meta::{META_BYTES_MAX, Meta};
 use super::read::stamp;
-use super::{Label, ObjectInfo, Purged, SCAN_MAX, Shared, StoreFault, TOMBSTONE_AGE, time_of};
+use super::{
+    Label, ObjectInfo, Purged, SCAN_MAX, Shared, Store, StoreFault, TOMBSTONE_AGE, time_of,
+};
 use crate::nats::ack;
 use crate::nats::requests::{Awaited, RequestFault};
 
@@ -398,4 +400,30 @@ async fn own_chunks(
     own.retain(|id| !uploads.contains(id));
     drop(uploads);
     Ok((own, now))
+}
+
+impl Store {
+    /// An id that no upload has used.
+    #[must_use]
+    pub fn next_id(&self) -> String {
+        self.0.next_id()
+    }
+
+    /// Settles an upload that was interrupted: what stands under `name` if it was finished, else
+    /// nothing, and its chunks are removed. To be called when it runs no more.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<ObjectInfo>, StoreFault> {
+        // Chunks of a dropped upload may still be on their way.
+        self.0.settle().await?;
+        let found = match self.info(name).await {
+            Err(StoreFault::Malformed(_)) => None,
+            found => found?.filter(|info| info.nuid == id),
+        };
+        if found.is_none() {
+            self.0.purge(&self.0.chunk_subject(id)).await?;
+        }
+        Ok(found)
+    }
 }
