@@ -46,8 +46,13 @@ pub(crate) struct Packet {
 /// What a sidecar orders on its link.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    Publish { token: u64, packet: Rc<Packet> },
+    Publish {
+        token: u64,
+        packet: Rc<Packet>,
+    },
     Notify,
+    /// A snapshot with its manifest, on the uploader's connection.
+    Put(u64),
     SubscribeAcks,
     Pull(bool),
     UnsubscribeAll,
@@ -60,6 +65,7 @@ pub(crate) enum Command {
 pub(crate) enum Event {
     Ack { token: u64, outcome: Outcome },
     Echo(u64),
+    Put(u64),
     Inbound(Message),
 }
 
@@ -102,6 +108,8 @@ pub(crate) enum Mood {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) node: usize,
+    /// Whether it is an uploader's.
+    pub(crate) is_upload: bool,
     pub(crate) queue: VecDeque<Command>,
     pub(crate) wire: VecDeque<Command>,
     pub(crate) back: VecDeque<Event>,
@@ -129,10 +137,11 @@ struct Consumer {
     unacked: BTreeMap<u64, u64>,
 }
 
-/// A publication that the broker has just processed.
+/// What the broker has just processed and somebody looks at.
 #[derive(Debug)]
-pub(crate) struct Processed {
-    pub(crate) packet: Rc<Packet>,
+pub(crate) enum Processed {
+    Packet(Rc<Packet>),
+    Put { node: usize, seq: u64 },
 }
 
 #[derive(Debug)]
@@ -174,6 +183,7 @@ impl Broker {
             id,
             Connection {
                 node,
+                is_upload: false,
                 queue: VecDeque::new(),
                 wire: VecDeque::new(),
                 back: VecDeque::new(),
@@ -213,7 +223,7 @@ impl Broker {
     }
 
     /// Forgets dead connections that have nothing to say any more.
-    fn forget_idle(&mut self, now_us: u64) {
+    pub(crate) fn forget_idle(&mut self, now_us: u64) {
         self.connections.retain(|_, connection| {
             let lingers = !connection.wire.is_empty() && now_us < connection.lingers_until_us;
             connection.is_held || lingers
@@ -246,9 +256,15 @@ impl Broker {
                 if let Some(outcome) = answer {
                     self.answer(random, id, token, outcome);
                 }
-                processed = Some(Processed { packet });
+                processed = Some(Processed::Packet(packet));
             }
             Command::Notify => {}
+            Command::Put(seq) => {
+                if connection.is_held {
+                    connection.back.push_back(Event::Put(seq));
+                }
+                processed = Some(Processed::Put { node: connection.node, seq });
+            }
             Command::SubscribeAcks => connection.has_acks = true,
             Command::Pull(pulls) => connection.pulls = pulls,
             Command::UnsubscribeAll => {

@@ -164,6 +164,8 @@ impl World<'_> {
         let life = &mut self.nodes[place].life;
         let was_closing = std::mem::take(&mut life.is_closing);
         life.ended.push_back(life.closed_through);
+        let doomed = std::mem::take(&mut life.uploader.doomed);
+        life.uploader.ended.push_back(doomed);
         self.demand(was_closing, || "P2: a closing ends that never began".to_owned());
     }
 
@@ -173,6 +175,7 @@ impl World<'_> {
         let through = life.ended.pop_front().unwrap_or(0);
         life.silent_through = life.silent_through.max(through);
         self.trace.event(self.now_us, place, "closed", u64::from(barrier == Barrier::Confirmed));
+        self.check_doomed(place, barrier == Barrier::Confirmed);
         match barrier {
             Barrier::Confirmed => {
                 self.tally.confirmed += 1;
@@ -344,6 +347,10 @@ impl World<'_> {
         let rules = [
             (!is_isolated || life.is_closing || is_cut, "P4: subscriptions while isolated"),
             (!is_isolated || life.bridge.field_state(now).is_none(), "P4: shows peers"),
+            (
+                !is_isolated || life.is_closing || life.uploader.link.is_none(),
+                "P4: an uploader's connection while isolated",
+            ),
             (life.bridge.is_closing() == life.is_closing, "P2: is_closing is wrong"),
             (is_booked && life.bridge.is_balanced(), "P8: the books do not add up"),
             (!is_late, "P8: a reply is overdue"),

@@ -57,6 +57,7 @@ impl World<'_> {
     }
 
     fn input(&mut self, place: usize, input: Input) {
+        self.note_time(place);
         let now = self.nodes[place].clock(self.now_us);
         match input {
             Input::Report(raw) => self.report(place, &raw),
@@ -76,6 +77,7 @@ impl World<'_> {
                 let ticket = node.life.ticket();
                 let effects = node.life.bridge.hold(now, ticket, hold);
                 let opinion = node.life.oracle.hold(self.now_us, hold);
+                node.life.uploader.may_revoke |= hold;
                 self.judged(place, opinion);
                 self.defer(place, ticket);
                 self.collect(place, effects);
@@ -109,6 +111,7 @@ impl World<'_> {
         let refused = node.life.bridge.counters().malformed;
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
+        node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
         if node.life.bridge.counters().malformed > refused {
             self.trace.event(self.now_us, place, "malformed", 0);
             self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));
@@ -150,18 +153,24 @@ impl World<'_> {
 
     /// Books an opinion and holds the bridge against it (P3, P6).
     fn judged(&mut self, place: usize, opinion: Opinion) {
+        self.book(place, opinion);
         let now = self.nodes[place].clock(self.now_us);
+        let life = &self.nodes[place].life;
+        let (band, safety) = (life.bridge.band(), life.bridge.safety(now));
+        self.demand(band == opinion.band, || {
+            let (table, why) = (opinion.band, safety.reasons);
+            format!("P3: the bridge is {band} for {why:?} where the table says {table}")
+        });
+    }
+
+    fn book(&mut self, place: usize, opinion: Opinion) {
+        self.doom(place, opinion);
         let life = &mut self.nodes[place].life;
         if opinion.closes {
             life.closed_through = life.closed_through.max(life.last_seq);
             life.is_closing = true;
             self.tally.closings += 1;
         }
-        let (band, safety) = (life.bridge.band(), life.bridge.safety(now));
-        self.demand(band == opinion.band, || {
-            let (table, why) = (opinion.band, safety.reasons);
-            format!("P3: the bridge is {band} for {why:?} where the table says {table}")
-        });
     }
 
     /// An order, and what could not be read, is answered when the closing has ended.
@@ -176,6 +185,15 @@ impl World<'_> {
         self.demand(deferred.is_some() && waits == state.barrier.is_some(), || {
             format!("P2: {state:?} answers what waits for a closing: {waits}")
         });
+    }
+
+    /// What time alone has done to the gate by now, whichever input the bridge hears of it with.
+    fn note_time(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        if let Some(opinion) = node.life.oracle.tick(self.now_us, &node.live) {
+            self.trace.event(self.now_us, place, "time closes", 0);
+            self.book(place, opinion);
+        }
     }
 
     fn tick(&mut self, place: usize) {
@@ -230,7 +248,7 @@ impl World<'_> {
                     self.collect(place, effects);
                 }
             }
-            Effect::Notify(_) => {
+            Effect::Announce(_) | Effect::Notify(_) => {
                 if let Some(link) = self.nodes[place].life.link {
                     self.broker.order(link, Command::Notify);
                 }
@@ -250,10 +268,8 @@ impl World<'_> {
                 ticket,
                 answer: Answer::Refused { state, .. } | Answer::Order(state),
             } => self.check_state(place, ticket, &state),
-            // No uploader in this world: the bridge is never told of one.
-            Effect::Announce(_) | Effect::StopUploads { .. } | Effect::SeverUploads => {
-                unreachable!("nothing is uploaded here")
-            }
+            Effect::StopUploads { revoke } => self.stop_uploads(place, revoke),
+            Effect::SeverUploads => self.sever_uploads(place),
             Effect::Record(_) => {}
         }
     }
@@ -310,6 +326,7 @@ impl World<'_> {
                 self.collect(place, effects);
             }
             Event::Inbound(message) => self.receive(place, &message),
+            Event::Put(_) => unreachable!("the uploader has a connection of its own"),
         }
     }
 

@@ -30,10 +30,12 @@ pub(crate) enum Fault {
     Operator,
     Reload,
     ClockStep,
+    /// The process does not run for a while, and then goes on with what has come meanwhile.
+    Stopped,
 }
 
 /// How often each happens, relative to the others.
-pub(crate) const FAULTS: [(u64, Fault); 14] = [
+pub(crate) const FAULTS: [(u64, Fault); 15] = [
     (8, Fault::Lost),
     (8, Fault::Frozen),
     (4, Fault::Stalled),
@@ -48,6 +50,7 @@ pub(crate) const FAULTS: [(u64, Fault); 14] = [
     (6, Fault::Operator),
     (10, Fault::Reload),
     (5, Fault::ClockStep),
+    (4, Fault::Stopped),
 ];
 
 impl World<'_> {
@@ -58,6 +61,9 @@ impl World<'_> {
         match self.random.weighted(&FAULTS) {
             Fault::Lost => {
                 let place = self.frozen().unwrap_or(place);
+                if self.random.in_thousand(300) {
+                    self.drop_upload_link(place);
+                }
                 if self.nodes[place].life.link.is_some() {
                     self.turn(place, vec![Input::Gone]);
                 }
@@ -93,6 +99,7 @@ impl World<'_> {
                 self.trace.event(self.now_us, place, "broker restarts", 0);
                 self.broker.stalled_until_us = until_us;
                 for place in 0..self.nodes.len() {
+                    self.drop_upload_link(place);
                     if self.nodes[place].life.link.is_some() {
                         self.turn(place, vec![Input::Gone]);
                     }
@@ -108,6 +115,7 @@ impl World<'_> {
                 self.turn(place, vec![Input::Hold(hold)]);
             }
             Fault::Reload => self.reload(place),
+            Fault::Stopped => self.stand_still(place),
             Fault::ClockStep => {
                 let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000]);
                 let step_ms = if self.random.in_thousand(500) { step_ms } else { -step_ms };
@@ -115,6 +123,28 @@ impl World<'_> {
                 self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());
             }
         }
+    }
+
+    /// A process is stopped, and goes on with the first thing that has come meanwhile.
+    fn stand_still(&mut self, place: usize) {
+        let span_us = self.random.pick(&[200_000, 3_000_000, 130_000_000]);
+        let span_us = self.random.below(span_us);
+        self.now_us += span_us;
+        self.broker.forget_idle(self.now_us);
+        // Whoever does not run owes nobody an answer in time.
+        for node in &mut self.nodes {
+            node.life.owed.values_mut().for_each(|owed| owed.until_us += span_us);
+            node.life.deferred.values_mut().for_each(|(at_us, _)| *at_us += span_us);
+        }
+        self.trace.event(self.now_us, place, "goes on", 0);
+        self.tally.stopped += 1;
+        let first = match self.random.below(4) {
+            0 => self.next_report(place),
+            1 if self.nodes[place].life.link.is_none() => Input::Up,
+            2 => Input::Reload(Box::new(self.nodes[place].live.clone()), self.nodes[place].ring),
+            _ => Input::Arrival,
+        };
+        self.turn(place, vec![first, Input::Arrival]);
     }
 
     /// A sidecar whose connection stands still: the one that is lost next, more often than not.
@@ -133,6 +163,8 @@ impl World<'_> {
         if let Some(link) = node.life.link.take() {
             self.broker.drop_connection(&mut self.random, self.now_us, link);
         }
+        self.drop_upload_link(place);
+        let node = &mut self.nodes[place];
         let is_write_lost = node.disk.writing.take().is_some();
         let keeps = !self.random.in_thousand(200);
         self.trace.event(self.now_us, place, "crash", u64::from(keeps));

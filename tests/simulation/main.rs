@@ -25,6 +25,8 @@ mod report;
 #[cfg(test)]
 mod trace;
 #[cfg(test)]
+mod uploads;
+#[cfg(test)]
 mod world;
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use driftgate::protocol::view::Ticket;
 use crate::broker::Packet;
 use crate::oracle::GateOracle;
 use crate::random::Random;
+use crate::uploads::{Spool, Uploader};
 
 /// 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -128,6 +129,7 @@ pub(crate) struct Life {
     /// Nothing up to here may leave us: the closing has ended.
     pub(crate) silent_through: u64,
     pub(crate) is_closing: bool,
+    pub(crate) uploader: Uploader,
     /// Closings that have ended and whose replies are about to go: what each of them covers.
     pub(crate) ended: VecDeque<u64>,
 }
@@ -152,6 +154,7 @@ pub(crate) struct Node {
     /// Reports of a runtime about to collapse that are still to come.
     pub(crate) weak_reports: u32,
     pub(crate) disk: Disk,
+    pub(crate) spool: Spool,
     /// Highest sequence number that any life has emitted, until its memory was lost.
     pub(crate) newest_emitted: u64,
     /// By life: nothing up to here may be processed by the broker.
@@ -183,6 +186,7 @@ impl Node {
             cycle: 0,
             weak_reports: 0,
             disk: Disk::default(),
+            spool: Spool::default(),
             newest_emitted: 0,
             confirmed_through: vec![0],
             life,
@@ -254,6 +258,7 @@ impl Life {
             closed_through: 0,
             silent_through: 0,
             is_closing: false,
+            uploader: Uploader::default(),
             ended: VecDeque::new(),
         }
     }

@@ -232,6 +232,14 @@ impl RawReport {
         })
     }
 
+    /// Whether it may say that the runtime is unstable, rather than that too little is known.
+    pub(crate) fn is_unstable(&self, block: f64) -> bool {
+        self.index().is_some_and(|index| index >= block - 1e-9)
+            || matches!(self.stance(), Stance::Reflective | Stance::Recenter)
+            || self.is_critical()
+            || (self.is_weak() && self.stability < 0.5)
+    }
+
     /// SRIP-06 section 5, the metrics' half of collapse.
     pub(crate) fn is_weak(&self) -> bool {
         self.parts.is_some_and(|parts| parts.scr < 0.6 || parts.pd > 0.25)

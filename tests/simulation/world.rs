@@ -7,7 +7,7 @@ use std::time::Duration;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Band;
 
-use crate::broker::{Broker, Command, Mood, Packet};
+use crate::broker::{Broker, Command, Mood, Packet, Processed};
 use crate::checkers::Hearing;
 use crate::driver::Input;
 use crate::node::{Node, Parts};
@@ -38,6 +38,9 @@ pub(crate) struct Tally {
     pub(crate) redelivered: u64,
     pub(crate) refused: u64,
     pub(crate) unheard: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) puts: u64,
+    pub(crate) stopped: u64,
 }
 
 impl Tally {
@@ -50,7 +53,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 15] {
+    pub(crate) fn columns(&self) -> [(&'static str, u64); 18] {
         [
             ("steps", self.steps),
             ("reports", self.reports),
@@ -67,6 +70,9 @@ impl Tally {
             ("redelivered", self.redelivered),
             ("refused", self.refused),
             ("unheard", self.unheard),
+            ("snapshots", self.snapshots),
+            ("puts", self.puts),
+            ("stopped", self.stopped),
         ]
     }
 
@@ -86,6 +92,9 @@ impl Tally {
         self.redelivered += other.redelivered;
         self.refused += other.refused;
         self.unheard += other.unheard;
+        self.snapshots += other.snapshots;
+        self.puts += other.puts;
+        self.stopped += other.stopped;
     }
 }
 
@@ -118,9 +127,10 @@ enum Move {
     Deliver,
     Arrive,
     Connect,
+    Upload,
 }
 
-const MOVES: [(u64, Move); 8] = [
+const MOVES: [(u64, Move); 9] = [
     (20, Move::Report),
     (2, Move::Burst),
     (60, Move::Leave),
@@ -129,6 +139,7 @@ const MOVES: [(u64, Move); 8] = [
     (40, Move::Deliver),
     (90, Move::Arrive),
     (30, Move::Connect),
+    (40, Move::Upload),
 ];
 
 impl<'a> World<'a> {
@@ -227,6 +238,7 @@ impl<'a> World<'a> {
             }
             Move::Arrive => self.arrive(),
             Move::Connect => self.connect(),
+            Move::Upload => self.upload(self.is_calm),
         }
     }
 
@@ -247,7 +259,7 @@ impl<'a> World<'a> {
         true
     }
 
-    fn next_report(&mut self, place: usize) -> Input {
+    pub(crate) fn next_report(&mut self, place: usize) -> Input {
         let node = &mut self.nodes[place];
         let random = &mut self.random;
         // 2 % repeat the last cycle, 1 % fall back by some.
@@ -292,7 +304,9 @@ impl<'a> World<'a> {
     /// Commands leave our side. Also onto a frozen wire: the kernel takes them.
     fn leave(&mut self) -> bool {
         let place = self.random.index(self.nodes.len());
-        let link = self.nodes[place].life.link;
+        let life = &self.nodes[place].life;
+        let is_upload = life.uploader.link.is_some() && self.random.in_thousand(400);
+        let link = if is_upload { life.uploader.link } else { life.link };
         let Some(link) = link.filter(|link| {
             self.broker.connections.get(link).is_some_and(|connection| !connection.queue.is_empty())
         }) else {
@@ -321,7 +335,8 @@ impl<'a> World<'a> {
         let count = self.random.between(1, 6);
         for _ in 0..count {
             match self.broker.process(&mut self.random, self.now_us, id) {
-                Some(Some(processed)) => self.check_processed(&processed.packet),
+                Some(Some(Processed::Packet(packet))) => self.check_processed(&packet),
+                Some(Some(Processed::Put { node, seq })) => self.check_put(node, seq),
                 Some(None) => {}
                 None => break,
             }
@@ -330,7 +345,8 @@ impl<'a> World<'a> {
     }
 
     fn arrive(&mut self) -> bool {
-        let link = self.pick_connection(|connection| !connection.back.is_empty());
+        let link =
+            self.pick_connection(|connection| !connection.is_upload && !connection.back.is_empty());
         let Some(connection) = link.and_then(|link| self.broker.connections.get(&link)) else {
             return false;
         };
@@ -391,7 +407,8 @@ impl<'a> World<'a> {
                 let life = &node.life;
                 life.link.is_some() && life.bridge.is_idle() && life.owed.is_empty()
             };
-            if self.nodes.iter().all(is_open) || self.trace.violation.is_some() {
+            let is_uploaded = (0..self.nodes.len()).all(|place| self.is_uploaded(place));
+            if (is_uploaded && self.nodes.iter().all(is_open)) || self.trace.violation.is_some() {
                 break;
             }
             if self.pass(300) {
@@ -403,6 +420,7 @@ impl<'a> World<'a> {
                 Move::ReleaseAck,
                 Move::Arrive,
                 Move::Connect,
+                Move::Upload,
             ]);
             self.advance(next);
         }
@@ -414,6 +432,8 @@ impl<'a> World<'a> {
                 && life.bridge.ledgers().all(|(_, ledger)| ledger.pending == 0);
             let safety = life.bridge.safety(self.nodes[place].clock(self.now_us));
             let owed = life.owed.len();
+            let is_uploaded = self.is_uploaded(place);
+            self.demand(is_uploaded, || format!("P8: n{place} keeps an accepted snapshot"));
             self.demand(is_well, || {
                 format!("P8: n{place} does not come to rest, {owed} replies are open: {safety:?}")
             });

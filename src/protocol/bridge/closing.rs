@@ -37,6 +37,7 @@ impl Bridge {
         }
         match closing.step {
             Step::Echoed if quiet && !self.uploads.is_stopping() => self.end_closing(now),
+            // Also where nothing was asked yet: no echo could come in time.
             _ if now.mono >= closing.deadline => {
                 let is_echoed = closing.step == Step::Echoed;
                 self.give_up(now, is_echoed);
