@@ -149,9 +149,10 @@ impl Bridge {
         self.pass(now);
         if self.uploads.is_stopping() {
             self.uploads.state = State::Idle;
-            if !confirmed {
-                self.uncertain_until = now.mono + LINGER_MAX;
-            }
+        }
+        // Also where caution had it stop: that connection has ended like any other.
+        if !confirmed {
+            self.uncertain_until = now.mono + LINGER_MAX;
         }
         self.settle(now)
     }

@@ -67,6 +67,20 @@ fn p2_what_was_sent_before_an_echo_or_an_acknowledgement_is_read() {
 }
 
 #[test]
+fn p2_an_upload_that_caution_stopped_unconfirmed_leaves_a_doubt() {
+    let mut rig = open();
+    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.report(0.46);
+    rig.uploads_quiet(false);
+    let closing = rig.report(0.55);
+    store_all(&mut rig);
+    echo_all(&mut rig);
+    rig.uploads_quiet(true);
+    let reply = rig.answers().remove(&closing).expect("answered");
+    assert_eq!(reply.barrier, Some(Barrier::Unconfirmed));
+}
+
+#[test]
 fn p1_no_manifest_is_announced_unless_the_gate_is_open() {
     for di in [0.46, 0.55, 0.7] {
         let mut rig = open();
