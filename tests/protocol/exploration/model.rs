@@ -98,6 +98,8 @@ pub(crate) struct World {
     jumps: bool,
     /// The uploader was told to stop, and something of it may be unread.
     is_stopping: bool,
+    /// For a closing, not for caution.
+    bars_uploads: bool,
     is_uploading: bool,
     effects: VecDeque<Effect>,
     /// The first promise that was broken.
@@ -145,6 +147,7 @@ impl World {
             is_fenced: false,
             jumps: false,
             is_stopping: false,
+            bars_uploads: false,
             is_uploading: false,
             effects: VecDeque::new(),
             broken: None,
@@ -162,7 +165,7 @@ impl World {
         self.wire.iter().for_each(|(_, item)| item.hash(&mut hasher));
         let flags =
             [self.has_acks, self.pulls, self.is_listed, self.is_stopping, self.is_uploading];
-        (flags, self.is_connected, self.is_closing).hash(&mut hasher);
+        (flags, self.is_connected, self.is_closing, self.bars_uploads).hash(&mut hasher);
         self.lingers_until.saturating_sub(self.now.mono).hash(&mut hasher);
         hasher.finish()
     }
@@ -240,7 +243,7 @@ impl World {
             Event::Fence => self.fence(),
             Event::Arrive => self.arrive(),
             Event::Push => {
-                let is_open = self.band == Band::Open && !self.is_closing && !self.is_stopping;
+                let is_open = self.band == Band::Open && !self.is_closing && !self.bars_uploads;
                 let is_granted = self.bridge.grant_upload(self.now).is_some();
                 self.demand(is_granted == is_open, "P1: a snapshot is accepted, or is not");
                 self.is_uploading |= is_granted;
@@ -251,6 +254,7 @@ impl World {
             Event::Quiet | Event::QuietUnconfirmed => {
                 let is_confirmed = event == Event::Quiet;
                 (self.is_stopping, self.is_uploading) = (false, false);
+                self.bars_uploads = false;
                 if !is_confirmed {
                     self.lingers_until = self.now.mono + LINGER_MAX;
                 }
@@ -431,9 +435,13 @@ impl World {
                 let effects = self.bridge.disconnected(self.now);
                 self.effects.extend(effects);
             }
-            Effect::StopUploads { .. } => self.is_stopping = true,
+            Effect::StopUploads { .. } => {
+                self.is_stopping = true;
+                self.bars_uploads |= self.band.is_closed() || self.is_closing;
+            }
             Effect::SeverUploads => {
                 (self.is_stopping, self.is_uploading) = (false, false);
+                self.bars_uploads = false;
                 self.lingers_until = self.now.mono + LINGER_MAX;
             }
             Effect::Record(audit::Event::Barrier(barrier)) => self.end_closing(barrier),
