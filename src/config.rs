@@ -13,7 +13,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::gate::Thresholds;
-use crate::protocol::judge::Policy;
+use crate::protocol::judge::{Flapping, Policy};
 use crate::protocol::keyring::{KEYS_MAX, Keyring, KeyringFault};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::{bridge, inbox};
@@ -38,7 +38,7 @@ pub use reload::{Change, Reload};
 pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, Containment, Deliver, DriftSource, Durability, FlappingKeys,
-    Ingest, Integrity, KeyKeys, Listen, Listener, Log, Mode, Nats, Peer, Runtime, Scopes, Snapshot,
+    Ingest, Integrity, KeyKeys, Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot,
     TailKeys, Tls, WINDOW_MAX,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, environment, read_from_disk};
@@ -209,9 +209,12 @@ impl Config {
     /// How evidence is judged.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let Containment { reopen, block, isolate, accept, dwell, assumed_scr, .. } =
+        let Containment { reopen, block, isolate, accept, dwell, assumed_scr, lock, .. } =
             self.containment;
-        Policy { thresholds: Thresholds { reopen, block, isolate }, accept, dwell, assumed_scr }
+        let FlappingKeys { closings, cycles } = self.flapping;
+        let flapping = closings.zip(cycles).map(|(closings, cycles)| Flapping { closings, cycles });
+        let thresholds = Thresholds { reopen, block, isolate };
+        Policy { thresholds, accept, dwell, assumed_scr, lock, flapping }
     }
 
     /// What the bridge is told.
@@ -250,6 +253,7 @@ impl Config {
     #[must_use]
     pub fn identity(&self) -> bridge::Identity {
         bridge::Identity {
+            mode: self.containment.mode,
             runtime_id: self.runtime.id.clone(),
             profile: self.runtime.profile.clone(),
             attractor_type: self.runtime.attractor_type,

@@ -400,7 +400,7 @@ pub struct Books {
     /// Not per target.
     pub counters: Counters,
     /// Reports by verdict word.
-    pub verdicts: [(&'static str, u64); 4],
+    pub verdicts: Vec<(&'static str, u64)>,
     /// Refused inbound packets by fault.
     pub refused: Vec<(Fault, u64)>,
     /// Refused packets that the quarantine stream has acknowledged.

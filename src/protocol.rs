@@ -20,6 +20,7 @@ pub mod gate;
 pub mod wire;
 pub mod packet;
 pub mod refusal;
+pub mod reason;
 pub mod trace;
 pub mod drift;
 pub mod syntax;

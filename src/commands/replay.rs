@@ -20,7 +20,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::profiles::{self, LoadFault};
 use crate::protocol::drift::{Coherence, Provenance};
 use crate::protocol::judge::Policy;
-use crate::protocol::profile::{Options, Profile};
+use crate::protocol::profile::Profile;
 use log::{LOG_BYTES_MAX, LogFault, Recorded};
 use outcome::Outcome;
 
@@ -197,9 +197,9 @@ pub fn write(
         Some(name) => profiles::load(name)?,
         None => recognise(&cycles).ok_or_else(|| not_governed(&cycles, None))?,
     };
-    let policy = Policy { accept: replay.accept, ..Policy::default() };
-    let options = Options { accept: replay.accept, assumed_scr: replay.assumed_scr };
-    let outcome = Outcome::of(&cycles, profile, options, policy, CAUTION_EVERY);
+    let policy =
+        Policy { accept: replay.accept, assumed_scr: replay.assumed_scr, ..Policy::default() };
+    let outcome = Outcome::of(&cycles, profile, policy, CAUTION_EVERY);
     if outcome.rows.iter().all(|row| row.problem.is_some()) {
         let first = outcome.rows.iter().find_map(|row| row.problem.clone());
         return Err(not_governed(&cycles, first).into());

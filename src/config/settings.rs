@@ -22,7 +22,7 @@ use super::parse::{
 use super::secret::{KeyFile, SecretFile};
 use super::table::Table;
 use crate::protocol::drift::{Coherence, Provenance};
-use crate::protocol::gate::Mark;
+use crate::protocol::gate::{Mark, Mode};
 use crate::protocol::keyring::{Alg, KEY_ID_BYTES_MAX};
 use crate::protocol::packet::{AttractorType, RuntimeId};
 use crate::protocol::profile::Profile;
@@ -458,13 +458,4 @@ pub enum Caution {
     Throttle,
     /// The strict reading of SRIP-05 section 9: nothing is sent.
     Block,
-}
-
-/// Whether anything is exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-pub enum Mode {
-    /// What the gate lets through.
-    Enforce,
-    /// Nothing: all is judged, counted and shown only.
-    Shadow,
 }

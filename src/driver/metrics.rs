@@ -55,6 +55,7 @@ impl Books {
                 ("throttled", ledger.throttled),
                 ("revoked", ledger.revoked),
                 ("failed", ledger.failed),
+                ("shadow", ledger.shadow),
             ]
             .map(|(status, count)| (vec![target.to_string(), status.to_owned()], count))
         });
@@ -69,6 +70,16 @@ impl Books {
         let verdicts = self.verdicts.iter().map(|(word, count)| (vec![(*word).to_owned()], *count));
         vec![
             Family::counters("reports", "Reports by verdict", &["verdict"], verdicts),
+            Family::counter(
+                "report_retries",
+                "Reports that only repeated the newest one",
+                self.counters.retries,
+            ),
+            Family::counter(
+                "cycle_gaps",
+                "Reports whose cycle number left some out",
+                self.counters.cycle_gaps,
+            ),
             Family::counter(
                 "reports_malformed",
                 "Reports that could not be read",

@@ -57,7 +57,7 @@ pub(super) struct Driver {
     next_ticket: u64,
     standing: watch::Sender<Standing>,
     conditions: Conditions,
-    verdicts: [u64; 4],
+    verdicts: BTreeMap<Decision, u64>,
     /// Publishes that the broker refused, by reason.
     publish_refused: BTreeMap<&'static str, u64>,
     closings: Histogram,
@@ -83,7 +83,9 @@ impl Waiter {
     /// Whoever waited may have given up; that is his affair.
     fn give(self, answer: Answer) {
         match (self, answer) {
-            (Self::Report(to), Answer::Report(reply)) => drop(to.send(Ok(*reply))),
+            (Self::Report(to), Answer::Report(reply) | Answer::Retry(reply)) => {
+                drop(to.send(Ok(*reply)));
+            }
             (Self::Report(to), Answer::Refused { fault: Some(malformed), state }) => {
                 drop(to.send(Err(ReportFault::Malformed { malformed, state })));
             }
@@ -125,7 +127,7 @@ impl Driver {
             waiting: BTreeMap::new(),
             standing,
             next_ticket: 1,
-            verdicts: [0; 4],
+            verdicts: BTreeMap::new(),
             publish_refused: BTreeMap::new(),
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered_seen: 0,
@@ -441,15 +443,7 @@ impl Driver {
     }
 
     fn count(&mut self, verdict: Decision) {
-        let index = match verdict {
-            Decision::Export => 0,
-            Decision::Throttle => 1,
-            Decision::Block => 2,
-            Decision::Isolate => 3,
-        };
-        if let Some(count) = self.verdicts.get_mut(index) {
-            *count += 1;
-        }
+        *self.verdicts.entry(verdict).or_default() += 1;
     }
 }
 

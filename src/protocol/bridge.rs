@@ -17,15 +17,15 @@ use std::sync::Arc;
 use super::audit::Event;
 use super::canonical::Json;
 use super::drift::{DriftIndex, Provenance};
-use super::gate::{Band, Reason, Verdict};
+use super::gate::{Band, Mode, Reason, Verdict};
 use super::inbox::{Arrival, Inbound, Inbox};
-use super::judge::{Judge, Judgement, Policy};
+use super::judge::{Judge, Judgement};
 use super::outbox::{Ledger, Origin, Outbox, Outcome};
 use super::packet::{
     AttractorState, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId,
     SafetyFlags,
 };
-use super::profile::{Malformed, Options, StateReport, Translator};
+use super::profile::{Malformed, StateReport, Translator};
 use super::seal::EncodedPayload;
 use super::time::{Now, Timestamp};
 use super::trace::TraceParent;
@@ -41,6 +41,8 @@ mod fence;
 mod fingerprint;
 mod time;
 mod effect;
+mod reports;
+mod retry;
 mod settings;
 mod uploads;
 
@@ -70,6 +72,8 @@ struct Waiting {
     deadline: Duration,
     /// Waits for the closing, whatever its packets do.
     closing: bool,
+    /// Whose report this only repeats.
+    repeats: Option<Ticket>,
 }
 
 /// What brought a verdict about.
@@ -143,6 +147,7 @@ pub struct Bridge {
     newest: Newest,
     /// Another sidecar has this runtime's id.
     fence: Option<Fence>,
+    latest: Option<retry::Latest>,
     snapshot_digest: Option<String>,
     uploads: uploads::Uploads,
     transitions: VecDeque<Transition>,
@@ -158,6 +163,8 @@ struct Newest {
     di: Option<DriftIndex>,
     source: &'static str,
     posture: Posture,
+    /// Its memory is too weak to be shared.
+    withholds_memory: bool,
 }
 
 impl Bridge {
@@ -185,77 +192,26 @@ impl Bridge {
             band_since: now,
             notified: judge.gate().band(),
             reasons: vec![first],
-            newest: Newest { cycle: None, di: None, source: "none", posture: Posture::Unknown },
             fence: None,
+            newest: Newest {
+                cycle: None,
+                di: None,
+                source: "none",
+                posture: Posture::Unknown,
+                withholds_memory: false,
+            },
+            latest: None,
             snapshot_digest: None,
             uploads: uploads::Uploads::new(),
             transitions: VecDeque::new(),
             counters: Counters::default(),
             closing_times: Vec::new(),
             effects: Vec::new(),
-            translator: Translator::new(identity.profile.clone(), options(&live.policy)),
+            translator: Translator::new(identity.profile.clone()),
             identity: Arc::new(identity),
             live: Arc::new(live),
             judge,
         }
-    }
-
-    /// One report of the runtime, within the trace that it came with. The answer is
-    /// [`Answer::Report`], or [`Answer::Refused`] when it breaks its profile and so closes.
-    #[must_use]
-    pub fn report(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        document: &Json,
-        trace: Option<TraceParent>,
-    ) -> Vec<Effect> {
-        self.pass(now);
-        let report = match self.translator.translate(document) {
-            Ok(report) => report,
-            Err(malformed) => return self.refuse(now, ticket, Some(malformed)),
-        };
-        self.counters.reports += 1;
-        let seq = self.next_seq(now.wall);
-        let mut judgement = self.judge.report(&report);
-        self.fence_off(&mut judgement);
-        self.newest = Newest {
-            cycle: report.cycle,
-            di: judgement.di,
-            source: report.drift.provenance.word(),
-            posture: report.posture,
-        };
-        if report.untrusted.is_none() {
-            self.last_valid = now.mono;
-        }
-        let cause = Cause {
-            cycle: judgement.cycle,
-            di: judgement.di,
-            report: Some((seq, report.drift.provenance)),
-        };
-        let mut closes = self.enter(now, &judgement.verdict, cause);
-        let failed_before = self.counters.inspection_failed;
-        let mut reply = self.compose(now, (ticket, seq), &report, &judgement, trace);
-        if reply.reasons.contains(&Reason::InspectionFailed) {
-            let packets = self.counters.inspection_failed.saturating_sub(failed_before);
-            self.effects.push(Effect::Record(Event::InspectionFailed { seq, packets }));
-            // A packet that the gate let through and the inspection did not: something is wrong
-            // with one of the two, so nothing more goes out (P6).
-            let verdict = self.judge.tighten(Band::Blocked, Reason::InspectionFailed);
-            closes |= self.enter(now, &verdict, cause);
-            reply.band = verdict.band;
-            reply.verdict = Decision::Block;
-        }
-        self.wait(now, ticket, Answer::Report(Box::new(reply)), closes);
-        self.settle(now)
-    }
-
-    /// A body that is not even a document: it can close, never open. Its answer is
-    /// [`Answer::Refused`].
-    #[must_use]
-    pub fn unreadable(&mut self, now: Now, ticket: Ticket) -> Vec<Effect> {
-        self.pass(now);
-        self.refuse(now, ticket, None)
     }
 
     /// An operator isolates (`true`) or releases (`false`). Release never opens. Its answer is
@@ -347,18 +303,6 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// The operator's choices change while the bridge runs. What waits and may no longer leave is
-    /// revoked.
-    #[must_use]
-    pub fn reload(&mut self, now: Now, live: Live) -> Vec<Effect> {
-        self.pass(now);
-        self.judge.set_policy(live.policy.clone());
-        self.translator.set_options(options(&live.policy));
-        self.live = Arc::new(live);
-        self.revoke_waiting(now);
-        self.settle(now)
-    }
-
     /// Sequence numbers start from the wall clock in microseconds and strictly rise, also when the
     /// clock steps back and across restarts (DESIGN section 3).
     fn next_seq(&mut self, now: Timestamp) -> u64 {
@@ -416,7 +360,8 @@ impl Bridge {
     }
 
     fn may_send(&self) -> bool {
-        self.connection >= Connection::Acks
+        self.identity.mode == Mode::Enforce
+            && self.connection >= Connection::Acks
             && self.closing.is_none()
             && !self.judge.gate().band().is_closed()
     }
@@ -424,6 +369,9 @@ impl Bridge {
     /// Whether anything inbound may reach the runtime now.
     #[must_use]
     pub fn may_receive(&self) -> bool {
+        if self.identity.mode == Mode::Shadow {
+            return false;
+        }
         match self.judge.gate().band() {
             Band::Open | Band::Caution => true,
             Band::Blocked => !self.live.blocked_inbound_hold,
@@ -463,8 +411,4 @@ impl Bridge {
             self.effects.push(Effect::Subscribe { pull });
         }
     }
-}
-
-fn options(policy: &Policy) -> Options {
-    Options { accept: policy.accept, assumed_scr: policy.assumed_scr }
 }

@@ -6,6 +6,16 @@
 
 use core::fmt;
 
+/// A number this little below a mark counts as at the mark, so that rounding never opens: in
+/// floating point (0.34 + 0.42 + 0.44) / 2.4 is less than 0.5.
+pub const ROUNDING: f64 = 1e-12;
+
+/// Whether `number` lies at `mark` or above it, give or take [`ROUNDING`].
+#[must_use]
+pub fn reaches(number: f64, mark: f64) -> bool {
+    number >= mark - ROUNDING
+}
+
 /// A finite number in `0..=1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub struct Fraction(f64);
@@ -61,6 +71,12 @@ impl DriftIndex {
         self.0
     }
 
+    /// Whether the index lies at `mark` or above it, as [`reaches`] says.
+    #[must_use]
+    pub fn reaches(self, mark: f64) -> bool {
+        reaches(self.0, mark)
+    }
+
     /// The larger of the two.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
@@ -106,16 +122,23 @@ impl DriftParts {
         DriftIndex((sum / (3.0 * self.scr.value())).min(f64::MAX))
     }
 
-    /// Which parts lie past their critical mark (SRIP-03 section 5, last column). Only meaningful
-    /// for native parts: a derived part is a guess and never trips this.
+    /// How far each part has gone (SRIP-03 section 5). Only meaningful for native parts: a derived
+    /// part is a guess and never trips a mark of its own.
     #[must_use]
-    pub fn criticals(&self) -> Criticals {
-        Criticals {
-            sdi: self.sdi.value() > SDI_CRITICAL,
-            sv: self.sv.value() > SV_CRITICAL,
-            pd: self.pd.value() > PD_CRITICAL,
-            scr: self.scr.value() < SCR_CRITICAL,
+    pub fn levels(&self) -> Levels {
+        Levels {
+            sdi: Level::of_rising(self.sdi, [0.35, 0.45, SDI_CRITICAL]),
+            sv: Level::of_rising(self.sv, [0.40, 0.55, SV_CRITICAL]),
+            pd: Level::of_rising(self.pd, [0.25, 0.35, PD_CRITICAL]),
+            scr: Level::of_coherence(self.scr),
         }
+    }
+
+    /// Whether nothing at all has drifted, to the last digit: what a runtime writes that has not
+    /// measured.
+    #[must_use]
+    pub fn are_zero(&self) -> bool {
+        self.sdi.value() + self.sv.value() + self.pd.value() <= 0.0
     }
 }
 
@@ -128,20 +151,78 @@ pub const PD_CRITICAL: f64 = 0.45;
 /// SRIP-03 section 5: coherence below this is critical.
 pub const SCR_CRITICAL: f64 = 0.45;
 
-/// Which of the four parts are past their critical mark.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Criticals {
-    /// `sdi` above [`SDI_CRITICAL`].
-    pub sdi: bool,
-    /// `sv` above [`SV_CRITICAL`].
-    pub sv: bool,
-    /// `pd` above [`PD_CRITICAL`].
-    pub pd: bool,
-    /// `scr` below [`SCR_CRITICAL`].
-    pub scr: bool,
+/// How far one part of the index has gone, mildest first. A part at the critical mark is not past
+/// it; at the two marks below, it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Short of every mark.
+    #[default]
+    Nominal,
+    /// Asks for reflection.
+    Reflective,
+    /// Asks for recovery.
+    Recovery,
+    /// Past its critical mark.
+    Critical,
 }
 
-/// Where the drift metrics came from, weakest first (DESIGN section 2 "Provenance").
+impl Level {
+    fn of_rising(part: Fraction, [reflective, recovery, critical]: [f64; 3]) -> Self {
+        match part.value() {
+            number if number > critical => Self::Critical,
+            number if reaches(number, recovery) => Self::Recovery,
+            number if reaches(number, reflective) => Self::Reflective,
+            _ => Self::Nominal,
+        }
+    }
+
+    fn of_coherence(scr: Coherence) -> Self {
+        match scr.value() {
+            number if number < SCR_CRITICAL => Self::Critical,
+            number if number <= 0.55 + ROUNDING => Self::Recovery,
+            number if number <= 0.65 + ROUNDING => Self::Reflective,
+            _ => Self::Nominal,
+        }
+    }
+}
+
+/// The levels of the four parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Of semantic drift.
+    pub sdi: Level,
+    /// Of symbolic variance.
+    pub sv: Level,
+    /// Of phase drift.
+    pub pd: Level,
+    /// Of coherence.
+    pub scr: Level,
+}
+
+impl Levels {
+    /// The level of the part that has gone furthest.
+    #[must_use]
+    pub fn worst(self) -> Level {
+        self.sdi.max(self.sv).max(self.pd).max(self.scr)
+    }
+}
+
+/// What some runtimes measure beside the index; each is read where it is there and never derived.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Vitals {
+    /// Phase stability index, 0 to 1; below 0.6 is recovery (SRIP-02 section 5).
+    pub psi: Option<Fraction>,
+    /// Phase stability delta, 0 to 1; from 0.15 up is reflection (SRIP-02 section 5).
+    pub psd: Option<Fraction>,
+    /// Continuity index of memory, 0 to 1; wanted at 0.8 or more (SRIP-04 section 7).
+    pub ci: Option<Fraction>,
+    /// Erosion rate of memory, 0 to 1; above 0.3 is restored first (SRIP-04 section 9).
+    pub er: Option<Fraction>,
+    /// Causal coherence of memory, 0 to 1; wanted at 0.75 or more (SRIP-04 section 7).
+    pub cc: Option<Fraction>,
+}
+
+/// Where the drift metrics came from, weakest first.
 #[derive(
     Clone,
     Copy,
@@ -151,10 +232,12 @@ pub struct Criticals {
     Eq,
     PartialOrd,
     Ord,
+    strum::IntoStaticStr,
     serde::Serialize,
     serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Provenance {
     /// Nothing usable was reported.
     #[default]
@@ -171,21 +254,50 @@ impl Provenance {
     /// The word used in replies, headers and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Derived => "derived",
-            Self::Reported => "reported",
-            Self::Native => "native",
-        }
+        self.into()
     }
 }
 
-/// A reported index that differs from the formula by more than this is a reason code of its own.
+/// A reported index that differs from the formula by more than this contradicts it.
 pub const INDEX_TOLERANCE: f64 = 0.005;
 
-/// What one report says about drift: parts, a bare index, or both.
+/// Parts that a profile estimated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// As in [`DriftParts::sdi`].
+    pub sdi: Fraction,
+    /// As in [`DriftParts::sv`].
+    pub sv: Fraction,
+    /// As in [`DriftParts::pd`].
+    pub pd: Fraction,
+    /// Coherence where the runtime reports it; else somebody has to assume one.
+    pub scr: Option<Coherence>,
+}
+
+impl Estimate {
+    /// All four parts, with `assumed` where no coherence is reported.
+    #[must_use]
+    pub fn with(self, assumed: Option<Coherence>) -> Option<DriftParts> {
+        let scr = self.scr.or(assumed)?;
+        Some(DriftParts { sdi: self.sdi, sv: self.sv, pd: self.pd, scr })
+    }
+}
+
+/// All that one report says about drift, and all that its profile could estimate from it. Which of
+/// it counts is the judge's to choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Drift {
+    /// The four parts as the runtime reported them.
+    pub native: Option<DriftParts>,
+    /// Parts of which at least one is an estimate.
+    pub derived: Option<Estimate>,
+    /// The index that the runtime itself reported.
+    pub reported: Option<DriftIndex>,
+}
+
+/// What a policy made of a [`Drift`]: parts, a bare index, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measurement {
     /// The four parts, native or derived according to `provenance`.
     pub parts: Option<DriftParts>,
     /// The index that the runtime itself reported.
@@ -194,9 +306,8 @@ pub struct Drift {
     pub provenance: Provenance,
 }
 
-impl Drift {
-    /// Gate value: the larger of formula and report (DESIGN section 2). `None` when there is
-    /// neither.
+impl Measurement {
+    /// Gate value: the larger of formula and report. `None` when there is neither.
     #[must_use]
     pub fn gate_value(&self) -> Option<DriftIndex> {
         match (self.parts, self.reported) {

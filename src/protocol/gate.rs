@@ -1,16 +1,19 @@
-//! The gate: the whole table of DESIGN section 2 on one screen.
+//! The gate: the whole table on one screen.
 //!
 //! A pure state machine. One [`Sample`] per report goes in, one [`Verdict`] comes out, and the old
 //! state is consumed. It knows no packets, peers or clocks: staleness, dwell and `isolate_after`
-//! arrive as samples and acts, made from time by `bridge.rs`.
+//! arrive as samples and acts, made from time by `bridge.rs`; what has to be remembered between two
+//! reports is in `judge.rs`.
 //!
 //! Latched: `blocked` and `isolated` leave only to `open`, on trusted evidence with the index under
 //! `reopen`, posture Stable and no operator hold.
 
 use core::fmt;
 
-use super::drift::{Criticals, DriftIndex};
+use super::drift::{DriftIndex, Fraction, Level, Levels, Vitals, reaches};
 use super::packet::Posture;
+
+pub use super::reason::Reason;
 
 /// SRIP-05 section 7: synchronisation at reduced frequency from here. Also the reopening mark of
 /// section 9: a closed gate opens only strictly below it.
@@ -19,6 +22,19 @@ pub const REOPEN_MAX: f64 = 0.45;
 pub const BLOCK_MAX: f64 = 0.5;
 /// SRIP-05 section 7: all external links are isolated from here.
 pub const ISOLATE_MAX: f64 = 0.6;
+
+/// SRIP-03 section 5: the index is critical from here up; `containment.lock` may be at most this.
+pub const DI_CRITICAL: f64 = 0.7;
+/// SRIP-02 section 5: a phase stability index below this is recovery.
+pub const PSI_MIN: f64 = 0.6;
+/// SRIP-02 section 5: a phase stability delta from here up is reflection.
+pub const PSD_MAX: f64 = 0.15;
+/// SRIP-04 section 9: memory that erodes faster than this is restored before anything else.
+pub const ER_MAX: f64 = 0.3;
+/// SRIP-04 section 7: memory less continuous than this is not shared.
+pub const CI_MIN: f64 = 0.8;
+/// SRIP-04 section 7: memory less coherent than this is not shared.
+pub const CC_MIN: f64 = 0.75;
 
 /// The thresholds in force. They can be tightened below the constants of this module, never
 /// loosened (SPEC R61).
@@ -92,11 +108,37 @@ impl Thresholds {
     }
 }
 
-/// How far the gate is open, mildest first.
+/// Whether anything is exported.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, strum::IntoStaticStr, serde::Serialize,
 )]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Mode {
+    /// What the gate lets through. The default.
+    #[default]
+    Enforce,
+    /// Nothing: all is judged, counted, audited and shown only.
+    Shadow,
+}
+
+/// How far the gate is open, mildest first.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Band {
     /// Everything flows.
     Open,
@@ -112,12 +154,7 @@ impl Band {
     /// The word used on the wire, in replies and in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Caution => "caution",
-            Self::Blocked => "blocked",
-            Self::Isolated => "isolated",
-        }
+        self.into()
     }
 
     /// Whether publication is cut.
@@ -133,136 +170,105 @@ impl fmt::Display for Band {
     }
 }
 
-/// Why the gate stands where it stands. Each word is a metric label and never carries data of the
-/// runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// The sidecar has started and has seen no report yet.
-    Starting,
-    /// The index is in the caution band.
-    DiCaution,
-    /// The index is at or above `block`.
-    DiBlock,
-    /// The index is at or above `isolate`.
-    DiIsolate,
-    /// Formula and reported index differ by more than 0.005; the larger one decided.
-    DiMismatch,
-    /// The gate is closed and this report does not yet reopen it.
-    Latched,
-    /// The runtime says it is reflecting (Reflective posture or phase lock).
-    PostureReflective,
-    /// The runtime says it is recovering (Recenter posture, recenter active).
-    PostureRecenter,
-    /// The phase is a word that no table knows.
-    PostureUnknown,
-    /// `aegida_status` is not `nominal`.
-    SafetyStatus,
-    /// The sample carries no evidence: first of a derived feed, or after an empty reply.
-    NoEvidence,
-    /// The cycle number was seen before in this epoch.
-    DuplicateCycle,
-    /// A part that the index needs is missing.
-    Incomplete,
-    /// The report could not be read, or a number is not finite or out of range.
-    Invalid,
-    /// The drift metrics are weaker evidence than the policy accepts.
-    ProvenanceRefused,
-    /// No valid report for `stale_after`.
-    Stale,
-    /// No valid report for `silence_isolates_after`.
-    Silent,
-    /// Semantic drift is critical.
-    SdiCritical,
-    /// Symbolic variance is critical.
-    SvCritical,
-    /// Phase drift is critical.
-    PdCritical,
-    /// Coherence is critical.
-    ScrCritical,
-    /// Stability under 0.5 for more than 3 cycles with weak coherence or strong phase drift.
-    Collapse,
-    /// Blocked for longer than `isolate_after`.
-    BlockedTooLong,
-    /// An operator isolated this runtime.
-    Operator,
-    /// Another sidecar with this runtime's id was there first.
-    Twin,
-    /// Another sidecar with this runtime's id has taken over.
-    Replaced,
-    /// The cycle number fell back: the runtime restarted.
-    NewEpoch,
-    /// Good reports so far are fewer than `dwell` asks for.
-    Dwell,
-    /// A derived feed replaced its attractor; closed until three further cycles have passed.
-    GenerationChange,
-    /// Caution, and this report is not the one in `caution_every`.
-    Throttled,
-    /// A packet that was built failed its own inspection.
-    InspectionFailed,
-    /// The evidence is accepted but cannot fill the twenty leaves of a packet.
-    Unfillable,
-    /// The broker did not confirm the cut in time; the connection was dropped with its buffer.
-    Unconfirmed,
-}
-
-impl Reason {
-    /// The word used in replies, notices, the audit log and metrics.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::DiCaution => "di_caution",
-            Self::DiBlock => "di_block",
-            Self::DiIsolate => "di_isolate",
-            Self::DiMismatch => "di_mismatch",
-            Self::Latched => "latched",
-            Self::PostureReflective => "posture_reflective",
-            Self::PostureRecenter => "posture_recenter",
-            Self::PostureUnknown => "posture_unknown",
-            Self::SafetyStatus => "safety_status",
-            Self::NoEvidence => "no_evidence",
-            Self::DuplicateCycle => "duplicate_cycle",
-            Self::Incomplete => "incomplete",
-            Self::Invalid => "invalid",
-            Self::ProvenanceRefused => "provenance_refused",
-            Self::Stale => "stale",
-            Self::Silent => "silent",
-            Self::SdiCritical => "sdi_critical",
-            Self::SvCritical => "sv_critical",
-            Self::PdCritical => "pd_critical",
-            Self::ScrCritical => "scr_critical",
-            Self::Collapse => "collapse",
-            Self::BlockedTooLong => "blocked_too_long",
-            Self::Operator => "operator",
-            Self::Twin => "twin",
-            Self::Replaced => "replaced",
-            Self::NewEpoch => "new_epoch",
-            Self::Dwell => "dwell",
-            Self::GenerationChange => "generation_change",
-            Self::Throttled => "throttled",
-            Self::InspectionFailed => "inspection_failed",
-            Self::Unfillable => "unfillable",
-            Self::Unconfirmed => "unconfirmed",
-        }
-    }
-}
-
-/// What one moment tells the gate.
-#[derive(Clone, Debug, PartialEq)]
+/// What one moment tells the gate. The default is a moment that tells nothing bad, and no index.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// Gate value; `None` when the report carries no usable index.
     pub di: Option<DriftIndex>,
     /// The worst posture that label and flags name.
     pub posture: Posture,
-    /// Critical marks, set for native metrics only.
-    pub criticals: Criticals,
-    /// SRIP-06 section 5, counted by the bridge over cycles.
+    /// How far the parts have gone, set for native metrics only.
+    pub levels: Levels,
+    /// What else the runtime measures.
+    pub vitals: Vitals,
+    /// SRIP-06 section 5, counted by the judge over cycles.
     pub collapse: bool,
+    /// Formula and report contradict each other.
+    pub mismatch: bool,
+    /// The index rose too fast.
+    pub jump: bool,
+    /// The index asks for an operator.
+    pub locks: bool,
     /// Why this sample is no evidence. Such a sample may close the gate and never opens it.
     pub untrusted: Option<Reason>,
     /// `false` for a safety status other than nominal.
     pub nominal: bool,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self {
+            di: None,
+            posture: Posture::Stable,
+            levels: Levels::default(),
+            vitals: Vitals::default(),
+            collapse: false,
+            mismatch: false,
+            jump: false,
+            locks: false,
+            untrusted: None,
+            nominal: true,
+        }
+    }
+}
+
+impl Sample {
+    /// Nothing was reported, or nothing that could be read.
+    #[must_use]
+    pub fn absent(reason: Reason) -> Self {
+        Self { posture: Posture::Unknown, untrusted: Some(reason), ..Self::default() }
+    }
+
+    /// The table: the strictest band that a row asks for, and every row that asks. A row of band
+    /// `open` is a remark.
+    fn read(&self, marks: &Thresholds) -> Reading {
+        use Band::{Blocked, Caution, Isolated, Open};
+        let at_least = |mark: f64| self.di.is_some_and(|di| di.reaches(mark));
+        let below = |vital: Option<Fraction>, mark| vital.is_some_and(|vital| vital.value() < mark);
+        let (vitals, levels) = (&self.vitals, &self.levels);
+        let (psd, er) = (vitals.psd, vitals.er);
+        let is_reported = self.di.is_some() || self.untrusted.is_none();
+        let rows = [
+            (self.locks, Isolated, Reason::Locked),
+            (at_least(DI_CRITICAL), Isolated, Reason::DiCritical),
+            (at_least(marks.isolate), Isolated, Reason::DiIsolate),
+            (self.posture == Posture::Recenter, Isolated, Reason::PostureRecenter),
+            (self.collapse, Isolated, Reason::Collapse),
+            (below(vitals.psi, PSI_MIN), Isolated, Reason::PsiLow),
+            (er.is_some_and(|er| er.value() > ER_MAX), Isolated, Reason::ErHigh),
+            (at_least(marks.block) && !at_least(marks.isolate), Blocked, Reason::DiBlock),
+            (self.posture == Posture::Reflective, Blocked, Reason::PostureReflective),
+            (is_reported && self.posture == Posture::Unknown, Blocked, Reason::PostureUnknown),
+            (!self.nominal, Blocked, Reason::SafetyStatus),
+            (self.di.is_none() && self.untrusted.is_none(), Blocked, Reason::Incomplete),
+            (levels.sdi == Level::Critical, Blocked, Reason::SdiCritical),
+            (levels.sv == Level::Critical, Blocked, Reason::SvCritical),
+            (levels.pd == Level::Critical, Blocked, Reason::PdCritical),
+            (levels.scr == Level::Critical, Blocked, Reason::ScrCritical),
+            (psd.is_some_and(|psd| reaches(psd.value(), PSD_MAX)), Blocked, Reason::PsdHigh),
+            (self.mismatch, Blocked, Reason::DiMismatch),
+            (self.jump, Blocked, Reason::DiJump),
+            (at_least(marks.reopen) && !at_least(marks.block), Caution, Reason::DiCaution),
+            (levels.sdi == Level::Recovery, Open, Reason::SdiRecovery),
+            (levels.sv == Level::Recovery, Open, Reason::SvRecovery),
+            (levels.pd == Level::Recovery, Open, Reason::PdRecovery),
+            (levels.scr == Level::Recovery, Open, Reason::ScrRecovery),
+            (levels.sdi == Level::Reflective, Open, Reason::SdiReflective),
+            (levels.sv == Level::Reflective, Open, Reason::SvReflective),
+            (levels.pd == Level::Reflective, Open, Reason::PdReflective),
+            (levels.scr == Level::Reflective, Open, Reason::ScrReflective),
+            (below(vitals.ci, CI_MIN), Open, Reason::CiLow),
+            (below(vitals.cc, CC_MIN), Open, Reason::CcLow),
+        ];
+        let mut reading = Reading { band: Open, reasons: Vec::new() };
+        let untrusted = self.untrusted.map(|reason| (Blocked, reason));
+        let applying = rows.into_iter().filter(|(applies, ..)| *applies);
+        for (band, reason) in applying.map(|(_, band, reason)| (band, reason)).chain(untrusted) {
+            reading.band = reading.band.max(band);
+            reading.reasons.push(reason);
+        }
+        reading
+    }
 }
 
 /// What the table says about one sample before the latch is looked at.
@@ -272,64 +278,12 @@ struct Reading {
     reasons: Vec<Reason>,
 }
 
-impl Sample {
-    /// Nothing was reported, or nothing that could be read.
-    #[must_use]
-    pub fn absent(reason: Reason) -> Self {
-        Self {
-            di: None,
-            posture: Posture::Unknown,
-            criticals: Criticals::default(),
-            collapse: false,
-            untrusted: Some(reason),
-            nominal: true,
-        }
-    }
-
-    /// Every row of the table that applies; the strictest wins.
-    fn read(&self, thresholds: &Thresholds) -> Reading {
-        let index = self.di.map(DriftIndex::value);
-        let at_least = |mark: f64| index.is_some_and(|di| di >= mark);
-        let reported = self.di.is_some() || self.untrusted.is_none();
-        let rows = [
-            (at_least(thresholds.isolate), Band::Isolated, Reason::DiIsolate),
-            (self.posture == Posture::Recenter, Band::Isolated, Reason::PostureRecenter),
-            (self.collapse, Band::Isolated, Reason::Collapse),
-            (
-                at_least(thresholds.block) && !at_least(thresholds.isolate),
-                Band::Blocked,
-                Reason::DiBlock,
-            ),
-            (self.posture == Posture::Reflective, Band::Blocked, Reason::PostureReflective),
-            (reported && self.posture == Posture::Unknown, Band::Blocked, Reason::PostureUnknown),
-            (!self.nominal, Band::Blocked, Reason::SafetyStatus),
-            (self.di.is_none() && self.untrusted.is_none(), Band::Blocked, Reason::Incomplete),
-            (self.criticals.sdi, Band::Blocked, Reason::SdiCritical),
-            (self.criticals.sv, Band::Blocked, Reason::SvCritical),
-            (self.criticals.pd, Band::Blocked, Reason::PdCritical),
-            (self.criticals.scr, Band::Blocked, Reason::ScrCritical),
-            (
-                at_least(thresholds.reopen) && !at_least(thresholds.block),
-                Band::Caution,
-                Reason::DiCaution,
-            ),
-        ];
-        let applies = rows.iter().filter(|(applies, _, _)| *applies);
-        let mut band = applies.clone().map(|(_, band, _)| *band).max().unwrap_or(Band::Open);
-        let mut reasons: Vec<Reason> = applies.map(|(_, _, reason)| *reason).collect();
-        if let Some(reason) = self.untrusted {
-            band = band.max(Band::Blocked);
-            reasons.push(reason);
-        }
-        Reading { band, reasons }
-    }
-}
-
 /// The state of the gate. It starts closed (P6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gate {
     band: Band,
-    operator_hold: bool,
+    /// What holds it isolated until an operator lets go.
+    hold: Option<Reason>,
     /// Consecutive samples that would reopen, for `dwell`.
     good: u32,
 }
@@ -350,7 +304,7 @@ impl Gate {
     #[must_use]
     pub fn new(operator_hold: bool) -> Self {
         let band = if operator_hold { Band::Isolated } else { Band::Blocked };
-        Self { band, operator_hold, good: 0 }
+        Self { band, hold: operator_hold.then_some(Reason::Operator), good: 0 }
     }
 
     /// The present band.
@@ -359,10 +313,10 @@ impl Gate {
         self.band
     }
 
-    /// Whether an operator holds the gate isolated.
+    /// Whether the gate stays isolated until an operator lets go: by an order, or by a lock.
     #[must_use]
     pub fn operator_hold(self) -> bool {
-        self.operator_hold
+        self.hold.is_some()
     }
 
     /// One sample: the only way to a milder band.
@@ -370,43 +324,60 @@ impl Gate {
     /// `dwell` is how many good samples in a row a closed gate asks for, at least 1.
     #[must_use]
     pub fn step(self, sample: &Sample, thresholds: &Thresholds, dwell: u32) -> (Self, Verdict) {
-        let Reading { band: read, mut reasons } = sample.read(thresholds);
-        let good = if read == Band::Open { self.good.saturating_add(1) } else { 0 };
-        let band = if self.operator_hold {
-            reasons.insert(0, Reason::Operator);
-            Band::Isolated
-        } else if !self.band.is_closed() {
-            read
-        } else if read != Band::Open {
-            // Closed stays closed, and only ever gets tighter.
-            if read < self.band {
-                reasons.push(Reason::Latched);
+        let (mut next, mut verdict) = self.stricter(sample, thresholds);
+        if self.band.is_closed() && verdict.band < self.band {
+            // Closed stays closed, and only ever gets tighter, but for the one way out.
+            if verdict.band != Band::Open {
+                verdict.reasons.push(Reason::Latched);
+                verdict.band = self.band;
+            } else if next.good < dwell.max(1) {
+                verdict.reasons.push(Reason::Dwell);
+                verdict.band = self.band;
             }
-            self.band.max(read)
-        } else if good < dwell.max(1) {
-            reasons.push(Reason::Dwell);
-            self.band
-        } else {
-            Band::Open
-        };
-        let next = Self { band, operator_hold: self.operator_hold, good };
-        (next, Verdict { band, from: self.band, reasons })
+        }
+        next.band = verdict.band;
+        (next, verdict)
     }
 
-    /// Tightens to at least `band` for a reason that time gave: silence, a new epoch, blocked too
-    /// long.
+    /// The same sample once more, under other marks: it may tighten and never opens.
+    #[must_use]
+    pub fn judge_again(self, sample: &Sample, thresholds: &Thresholds) -> (Self, Verdict) {
+        let (mut next, mut verdict) = self.stricter(sample, thresholds);
+        next.good = self.good.min(next.good);
+        verdict.band = verdict.band.max(self.band);
+        next.band = verdict.band;
+        (next, verdict)
+    }
+
+    /// What sample and hold ask for, before the latch.
+    fn stricter(self, sample: &Sample, thresholds: &Thresholds) -> (Self, Verdict) {
+        let Reading { band: read, mut reasons } = sample.read(thresholds);
+        let hold = self.hold.or_else(|| sample.locks.then_some(Reason::Locked));
+        let band = match hold {
+            Some(reason) if !reasons.contains(&reason) => {
+                reasons.insert(0, reason);
+                Band::Isolated
+            }
+            Some(_) => Band::Isolated,
+            None => read,
+        };
+        let good = if read == Band::Open { self.good.saturating_add(1) } else { 0 };
+        (Self { band, hold, good }, Verdict { band, from: self.band, reasons })
+    }
+
+    /// Tightens to at least `band` for a reason that no sample gave: silence, blocked too long.
     #[must_use]
     pub fn tighten(self, band: Band, reason: Reason) -> (Self, Verdict) {
-        let next = Self { band: self.band.max(band), operator_hold: self.operator_hold, good: 0 };
+        let next = Self { band: self.band.max(band), good: 0, ..self };
         (next, Verdict { band: next.band, from: self.band, reasons: vec![reason] })
     }
 
-    /// An operator isolates, or takes the hold back. Release never opens: the gate stays isolated
-    /// until a report reopens it by the normal rule.
+    /// An operator isolates, or takes the hold back, also one that a lock began. Release never
+    /// opens: the gate stays isolated until a report reopens it by the normal rule.
     #[must_use]
     pub fn hold(self, hold: bool) -> (Self, Verdict) {
         let band = if hold { Band::Isolated } else { self.band };
-        let next = Self { band, operator_hold: hold, good: 0 };
+        let next = Self { band, hold: hold.then_some(Reason::Operator), good: 0 };
         (next, Verdict { band, from: self.band, reasons: vec![Reason::Operator] })
     }
 }

@@ -1,12 +1,20 @@
-//! From a report to a verdict: provenance policy, epochs, evidence and collapse, then the gate.
+//! From a report to a verdict: evidence policy, epochs, jumps, collapse and flapping, then the
+//! gate.
 //!
 //! `gate.rs` is the table; this is what has to be remembered between two reports in order to read
 //! it. `bridge.rs` (live) and `driftgate replay` (recorded) both judge with this type, so a replay
-//! says what the sidecar would have done.
+//! says what the sidecar would have done. The policy is looked at here and nowhere else, each time
+//! a report is judged, so that the newest one can be judged again under another policy.
 
-use super::drift::{Coherence, Criticals, DriftIndex, Provenance};
-use super::gate::{Band, Gate, Reason, Sample, Thresholds, Verdict};
-use super::profile::StateReport;
+use core::hash::{Hash as _, Hasher};
+use std::collections::VecDeque;
+
+use super::drift::{
+    Coherence, Drift, DriftIndex, Fraction, Levels, Measurement, Provenance, Vitals,
+};
+use super::gate::{Band, CC_MIN, CI_MIN, Gate, Reason, Sample, Thresholds, Verdict};
+use super::packet::Posture;
+use super::profile::{Continuity, StateReport};
 
 /// SRIP-06 section 5: stability below this counts towards collapse.
 pub const COLLAPSE_STABILITY: f64 = 0.5;
@@ -16,6 +24,12 @@ pub const COLLAPSE_CYCLES: u32 = 3;
 pub const COLLAPSE_SCR: f64 = 0.6;
 /// SRIP-06 section 5.
 pub const COLLAPSE_PD: f64 = 0.25;
+/// SRIP-06 section 6: an index that rises by more than this from one cycle to the next blocks.
+pub const JUMP_MAX: f64 = 0.4;
+/// Good reports in a row that a gate that flaps asks for.
+pub const FLAPPING_DWELL: u32 = 3;
+/// Most closings that are remembered: twice as many as `containment.flapping` can ask for.
+const CLOSINGS_MAX: usize = 200;
 
 /// What an operator may set about judging.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +40,13 @@ pub struct Policy {
     pub accept: Provenance,
     /// Good reports in a row that a closed gate asks for. Default 1, the specification's number.
     pub dwell: u32,
-    /// Coherence that the operator assumes for a runtime that reports none. There is no default
-    /// (SPEC A15).
+    /// Coherence that the operator assumes for a runtime that reports none. There is no default: a
+    /// coherence that nobody measured makes the index look small.
     pub assumed_scr: Option<Coherence>,
+    /// An index from here up stays isolated until an operator releases it, if set.
+    pub lock: Option<f64>,
+    /// Closings that follow each other too fast, if looked at.
+    pub flapping: Option<Flapping>,
 }
 
 impl Default for Policy {
@@ -38,8 +56,39 @@ impl Default for Policy {
             accept: Provenance::Native,
             dwell: 1,
             assumed_scr: None,
+            lock: None,
+            flapping: None,
         }
     }
+}
+
+impl Policy {
+    /// The strongest measurement that a report has, where derived parts are looked at only if they
+    /// are accepted or nothing else is there. The reported index is kept beside derived parts, so
+    /// that the gate takes the larger of the two.
+    #[must_use]
+    pub fn choose(&self, drift: &Drift) -> Measurement {
+        let reported = drift.reported;
+        if let Some(parts) = drift.native {
+            return Measurement { parts: Some(parts), reported, provenance: Provenance::Native };
+        }
+        let is_wanted = self.accept <= Provenance::Derived || reported.is_none();
+        let derived = drift.derived.filter(|_| is_wanted);
+        if let Some(parts) = derived.and_then(|estimate| estimate.with(self.assumed_scr)) {
+            return Measurement { parts: Some(parts), reported, provenance: Provenance::Derived };
+        }
+        let provenance = if reported.is_some() { Provenance::Reported } else { Provenance::None };
+        Measurement { parts: None, reported, provenance }
+    }
+}
+
+/// So many closings in so many cycles ask for [`FLAPPING_DWELL`], twice as many isolate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flapping {
+    /// Closings, at most 100.
+    pub closings: u32,
+    /// Cycles, not fewer than `closings`.
+    pub cycles: u32,
 }
 
 /// What was decided about one report.
@@ -47,12 +96,32 @@ impl Default for Policy {
 pub struct Judgement {
     /// Gate verdict with its reasons.
     pub verdict: Verdict,
+    /// What the policy took the drift metrics for.
+    pub measurement: Measurement,
     /// Gate value, the larger of formula and reported index.
     pub di: Option<DriftIndex>,
     /// Cycle number of the report, if it gave one.
     pub cycle: Option<u64>,
     /// Whether this report may be exported: the gate is not closed and the sample is evidence.
     pub exportable: bool,
+    /// Whether this report says something about the runtime: it ends a silence.
+    pub is_valid: bool,
+    /// Whether the runtime's memory is too weak to be shared, whatever the band.
+    pub withholds_memory: bool,
+}
+
+/// What of a report is looked at when it is judged, and judged again.
+#[derive(Clone, Copy, Debug)]
+struct Basis {
+    cycle: Option<u64>,
+    continuity: Continuity,
+    drift: Drift,
+    /// The drift of the cycle before, where there is one to compare with.
+    before: Option<Drift>,
+    vitals: Vitals,
+    posture: Posture,
+    nominal: bool,
+    untrusted: Option<Reason>,
 }
 
 /// The memory between two reports.
@@ -61,8 +130,13 @@ pub struct Judge {
     gate: Gate,
     policy: Policy,
     epoch: u64,
-    last_cycle: Option<u64>,
+    /// The newest report that could be read.
+    newest: Option<Basis>,
     unstable_cycles: u32,
+    /// Reports judged, readable or not.
+    judged: u64,
+    /// At which of them the gate closed, oldest first.
+    closings: VecDeque<u64>,
 }
 
 impl Judge {
@@ -74,8 +148,10 @@ impl Judge {
             gate: Gate::new(operator_hold),
             policy,
             epoch: 0,
-            last_cycle: None,
+            newest: None,
             unstable_cycles: 0,
+            judged: 0,
+            closings: VecDeque::new(),
         }
     }
 
@@ -97,7 +173,8 @@ impl Judge {
         &self.policy
     }
 
-    /// Replaces the rules; the gate keeps its state until the next report.
+    /// Replaces the rules; the gate keeps its state until the next report, or until
+    /// [`Self::judge_again`].
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
@@ -105,40 +182,77 @@ impl Judge {
     /// Judges one report.
     pub fn report(&mut self, report: &StateReport) -> Judgement {
         let from = self.gate.band();
-        let mut extra = Vec::new();
-        let mut sample = self.sample(report);
-        match (self.last_cycle, report.cycle) {
-            (Some(last), Some(cycle)) if cycle == last => {
-                sample.untrusted = Some(Reason::DuplicateCycle);
-            }
-            (Some(last), Some(cycle)) if cycle < last => {
-                // The runtime restarted. Its past does not speak for it: start closed, then judge.
-                self.epoch = self.epoch.saturating_add(1);
-                self.unstable_cycles = 0;
-                (self.gate, _) = self.gate.tighten(Band::Blocked, Reason::NewEpoch);
-                extra.push(Reason::NewEpoch);
-            }
-            (_, Some(_) | None) => {}
-        }
-        self.last_cycle = report.cycle.or(self.last_cycle);
-        if report.drift.disagrees() {
-            extra.push(Reason::DiMismatch);
+        if report.continuity == Continuity::Restart {
+            // Its past does not speak for it: start closed, then judge.
+            self.epoch = self.epoch.saturating_add(1);
+            self.unstable_cycles = 0;
+            (self.gate, _) = self.gate.tighten(Band::Blocked, Reason::NewEpoch);
         }
         // The same cycle again is no further cycle, however often it is reported.
-        if sample.untrusted != Some(Reason::DuplicateCycle) {
-            self.count_unstable(report);
+        if report.continuity != Continuity::Same {
+            self.count_unstable(report.attractor.stability);
         }
-        sample.collapse = self.is_collapse(report);
-        let mut judgement = self.step(&sample);
-        judgement.cycle = report.cycle;
-        judgement.verdict.from = from;
-        judgement.verdict.reasons.extend(extra);
+        let before = match report.continuity {
+            Continuity::Next { .. } | Continuity::Unknown => self.newest.map(|basis| basis.drift),
+            Continuity::Same => self.newest.and_then(|basis| basis.before),
+            Continuity::First | Continuity::Restart => None,
+        };
+        let basis = Basis {
+            cycle: report.cycle,
+            continuity: report.continuity,
+            drift: report.drift,
+            before,
+            vitals: report.vitals,
+            posture: report.posture,
+            nominal: report.nominal,
+            untrusted: report.untrusted,
+        };
+        self.newest = Some(basis);
+        let (measurement, sample) = self.sample(&basis);
+        let verdict = self.step(from, &sample);
+        let mut judgement = judgement(&basis, measurement, &sample, verdict);
+        let reasons = &mut judgement.verdict.reasons;
+        match report.continuity {
+            Continuity::Next { missed: 1.. } => reasons.push(Reason::CycleGap),
+            Continuity::Restart if !reasons.contains(&Reason::NewEpoch) => {
+                reasons.push(Reason::NewEpoch);
+            }
+            Continuity::First
+            | Continuity::Next { .. }
+            | Continuity::Same
+            | Continuity::Restart
+            | Continuity::Unknown => {}
+        }
         judgement
     }
 
+    /// Judges the newest report again under the present policy; `None` before the first. It may
+    /// tighten and never opens.
+    pub fn judge_again(&mut self) -> Option<Judgement> {
+        let basis = self.newest?;
+        let (measurement, sample) = self.sample(&basis);
+        let verdict;
+        (self.gate, verdict) = self.gate.judge_again(&sample, &self.policy.thresholds);
+        Some(judgement(&basis, measurement, &sample, verdict))
+    }
+
+    /// Mixes what the next verdict depends on, beside the gate and the policy, into `into`: all but
+    /// cycle numbers.
+    pub(super) fn fingerprint(&self, into: &mut impl Hasher) {
+        let bits = |drift: Drift| {
+            self.policy.choose(&drift).gate_value().map(|index| index.value().to_bits())
+        };
+        let newest = self.newest.map(|basis| {
+            let words = (basis.posture, basis.nominal, basis.untrusted);
+            (bits(basis.drift), basis.before.map(bits), words)
+        });
+        (newest, self.unstable_cycles.min(COLLAPSE_CYCLES + 1)).hash(into);
+        self.closings.iter().for_each(|at| self.judged.saturating_sub(*at).hash(into));
+    }
+
     /// A report that could not be read: it closes the gate and changes nothing else (P6).
-    pub fn malformed(&mut self) -> Judgement {
-        self.step(&Sample::absent(Reason::Invalid))
+    pub fn malformed(&mut self) -> Verdict {
+        self.step(self.gate.band(), &Sample::absent(Reason::Invalid))
     }
 
     /// Silence, or a band held too long: the gate tightens without a report.
@@ -155,48 +269,117 @@ impl Judge {
         verdict
     }
 
-    fn step(&mut self, sample: &Sample) -> Judgement {
-        let verdict;
-        (self.gate, verdict) = self.gate.step(sample, &self.policy.thresholds, self.policy.dwell);
-        let exportable = !verdict.band.is_closed() && sample.untrusted.is_none();
-        Judgement { verdict, di: sample.di, cycle: None, exportable }
+    fn step(&mut self, from: Band, sample: &Sample) -> Verdict {
+        self.judged = self.judged.saturating_add(1);
+        let flaps = |judge: &Self, times: u32| {
+            judge.policy.flapping.is_some_and(|Flapping { closings, cycles }| {
+                judge.closings_within(cycles) >= closings.saturating_mul(times)
+            })
+        };
+        let flapped = flaps(self, 1);
+        let dwell = self.policy.dwell.max(if flapped { FLAPPING_DWELL } else { 1 });
+        let mut verdict;
+        (self.gate, verdict) = self.gate.step(sample, &self.policy.thresholds, dwell);
+        verdict.from = from;
+        if verdict.band.is_closed() && !from.is_closed() {
+            self.closings.push_back(self.judged);
+            if self.closings.len() > CLOSINGS_MAX {
+                self.closings.pop_front();
+            }
+            if flaps(self, 2) {
+                (self.gate, _) = self.gate.tighten(Band::Isolated, Reason::Flapping);
+                verdict.band = Band::Isolated;
+                verdict.reasons.insert(0, Reason::Flapping);
+            }
+        } else if flapped && verdict.reasons.contains(&Reason::Dwell) {
+            verdict.reasons.push(Reason::Flapping);
+        }
+        verdict
     }
 
-    fn sample(&self, report: &StateReport) -> Sample {
-        let native = report.drift.provenance == Provenance::Native;
-        let criticals = match report.drift.parts {
-            Some(parts) if native => parts.criticals(),
-            Some(_) | None => Criticals::default(),
+    /// Closings in the newest `cycles` reports.
+    fn closings_within(&self, cycles: u32) -> u32 {
+        let since = self.judged.saturating_sub(u64::from(cycles));
+        let recent = self.closings.iter().rev().take_while(|at| **at > since).count();
+        u32::try_from(recent).unwrap_or(u32::MAX)
+    }
+
+    fn sample(&self, basis: &Basis) -> (Measurement, Sample) {
+        let measurement = self.policy.choose(&basis.drift);
+        let di = measurement.gate_value();
+        let is_native = measurement.provenance == Provenance::Native;
+        let native = measurement.parts.filter(|_| is_native);
+        let jump = |before: Drift| {
+            let before = self.policy.choose(&before).gate_value()?;
+            Some(di?.value() - before.value() > JUMP_MAX)
         };
-        let refused = (report.drift.provenance < self.policy.accept
-            && report.drift.provenance != Provenance::None)
-            .then_some(Reason::ProvenanceRefused);
-        Sample {
-            di: report.drift.gate_value(),
-            posture: report.posture,
-            criticals,
-            collapse: false,
-            untrusted: report.untrusted.or(refused),
-            nominal: report.nominal,
-        }
+        // Collapse, like the levels, is read off native metrics only: a derived phase drift is 1 on
+        // most cycles of a healthy public runtime.
+        let collapse = self.unstable_cycles > COLLAPSE_CYCLES
+            && native.is_some_and(|parts| {
+                parts.scr.value() < COLLAPSE_SCR || parts.pd.value() > COLLAPSE_PD
+            });
+        let sample = Sample {
+            di,
+            posture: basis.posture,
+            levels: native.map_or_else(Levels::default, |parts| parts.levels()),
+            vitals: basis.vitals,
+            collapse,
+            mismatch: measurement.disagrees(),
+            jump: basis.before.and_then(jump).unwrap_or(false),
+            locks: self.policy.lock.is_some_and(|lock| di.is_some_and(|di| di.reaches(lock))),
+            untrusted: self.untrusted(basis, &measurement),
+            nominal: basis.nominal,
+        };
+        (measurement, sample)
+    }
+
+    /// Why a report is no evidence under the present policy.
+    fn untrusted(&self, basis: &Basis, measurement: &Measurement) -> Option<Reason> {
+        let is_restart = basis.continuity == Continuity::Restart;
+        let is_refused = measurement.provenance < self.policy.accept
+            && measurement.provenance != Provenance::None;
+        lack(basis, measurement)
+            .or_else(|| is_restart.then_some(Reason::NewEpoch))
+            .or_else(|| is_refused.then_some(Reason::ProvenanceRefused))
     }
 
     /// A cycle that does not say how stable it was neither adds to a collapse nor ends one.
-    fn count_unstable(&mut self, report: &StateReport) {
-        let Some(stability) = report.attractor.stability else { return };
+    fn count_unstable(&mut self, stability: Option<Fraction>) {
+        let Some(stability) = stability else { return };
         let unstable = stability.value() < COLLAPSE_STABILITY;
         self.unstable_cycles = if unstable { self.unstable_cycles.saturating_add(1) } else { 0 };
     }
+}
 
-    /// Collapse, like the critical marks, is read off native metrics only: a derived phase drift is
-    /// 1 on most cycles of a healthy public runtime (SPEC section 4b).
-    fn is_collapse(&self, report: &StateReport) -> bool {
-        let weak = |scr: Coherence| scr.value() < COLLAPSE_SCR;
-        self.unstable_cycles > COLLAPSE_CYCLES
-            && report.drift.provenance == Provenance::Native
-            && report
-                .drift
-                .parts
-                .is_some_and(|parts| weak(parts.scr) || parts.pd.value() > COLLAPSE_PD)
+/// Why a report says nothing about the runtime, whatever the policy.
+fn lack(basis: &Basis, measurement: &Measurement) -> Option<Reason> {
+    let is_zero = match (measurement.parts, measurement.reported) {
+        (Some(parts), _) => parts.are_zero(),
+        (None, Some(reported)) => reported.value() <= 0.0,
+        (None, None) => false,
+    };
+    let is_same = basis.continuity == Continuity::Same;
+    is_same
+        .then_some(Reason::DuplicateCycle)
+        .or(basis.untrusted)
+        .or_else(|| is_zero.then_some(Reason::NoEvidence))
+}
+
+fn judgement(
+    basis: &Basis,
+    measurement: Measurement,
+    sample: &Sample,
+    verdict: Verdict,
+) -> Judgement {
+    let below = |vital: Option<Fraction>, mark| vital.is_some_and(|vital| vital.value() < mark);
+    Judgement {
+        exportable: !verdict.band.is_closed() && sample.untrusted.is_none(),
+        verdict,
+        measurement,
+        di: sample.di,
+        cycle: basis.cycle,
+        is_valid: sample.di.is_some() && lack(basis, &measurement).is_none(),
+        withholds_memory: below(basis.vitals.ci, CI_MIN) || below(basis.vitals.cc, CC_MIN),
     }
 }

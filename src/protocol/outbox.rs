@@ -13,7 +13,7 @@ use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::Sealed;
 use super::trace::TraceParent;
-use super::view::{PacketStatus, Ticket};
+use super::view::{PacketStatus, ReportReply, Ticket};
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
 /// it doubles up to [`COOLDOWN_MAX`].
@@ -24,7 +24,7 @@ pub const COOLDOWN_MAX: Duration = Duration::from_secs(5);
 pub const FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// Every (report, target) pair that reached a lane, by how it ended. At any moment
-/// `reports = stored + superseded + held + throttled + revoked + failed + pending` (P8).
+/// `reports = stored + superseded + held + throttled + revoked + failed + shadow + pending` (P8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Reports that were to go to this target.
@@ -41,6 +41,8 @@ pub struct Ledger {
     pub revoked: u64,
     /// Refused by the broker for good, or sent with an outcome that never became known.
     pub failed: u64,
+    /// Only observed: this sidecar exports nothing.
+    pub shadow: u64,
     /// Unsent or unacknowledged.
     pub pending: u64,
 }
@@ -49,9 +51,8 @@ impl Ledger {
     /// Whether the books add up.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        let settled =
-            self.stored + self.superseded + self.held + self.throttled + self.revoked + self.failed;
-        self.reports == settled + self.pending
+        let sent = self.stored + self.superseded + self.revoked + self.failed + self.pending;
+        self.reports == sent + self.held + self.throttled + self.shadow
     }
 
     /// Both books in one.
@@ -65,6 +66,7 @@ impl Ledger {
             throttled: self.throttled + other.throttled,
             revoked: self.revoked + other.revoked,
             failed: self.failed + other.failed,
+            shadow: self.shadow + other.shadow,
             pending: self.pending + other.pending,
         }
     }
@@ -78,6 +80,7 @@ impl Ledger {
             PacketStatus::Superseded => &mut self.superseded,
             PacketStatus::Revoked => &mut self.revoked,
             PacketStatus::Failed => &mut self.failed,
+            PacketStatus::Shadow => &mut self.shadow,
         };
         *column += 1;
     }
@@ -110,6 +113,16 @@ pub struct Settled {
     pub status: PacketStatus,
     /// Sequence number on the stream, when stored.
     pub stream_seq: Option<u64>,
+}
+
+impl Settled {
+    /// Writes it down in its reply; whether there is such a packet.
+    pub fn write(&self, reply: &mut ReportReply) -> bool {
+        let Some(line) = reply.packets.get_mut(self.line) else { return false };
+        line.status = self.status;
+        line.stream_seq = self.stream_seq;
+        true
+    }
 }
 
 /// What a packet's headers say beside the packet: where it came from.
@@ -229,6 +242,9 @@ impl Outbox {
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.ledger.reports += 1;
             lane.ledger.settle(status);
+            if status == PacketStatus::Shadow {
+                lane.since_offer = Some(0);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! What deliberately is not here: signatures are checked in `seal.rs`, authority in `bridge.rs`.
 
 use core::fmt;
+use std::sync::Arc;
 
 use super::drift::{DriftIndex, DriftParts, Fraction};
 use super::time::Timestamp;
@@ -21,9 +22,10 @@ pub const WORD_BYTES_MAX: usize = 32;
 /// larger is not one.
 pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 
-/// The identity of a runtime: one NATS subject token, `[A-Za-z0-9_-]`, 1 to 64 bytes.
+/// The identity of a runtime: one NATS subject token, `[A-Za-z0-9_-]`, 1 to 64 bytes. A copy costs
+/// nothing: every packet line holds one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RuntimeId(String);
+pub struct RuntimeId(Arc<str>);
 
 impl RuntimeId {
     /// `None` when `text` is not one NATS token of the allowed characters and length.
@@ -31,7 +33,7 @@ impl RuntimeId {
     pub fn new(text: &str) -> Option<Self> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         ((1..=RUNTIME_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed))
-            .then(|| Self(text.to_owned()))
+            .then(|| Self(text.into()))
     }
 
     /// The token.
@@ -68,8 +70,11 @@ pub fn is_digest(text: &str) -> bool {
 }
 
 /// Macro posture of SRIP-05 section 9, mildest first. [`Posture::Unknown`] refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, serde::Serialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Posture {
     /// May transmit, by its drift index.
     Stable,
@@ -85,12 +90,7 @@ impl Posture {
     /// The word used in replies and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Stable => "stable",
-            Self::Unknown => "unknown",
-            Self::Reflective => "reflective",
-            Self::Recenter => "recenter",
-        }
+        self.into()
     }
 
     /// The macro posture of a phase word (SPEC section 3 "Vocabulary"), upper or lower case.
@@ -108,7 +108,8 @@ impl Posture {
 }
 
 /// The two phase words that a packet can carry: any other posture may not transmit (SPEC R25).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Phase {
     /// An attractor that is still forming.
     Forming,
@@ -120,10 +121,7 @@ impl Phase {
     /// The word on the wire.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Forming => "forming",
-            Self::Stable => "stable",
-        }
+        self.into()
     }
 
     /// The wire word for a phase that a stable runtime reported; `None` for every other posture.
@@ -138,8 +136,19 @@ impl Phase {
 }
 
 /// Attractor type (SRIP-02 section 4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum AttractorType {
     /// Adversarial.
     Adversarial,
@@ -160,26 +169,13 @@ impl AttractorType {
     /// The word on the wire.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Adversarial => "adversarial",
-            Self::Generative => "generative",
-            Self::Reflective => "reflective",
-            Self::Symbolic => "symbolic",
-            Self::Synthetic => "synthetic",
-        }
+        self.into()
     }
 
     /// Reads one of [`Self::WORDS`]; `None` for anything else.
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
-        match word {
-            "adversarial" => Some(Self::Adversarial),
-            "generative" => Some(Self::Generative),
-            "reflective" => Some(Self::Reflective),
-            "symbolic" => Some(Self::Symbolic),
-            "synthetic" => Some(Self::Synthetic),
-            _ => None,
-        }
+        word.parse().ok()
     }
 }
 

@@ -6,7 +6,9 @@
 //! What deliberately is not here: whether a report is good enough (`judge.rs` and `gate.rs`), and
 //! where profiles are stored (`crate::profiles`).
 
+mod continuity;
 mod derive;
+mod keys;
 mod pointer;
 mod read;
 mod spec;
@@ -16,14 +18,17 @@ use core::cmp::Ordering;
 use std::sync::Arc;
 
 use super::canonical::Json;
-use super::drift::{Coherence, Drift, DriftIndex, DriftParts, Fraction, Provenance};
+use super::drift::{Coherence, Drift, DriftIndex, DriftParts, Estimate, Fraction, Vitals};
 use super::gate::Reason;
 use super::packet::{AttractorType, Phase, Posture};
 
+pub use continuity::Continuity;
 pub use pointer::Pointer;
+pub use read::Malformed;
 pub use spec::{Profile, STATUS_WORDS, SafetyStatus};
 pub use text::{ProfileFault, ProfileText};
 
+use continuity::Cycles;
 use derive::{Derived, MOTIFS_MAX, Memory, Observation};
 use read::Word;
 use spec::{IdSource, KindSource, PartSource, PartSources, RetentionSource};
@@ -34,37 +39,30 @@ use spec::{IdSource, KindSource, PartSource, PartSources, RetentionSource};
 pub struct StateReport {
     /// Cycle number, if the runtime gives one.
     pub cycle: Option<u64>,
+    /// How that number follows the one before.
+    pub continuity: Continuity,
     /// Attractor, as far as reported.
     pub attractor: ReportedAttractor,
     /// The worst posture that the phase word and the safety flags name (SPEC A37).
     pub posture: Posture,
-    /// Drift metrics and where they came from.
+    /// Drift metrics, reported and estimated.
     pub drift: Drift,
+    /// What else the runtime measures.
+    pub vitals: Vitals,
     /// Retention index of SRIP-04, reported or derived as SPEC section 4b says.
     pub retention_index: Option<Fraction>,
     /// Whether `aegida_status` is `nominal` (absent counts as nominal; an unknown word does not).
     pub nominal: bool,
-    /// Why this report is no evidence, when it is none.
+    /// Why the runtime itself says that this cycle is no evidence: it compares with nothing, or
+    /// the attractor is a new one.
     pub untrusted: Option<Reason>,
-}
-
-impl StateReport {
-    /// Whether the report holds what the leaves of a packet need, apart from the attractor type,
-    /// for which the configuration has a value. A bare index moves the gate and fills nothing
-    /// (DESIGN section 2).
-    #[must_use]
-    pub fn is_fillable(&self) -> bool {
-        self.drift.parts.is_some()
-            && self.attractor.id.is_some()
-            && self.attractor.stability.is_some()
-            && self.attractor.phase.as_deref().and_then(Phase::of_word).is_some()
-    }
 }
 
 /// The attractor of a report; every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReportedAttractor {
-    /// Attractor id, at most `packet::TEXT_BYTES_MAX` bytes.
+    /// Attractor id: 1 to 64 of `A-Z a-z 0-9 . _ : -`. Any other one is replaced by its UUIDv5, for
+    /// an id is not a place for text.
     pub id: Option<String>,
     /// Attractor type; the configured type is used where it is absent.
     pub kind: Option<AttractorType>,
@@ -74,72 +72,77 @@ pub struct ReportedAttractor {
     pub phase: Option<String>,
 }
 
-/// A report that cannot be read, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct Malformed {
-    /// JSON Pointer of the field at fault, `/` for the whole document.
-    pub field: String,
-    /// What is wrong, and what would be right.
-    pub problem: String,
-}
-
-/// What an operator says about evidence; the rest is the profile's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Options {
-    /// The weakest provenance that counts as evidence. Parts are derived only where this is
-    /// [`Provenance::Derived`], or where the runtime reports no index at all.
-    pub accept: Provenance,
-    /// Coherence that the operator assumes for a runtime that reports none. There is no default
-    /// (SPEC A15).
-    pub assumed_scr: Option<Coherence>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { accept: Provenance::Native, assumed_scr: None }
+impl ReportedAttractor {
+    /// Whether it holds what the leaves of a packet need, apart from the type, for which the
+    /// configuration has a value.
+    #[must_use]
+    pub fn is_fillable(&self) -> bool {
+        self.id.is_some()
+            && self.stability.is_some()
+            && self.phase.as_deref().and_then(Phase::of_word).is_some()
     }
+}
+
+/// What a document turned out to be.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are reports, and none is kept")]
+pub enum Translation {
+    /// A report to be judged.
+    Report {
+        /// The report.
+        report: StateReport,
+        /// Names of top-level keys that the profile does not know, at most
+        /// [`IGNORED_MAX`](keys::IGNORED_MAX), shortened: for the runtime that sent them only.
+        ignored: Vec<String>,
+    },
+    /// The newest report once more: same cycle, same content. It says nothing new.
+    Retry,
 }
 
 /// Translates the reports of one runtime, one after the other.
 ///
 /// It remembers at most six cycles of numbers, which the derivations and the rules of evidence
-/// need; a cycle number that falls back clears them.
+/// need; a cycle number that falls back clears them. It yields all that it could compute and knows
+/// no policy.
 ///
 /// ```
 /// use driftgate::protocol::canonical::Json;
-/// use driftgate::protocol::profile::{Options, Profile, Translator};
+/// use driftgate::protocol::profile::{Profile, Translation, Translator};
 /// let profile: Profile = serde_json::from_str(
-///     r#"{"name": "bare", "drift": {"di": {"from": "/di"}}}"#,
+///     r#"{"name": "bare", "cycle": {"from": "/n"}, "drift": {"di": {"from": "/di"}}}"#,
 /// ).unwrap();
-/// let mut translator = Translator::new(profile, Options::default());
-/// let document = Json::Object([("di".to_owned(), Json::Number(0.2))].into());
-/// let report = translator.translate(&document).unwrap();
-/// assert_eq!(report.drift.provenance.word(), "reported");
+/// let mut translator = Translator::new(profile);
+/// let document = Json::parse(br#"{"n": 1, "di": 0.2}"#).unwrap();
+/// let Translation::Report { report, .. } = translator.translate(&document).unwrap() else {
+///     panic!("nothing came before")
+/// };
+/// assert!(report.drift.reported.is_some() && report.drift.native.is_none());
+/// assert_eq!(translator.translate(&document).unwrap(), Translation::Retry);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Translator {
     profile: Arc<Profile>,
-    options: Options,
     memory: Memory,
+    cycles: Cycles,
+    newest: Option<Parsed>,
 }
 
 impl Translator {
     /// A translator that has seen no cycle.
     #[must_use]
-    pub fn new(profile: Profile, options: Options) -> Self {
-        Self { profile: Arc::new(profile), options, memory: Memory::default() }
+    pub fn new(profile: Profile) -> Self {
+        Self {
+            profile: Arc::new(profile),
+            memory: Memory::default(),
+            cycles: Cycles::default(),
+            newest: None,
+        }
     }
 
     /// The profile in use.
     #[must_use]
     pub fn profile(&self) -> &Profile {
         &self.profile
-    }
-
-    /// Replaces what the operator says; what is remembered stays.
-    pub fn set_options(&mut self, options: Options) {
-        self.options = options;
     }
 
     /// The cycle number of a document, as far as it can be read: for naming a report that cannot be
@@ -153,12 +156,61 @@ impl Translator {
     ///
     /// # Errors
     /// [`Malformed`]: the runtime's fault; it names the field by its JSON Pointer.
-    pub fn translate(&mut self, document: &Json) -> Result<StateReport, Malformed> {
-        let profile = &self.profile;
-        if !matches!(document, Json::Object(_)) {
-            return Err(read::malformed("/", "must be an object"));
+    pub fn translate(&mut self, document: &Json) -> Result<Translation, Malformed> {
+        let (parsed, ignored) = Parsed::read(&self.profile, document)?;
+        if parsed.cycle.is_some() && self.newest.as_ref() == Some(&parsed) {
+            return Ok(Translation::Retry);
         }
-        refuse_unknown_keys(profile, document)?;
+        let continuity = self.cycles.follow(parsed.cycle);
+        let evidence = &self.profile.evidence;
+        let seen = self.memory.observe(parsed.observation.clone(), continuity, evidence);
+        let drift = Drift {
+            native: parsed.numbers.native(&self.profile),
+            derived: parsed.derived(&self.profile, &seen),
+            reported: parsed.numbers.di,
+        };
+        let is_initializing = parsed.attractor.phase.as_deref() == Some(INITIALIZING);
+        let report = StateReport {
+            cycle: parsed.cycle,
+            continuity,
+            attractor: parsed.attractor.clone(),
+            posture: parsed.posture,
+            drift,
+            vitals: parsed.vitals,
+            retention_index: parsed.retention.or(seen.retention),
+            nominal: parsed.nominal,
+            untrusted: seen.untrusted.or_else(|| is_initializing.then_some(Reason::NoEvidence)),
+        };
+        self.newest = Some(parsed);
+        Ok(Translation::Report { report, ignored })
+    }
+}
+
+/// The phase of a runtime that has nothing to say of itself yet.
+const INITIALIZING: &str = "initializing";
+
+/// All that is read from one document, before anything is compared with other cycles.
+#[derive(Clone, Debug, PartialEq)]
+struct Parsed {
+    cycle: Option<u64>,
+    attractor: ReportedAttractor,
+    /// What the phase word alone says.
+    label: Posture,
+    posture: Posture,
+    nominal: bool,
+    numbers: Numbers,
+    vitals: Vitals,
+    retention: Option<Fraction>,
+    observation: Observation,
+}
+
+impl Parsed {
+    fn read(profile: &Profile, document: &Json) -> Result<(Self, Vec<String>), Malformed> {
+        let Json::Object(members) = document else {
+            return Err(read::malformed("/", "must be an object"));
+        };
+        keys::refuse_unknown(profile, document)?;
+        let ignored = keys::ignored(profile, members)?;
         let label = Label::read(profile, document)?;
         let safety = Safety::read(profile, document)?;
         let (attractor, generation) = attractor(profile, document, &label)?;
@@ -167,47 +219,51 @@ impl Translator {
             Some(RetentionSource::Reported(from)) => read::fraction(document, Some(from))?,
             Some(RetentionSource::MotifOverlap(_)) | None => None,
         };
-        if numbers.native().is_some() {
+        if numbers.native(profile).is_some() {
             require_packet_fields(profile, document)?;
-        }
-        let cycle = read::cycle(document, profile.cycle.as_ref())?;
-        let observation = observation(profile, document, cycle, generation)?;
-        // Nothing below this line can fail but for want of an index, so a malformed report is not
-        // remembered.
-        if numbers.di.is_none() && numbers.native().is_none() {
+        } else if numbers.di.is_none() {
             refuse_without_index(profile)?;
         }
-        let seen = self.memory.observe(observation, &profile.evidence);
-        let parts = numbers.derived(&seen, &self.options, label.posture, attractor.stability);
-        let drift = numbers.drift(parts, &self.options);
-        let incomplete = (drift.provenance == Provenance::None).then_some(Reason::Incomplete);
-        Ok(StateReport {
-            cycle,
+        let parsed = Self {
+            cycle: read::cycle(document, profile.cycle.as_ref())?,
             attractor,
+            label: label.posture,
             posture: label.posture.max(safety.posture),
-            drift,
-            retention_index: retention.or(seen.retention),
             nominal: safety.nominal,
-            untrusted: seen.untrusted.or(incomplete),
-        })
+            numbers,
+            vitals: vitals(profile, document)?,
+            retention,
+            observation: observation(profile, document, generation)?,
+        };
+        Ok((parsed, ignored))
+    }
+
+    /// The parts, when each can be had one way or the other.
+    fn derived(&self, profile: &Profile, seen: &Derived) -> Option<Estimate> {
+        let sources = profile.parts.as_ref().filter(|sources| !sources.are_native())?;
+        // A source that is not reported is the one derivation that `text.rs` allows for its part.
+        let sv = if sources.sv.reported().is_some() { self.numbers.sv } else { seen.sv };
+        let pd = match sources.pd.reported() {
+            Some(_) => self.numbers.pd,
+            None => derive::posture_mismatch(self.label, self.attractor.stability?),
+        };
+        let scr = match sources.scr.reported() {
+            Some(_) => Some(self.numbers.scr?),
+            None => None,
+        };
+        Some(Estimate { sdi: self.numbers.sdi?, sv: sv?, pd: pd?, scr })
     }
 }
 
-/// Objects whose keys are all known: any other key is a slip of the pen that would go unnoticed.
-/// Keys beside them are the runtime's own affair and are ignored.
-fn refuse_unknown_keys(profile: &Profile, document: &Json) -> Result<(), Malformed> {
-    for (pointer, known) in &profile.closed_objects {
-        let members = match pointer.find(document) {
-            None => continue,
-            Some(Json::Object(members)) => members,
-            Some(_) => return Err(read::malformed(pointer.as_str(), "must be an object")),
-        };
-        if let Some(key) = members.keys().find(|key| !known.contains(key)) {
-            let problem = format!("unknown key; known are {}", known.join(", "));
-            return Err(read::malformed(read::member(pointer.as_str(), key), problem));
-        }
-    }
-    Ok(())
+fn vitals(profile: &Profile, document: &Json) -> Result<Vitals, Malformed> {
+    let read = |from: &Option<_>| read::fraction(document, from.as_ref());
+    Ok(Vitals {
+        psi: read(&profile.psi)?,
+        psd: read(&profile.psd)?,
+        ci: read(&profile.ci)?,
+        er: read(&profile.er)?,
+        cc: read(&profile.cc)?,
+    })
 }
 
 /// A report with all four parts wants to become a packet, so what a packet needs must be there.
@@ -297,8 +353,8 @@ fn attractor(
         None => None,
     };
     let id = match &profile.id {
-        Some(IdSource::Constant(id)) => Some(id.clone()),
-        Some(IdSource::Reported(from)) => read::id(document, from)?.map(str::to_owned),
+        Some(IdSource::Constant(id)) => Some(derive::exported_id(id)),
+        Some(IdSource::Reported(from)) => read::id(document, from)?.map(derive::exported_id),
         Some(IdSource::Uuid(from)) => read::id(document, from)?
             .map(|label| derive::attractor_uuid(label, generation.as_deref())),
         None => None,
@@ -321,7 +377,6 @@ fn attractor(
 fn observation(
     profile: &Profile,
     document: &Json,
-    cycle: Option<u64>,
     generation: Option<String>,
 ) -> Result<Observation, Malformed> {
     let density = match profile.parts.as_ref().map(|parts| &parts.sv) {
@@ -347,7 +402,6 @@ fn observation(
         Some(_) | None => false,
     };
     Ok(Observation {
-        cycle,
         density,
         motifs,
         generation,
@@ -357,8 +411,8 @@ fn observation(
 }
 
 /// The drift metrics of one report before anything is derived.
-struct Numbers<'a> {
-    sources: Option<&'a PartSources>,
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Numbers {
     sdi: Option<Fraction>,
     sv: Option<Fraction>,
     pd: Option<Fraction>,
@@ -366,27 +420,26 @@ struct Numbers<'a> {
     di: Option<DriftIndex>,
 }
 
-impl<'a> Numbers<'a> {
-    fn read(profile: &'a Profile, document: &Json) -> Result<Self, Malformed> {
+impl Numbers {
+    fn read(profile: &Profile, document: &Json) -> Result<Self, Malformed> {
         let sources = profile.parts.as_ref();
         let from = |part: fn(&PartSources) -> &PartSource| {
             sources.and_then(|sources| part(sources).reported())
         };
         let numbers = Self {
-            sources,
             sdi: read::fraction(document, from(|parts| &parts.sdi))?,
             sv: read::fraction(document, from(|parts| &parts.sv))?,
             pd: read::fraction(document, from(|parts| &parts.pd))?,
             scr: read::coherence(document, from(|parts| &parts.scr))?,
             di: read::index(document, profile.di.as_ref())?,
         };
-        numbers.refuse_some_parts()?;
+        numbers.refuse_some_parts(sources)?;
         Ok(numbers)
     }
 
     /// A runtime that reports parts must report all four: a missing one is not zero.
-    fn refuse_some_parts(&self) -> Result<(), Malformed> {
-        let Some(sources) = self.sources.filter(|sources| sources.are_native()) else {
+    fn refuse_some_parts(&self, sources: Option<&PartSources>) -> Result<(), Malformed> {
+        let Some(sources) = sources.filter(|sources| sources.are_native()) else {
             return Ok(());
         };
         let present = [
@@ -406,42 +459,8 @@ impl<'a> Numbers<'a> {
     }
 
     /// The parts, when the runtime itself reports all four.
-    fn native(&self) -> Option<DriftParts> {
-        self.sources.filter(|sources| sources.are_native())?;
+    fn native(&self, profile: &Profile) -> Option<DriftParts> {
+        profile.parts.as_ref().filter(|sources| sources.are_native())?;
         Some(DriftParts { sdi: self.sdi?, sv: self.sv?, pd: self.pd?, scr: self.scr? })
-    }
-
-    /// The parts, when each can be had one way or the other.
-    fn derived(
-        &self,
-        seen: &Derived,
-        options: &Options,
-        label: Posture,
-        stability: Option<Fraction>,
-    ) -> Option<DriftParts> {
-        let sources = self.sources?;
-        // A source that is not reported is the one derivation that `text.rs` allows for its part.
-        let sv = if sources.sv.reported().is_some() { self.sv } else { seen.sv };
-        let pd = match sources.pd.reported() {
-            Some(_) => self.pd,
-            None => derive::posture_mismatch(label, stability?),
-        };
-        let scr = if sources.scr.reported().is_some() { self.scr } else { options.assumed_scr };
-        Some(DriftParts { sdi: self.sdi?, sv: sv?, pd: pd?, scr: scr? })
-    }
-
-    /// The ladder of DESIGN section 2. The reported index is kept beside derived parts, so that the
-    /// gate takes the larger of the two.
-    fn drift(&self, derived: Option<DriftParts>, options: &Options) -> Drift {
-        let reported = self.di;
-        if let Some(parts) = self.native() {
-            return Drift { parts: Some(parts), reported, provenance: Provenance::Native };
-        }
-        let wanted = options.accept <= Provenance::Derived || reported.is_none();
-        if let Some(parts) = derived.filter(|_| wanted) {
-            return Drift { parts: Some(parts), reported, provenance: Provenance::Derived };
-        }
-        let provenance = if reported.is_some() { Provenance::Reported } else { Provenance::None };
-        Drift { parts: None, reported, provenance }
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
 use super::canonical::{Json, write_string};
-use super::drift::DriftIndex;
+use super::drift::{DriftIndex, Level};
 use super::gate::{Clearance, Reason};
 use super::keyring::TokenParts;
 use super::packet::{
@@ -220,7 +220,7 @@ impl Keyring {
         payload: &EncodedPayload,
         seq: u64,
     ) -> Result<Sealed, Reason> {
-        let is_below = payload.worst.is_some_and(|index| index.value() < clearance.block());
+        let is_below = payload.worst.is_some_and(|index| !index.reaches(clearance.block()));
         let holds = is_below
             && header.protocol_version == PROTOCOL_VERSION
             && header.source_runtime_id != header.target_runtime_id;
@@ -277,15 +277,17 @@ fn close_packet(bytes: &mut Vec<u8>, checksum: &str, integrity_token: &str) {
 #[must_use]
 pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
     let Payload { attractor_state, drift, di, safety_flags, .. } = &packet.payload;
-    let formula_is_under = drift.index().value() < block;
-    let criticals = drift.criticals();
+    let levels = drift.levels();
     let rows = [
-        (di.value() >= block, "/payload/drift_metrics/di: not under the block mark"),
-        (!formula_is_under, "/payload/drift_metrics: their index is not under the block mark"),
-        (criticals.sdi, "/payload/drift_metrics/sdi: past its critical mark"),
-        (criticals.sv, "/payload/drift_metrics/sv: past its critical mark"),
-        (criticals.pd, "/payload/drift_metrics/pd: past its critical mark"),
-        (criticals.scr, "/payload/attractor_state/scr: past its critical mark"),
+        (di.reaches(block), "/payload/drift_metrics/di: not under the block mark"),
+        (
+            drift.index().reaches(block),
+            "/payload/drift_metrics: their index is not under the block mark",
+        ),
+        (levels.sdi == Level::Critical, "/payload/drift_metrics/sdi: past its critical mark"),
+        (levels.sv == Level::Critical, "/payload/drift_metrics/sv: past its critical mark"),
+        (levels.pd == Level::Critical, "/payload/drift_metrics/pd: past its critical mark"),
+        (levels.scr == Level::Critical, "/payload/attractor_state/scr: past its critical mark"),
         (
             Posture::of_phase(&attractor_state.phase) != Posture::Stable,
             "/payload/attractor_state/phase: not a stable posture",

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
-use super::gate::{Band, Reason};
+use super::gate::{Band, Mode, Reason};
 use super::packet::{Posture, RuntimeId};
 use super::time::Timestamp;
 
@@ -16,8 +16,9 @@ pub struct Ticket(pub u64);
 
 /// What became of one packet of one report. Every packet ends in exactly one of these; `pending`
 /// is the only one that can still change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum PacketStatus {
     /// The stream acknowledged it.
     Stored,
@@ -33,32 +34,42 @@ pub enum PacketStatus {
     Revoked,
     /// The broker refused it, or never said what became of it.
     Failed,
+    /// It would have been sent: this sidecar only observes.
+    Shadow,
 }
 
 impl PacketStatus {
     /// The word in replies and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Pending => "pending",
-            Self::Throttled => "throttled",
-            Self::Held => "held",
-            Self::Superseded => "superseded",
-            Self::Revoked => "revoked",
-            Self::Failed => "failed",
-        }
+        self.into()
     }
 }
 
 /// What the gate lets the runtime do with one report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    Serialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Decision {
-    /// Published to every authorised target.
+    /// At least one packet is on its way.
     Export,
-    /// Caution: published to some targets or none, this time.
+    /// The same in shadow: nothing leaves.
+    Observe,
+    /// Caution: published to none this time.
     Throttle,
+    /// The gate would let it through, but nothing is there to be published or nobody to have it.
+    Hold,
     /// Held; the gate is blocked.
     Block,
     /// Held; the gate is isolated.
@@ -69,12 +80,7 @@ impl Decision {
     /// The word in replies, `replay` and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Export => "export",
-            Self::Throttle => "throttle",
-            Self::Block => "block",
-            Self::Isolate => "isolate",
-        }
+        self.into()
     }
 }
 
@@ -91,8 +97,9 @@ pub struct PacketLine {
 }
 
 /// Whether the broker confirmed that nothing of ours is left in its hands or ours (P2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Barrier {
     /// The broker has processed everything that was published before.
     Confirmed,
@@ -105,10 +112,7 @@ impl Barrier {
     /// The word in replies and in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Unconfirmed => "unconfirmed",
-        }
+        self.into()
     }
 }
 
@@ -132,6 +136,9 @@ pub struct ReportReply {
     /// Present on the reply to a report that closed or isolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub barrier: Option<Barrier>,
+    /// Top-level keys of the report that nobody reads, at most 16, shortened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<String>,
 }
 
 /// Answer to `POST /operator/isolate` and `POST /operator/release`.
@@ -178,6 +185,8 @@ pub struct Transition {
 pub struct SafetyView {
     /// This runtime.
     pub runtime_id: RuntimeId,
+    /// Whether what the gate lets through is exported at all.
+    pub mode: Mode,
     /// Present band.
     pub band: Band,
     /// Why the gate stands where it stands.

@@ -53,6 +53,11 @@ fn column<'a>(replay: &'a Value, key: &str) -> Vec<&'a str> {
     cycles.map(|cycle| cycle[key].as_str().unwrap_or("-")).collect()
 }
 
+/// One key of every cycle, as it is.
+fn values(replay: &Value, key: &str) -> Vec<Value> {
+    replay["cycles"].as_array().into_iter().flatten().map(|cycle| cycle[key].clone()).collect()
+}
+
 /// Native reports with these drift indices.
 fn with_indices(indices: &[f64]) -> Vec<Value> {
     (1..).zip(indices).map(|(cycle, di)| native(cycle, di * 2.4 - 0.2)).collect()
@@ -78,25 +83,27 @@ fn the_json_has_the_keys_of_the_contract_and_no_others() {
     let keys =
         |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     assert_eq!(keys(&replay), ["cycles", "longest_closed", "profile", "totals", "transitions"]);
-    assert_eq!(keys(&replay["totals"]), ["blocked", "caution", "isolated", "open"]);
+    assert_eq!(keys(&replay["totals"]), ["blocked", "caution", "isolated", "open", "retries"]);
     assert_eq!(
         keys(&replay["cycles"][0]),
         ["band", "cycle", "di", "drift_source", "posture", "reasons", "verdict"]
     );
 }
 
+/// A report whose formula and reported index are `di`, spread over the three parts, so that none of
+/// them passes its own critical mark.
+fn spread(cycle: u64, di: f64) -> Value {
+    let part = di * 0.8;
+    let mut document = native(cycle, part.min(0.55));
+    document["drift_metrics"]["sv"] = json!(part);
+    document["drift_metrics"]["pd"] = json!((part * 2.0 - part.min(0.55)).min(0.44));
+    document["drift_metrics"]["di"] = json!(di);
+    document
+}
+
 #[test]
 fn drift_up_and_down_closes_with_hysteresis_and_reopens_under_the_mark() {
     let indices = [0.30, 0.46, 0.49, 0.51, 0.47, 0.44, 0.65, 0.55, 0.44];
-    // The index spread over the three parts, so that none of them passes its own critical mark.
-    let spread = |cycle: u64, di: f64| {
-        let part = di * 0.8;
-        let mut document = native(cycle, part.min(0.55));
-        document["drift_metrics"]["sv"] = json!(part);
-        document["drift_metrics"]["pd"] = json!((part * 2.0 - part.min(0.55)).min(0.44));
-        document["drift_metrics"]["di"] = json!(di);
-        document
-    };
     let log = lines((1..).zip(indices).map(|(cycle, di)| spread(cycle, di)));
     let replay = replay_json(&log, &[]);
     assert_eq!(
@@ -113,17 +120,17 @@ fn drift_up_and_down_closes_with_hysteresis_and_reopens_under_the_mark() {
             "export"
         ]
     );
-    assert_eq!(replay["totals"], json!({"open": 3, "caution": 2, "blocked": 2, "isolated": 2}));
+    assert_eq!(
+        replay["totals"],
+        json!({"open": 3, "caution": 2, "blocked": 2, "isolated": 2, "retries": 0})
+    );
     assert_eq!((&replay["transitions"], &replay["longest_closed"]), (&json!(6), &json!(2)));
 }
 
 #[test]
 fn in_caution_every_third_report_is_exported() {
-    let mut documents = with_indices(&[0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2]);
-    for document in documents.iter_mut().skip(1) {
-        document["drift_metrics"]["di"] = json!(0.47);
-    }
-    let replay = replay_json(&lines(documents), &[]);
+    let indices = [0.2, 0.47, 0.47, 0.47, 0.47, 0.47, 0.47, 0.47];
+    let replay = replay_json(&lines((1..).zip(indices).map(|(cycle, di)| spread(cycle, di))), &[]);
     let (throttle, export) = ("throttle", "export");
     assert_eq!(
         column(&replay, "verdict"),
@@ -205,8 +212,36 @@ fn a_cycle_number_that_falls_back_closes_the_gate() {
     assert_eq!(column(&replay, "band"), ["open", "open", "blocked", "open"]);
     let reasons = &replay["cycles"][2]["reasons"];
     assert!(reasons.as_array().unwrap().contains(&json!("new_epoch")), "{reasons}");
-    let log = lines([native(5, 0.2), native(5, 0.2)]);
+    let log = lines([native(5, 0.2), native(5, 0.3)]);
     assert_eq!(replay_json(&log, &[])["cycles"][1]["reasons"], json!(["duplicate_cycle"]));
+}
+
+#[test]
+fn a_retry_is_counted_and_is_no_cycle() {
+    let log = lines([native(5, 0.2), native(5, 0.2), native(6, 0.2), native(6, 0.2)]);
+    let replay = replay_json(&log, &[]);
+    assert_eq!(values(&replay, "cycle"), [json!(5), json!(6)]);
+    assert_eq!(column(&replay, "band"), ["open", "open"]);
+    assert_eq!(replay["totals"]["retries"], 2);
+    assert!(replay_text(&log, &[]).unwrap().stdout.contains("retries        2"));
+}
+
+#[test]
+fn the_reasons_of_the_gate_are_shown_as_the_sidecar_names_them() {
+    let mut contradicts = native(3, 0.2);
+    contradicts["drift_metrics"]["di"] = json!(0.3);
+    let log = lines([native(1, 0.2), contradicts, native(9, 0.36), native(2, 0.2)]);
+    let replay = replay_json(&log, &[]);
+    assert_eq!(
+        values(&replay, "reasons"),
+        [
+            json!([]),
+            json!(["di_mismatch", "cycle_gap"]),
+            json!(["sdi_reflective", "cycle_gap"]),
+            json!(["new_epoch"])
+        ]
+    );
+    assert_eq!(column(&replay, "band"), ["open", "blocked", "open", "blocked"]);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         accepts_derived: false,
     };
     let identity = Identity {
+        mode: driftgate::protocol::gate::Mode::Enforce,
         runtime_id: id("planner"),
         profile: driftgate::profiles::load(profile).expect("a built-in profile"),
         attractor_type: Some(AttractorType::Symbolic),

@@ -14,7 +14,7 @@ use driftgate::http::{Backend, Observer, api_router};
 use driftgate::protocol::audit::Act;
 use driftgate::protocol::bridge::GateState;
 use driftgate::protocol::canonical::Json;
-use driftgate::protocol::gate::{Band, Reason};
+use driftgate::protocol::gate::{Band, Mode, Reason};
 use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
@@ -223,12 +223,14 @@ fn reply(is_isolated: bool) -> ReportReply {
             stream_seq: Some(9),
         }],
         barrier: None,
+        ignored: Vec::new(),
     }
 }
 
 fn safety() -> SafetyView {
     SafetyView {
         runtime_id: runtime("planner"),
+        mode: Mode::Enforce,
         band: Band::Open,
         reasons: Vec::new(),
         since: Timestamp::default(),

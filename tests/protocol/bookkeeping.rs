@@ -56,6 +56,8 @@ fn every_counter_counts_one_by_one() {
             rig.receive(("critic", "planner"), packet.bytes());
         }
         let expected = Counters {
+            cycle_gaps: 0,
+            retries: 0,
             reports: 2 * round,
             malformed: round,
             inspection_failed: 0,
@@ -116,13 +118,14 @@ fn silence_adds_nothing_to_a_band_that_is_closed_for_another_reason() {
         let mut rig = Rig::new(settings.clone());
         rig.report(di);
         rig.wait(Duration::from_secs(599));
-        assert_eq!((rig.bridge.band(), rig.bridge.safety(rig.now).reasons), (band, vec![reason]));
+        let mut reasons = rig.bridge.safety(rig.now).reasons;
+        reasons.retain(|reason| !reason.is_remark());
+        assert_eq!((rig.bridge.band(), reasons), (band, vec![reason]));
         let transitions = rig.bridge.counters().transitions;
         rig.wait(Duration::from_secs(600));
         if band == Band::Isolated {
-            assert_eq!(
-                rig.bridge.safety(rig.now).reasons,
-                [reason],
+            assert!(
+                rig.bridge.safety(rig.now).reasons.contains(&reason),
                 "isolated by its index, not silent"
             );
             assert_eq!(rig.bridge.counters().transitions, transitions);
@@ -267,7 +270,9 @@ fn a_report_that_is_sent_in_caution_names_no_throttling() {
     let reasons = |rig: &mut Rig, di: f64| {
         let seq = rig.report(di);
         store_all(rig);
-        let reply = rig.answers().remove(&seq).expect("settled");
+        let mut reply = rig.answers().remove(&seq).expect("settled");
+        // Remarks on single parts are beside the point.
+        reply.reasons.retain(|reason| !reason.is_remark());
         (reply.verdict, reply.reasons)
     };
     assert_eq!(reasons(&mut rig, 0.3), (Decision::Export, vec![]));

@@ -85,7 +85,8 @@ fn p1_p3_the_walk_through_every_band_sends_what_the_table_says() {
         let expected = match verdict {
             Decision::Export => PacketStatus::Stored,
             Decision::Throttle => PacketStatus::Throttled,
-            Decision::Block | Decision::Isolate => PacketStatus::Held,
+            Decision::Hold | Decision::Block | Decision::Isolate => PacketStatus::Held,
+            Decision::Observe => PacketStatus::Shadow,
         };
         assert_eq!(statuses(&reply), [expected; 3], "at {di}");
     }

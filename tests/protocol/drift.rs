@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "exact numbers, or a test that fails")]
 
 use driftgate::protocol::drift::{
-    Coherence, Criticals, Drift, DriftIndex, DriftParts, Fraction, INDEX_TOLERANCE, Provenance,
+    Coherence, DriftIndex, DriftParts, Fraction, INDEX_TOLERANCE, Level, Levels, Measurement,
+    Provenance, ROUNDING,
 };
 
 /// The smallest number above zero.
@@ -14,8 +15,8 @@ fn parts(sdi: f64, sv: f64, pd: f64, scr: f64) -> DriftParts {
     DriftParts { sdi: part(sdi), sv: part(sv), pd: part(pd), scr: Coherence::new(scr).unwrap() }
 }
 
-fn drift(parts: DriftParts, reported: f64, provenance: Provenance) -> Drift {
-    Drift { parts: Some(parts), reported: DriftIndex::new(reported), provenance }
+fn drift(parts: DriftParts, reported: f64, provenance: Provenance) -> Measurement {
+    Measurement { parts: Some(parts), reported: DriftIndex::new(reported), provenance }
 }
 
 #[test]
@@ -68,10 +69,10 @@ fn the_gate_value_is_the_larger_of_formula_and_report() {
         let found = drift(given, reported, Provenance::Native).gate_value().unwrap().value();
         assert!((found - value).abs() < 1e-12);
     }
-    let bare = Drift { reported: DriftIndex::new(0.4), ..Drift::default() };
+    let bare = Measurement { reported: DriftIndex::new(0.4), ..Measurement::default() };
     assert_eq!(bare.gate_value(), DriftIndex::new(0.4));
-    assert_eq!(Drift::default().gate_value(), None);
-    let silent = Drift { parts: Some(given), ..Drift::default() };
+    assert_eq!(Measurement::default().gate_value(), None);
+    let silent = Measurement { parts: Some(given), ..Measurement::default() };
     assert_eq!(silent.gate_value(), Some(given.index()));
 }
 
@@ -91,22 +92,53 @@ fn formula_and_report_disagree_past_the_tolerance_and_for_native_parts_only() {
     let none = parts(0.0, 0.0, 0.0, 1.0);
     assert!(!drift(none, INDEX_TOLERANCE, Provenance::Native).disagrees(), "on the mark");
     let bare =
-        Drift { parts: None, reported: DriftIndex::new(0.9), provenance: Provenance::Native };
+        Measurement { parts: None, reported: DriftIndex::new(0.9), provenance: Provenance::Native };
     assert!(!bare.disagrees());
 }
 
 #[test]
 fn a_part_is_critical_past_its_mark_and_not_on_it() {
-    let calm = Criticals::default();
-    for (given, criticals) in [
-        (parts(0.55, 0.65, 0.45, 0.45), calm),
-        (parts(0.551, 0.0, 0.0, 1.0), Criticals { sdi: true, ..calm }),
-        (parts(0.0, 0.651, 0.0, 1.0), Criticals { sv: true, ..calm }),
-        (parts(0.0, 0.0, 0.451, 1.0), Criticals { pd: true, ..calm }),
-        (parts(0.0, 0.0, 0.0, 0.449), Criticals { scr: true, ..calm }),
+    for (given, critical) in [
+        (parts(0.55, 0.65, 0.45, 0.45), None),
+        (parts(0.551, 0.0, 0.0, 1.0), Some("sdi")),
+        (parts(0.0, 0.651, 0.0, 1.0), Some("sv")),
+        (parts(0.0, 0.0, 0.451, 1.0), Some("pd")),
+        (parts(0.0, 0.0, 0.0, 0.449), Some("scr")),
     ] {
-        assert_eq!(given.criticals(), criticals, "{given:?}");
+        let Levels { sdi, sv, pd, scr } = given.levels();
+        let named = [("sdi", sdi), ("sv", sv), ("pd", pd), ("scr", scr)];
+        let past: Vec<&str> = named
+            .into_iter()
+            .filter(|(_, level)| *level == Level::Critical)
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(past, critical.into_iter().collect::<Vec<_>>(), "{given:?}");
     }
+}
+
+#[test]
+fn a_part_reaches_the_two_marks_below_critical_at_them_give_or_take_rounding() {
+    use Level::{Nominal, Recovery, Reflective};
+    let hair = ROUNDING / 2.0;
+    for (low, high, below, at) in
+        [(0.35, 0.45, Nominal, Reflective), (0.45, 0.55, Reflective, Recovery)]
+    {
+        assert_eq!(parts(low - hair, 0.0, 0.0, 1.0).levels().sdi, at);
+        assert_eq!(parts(low - 1e-9, 0.0, 0.0, 1.0).levels().sdi, below);
+        assert_eq!(parts(high, 0.0, 0.0, 1.0).levels().sdi, Recovery);
+    }
+    for (given, levels) in [
+        (parts(0.0, 0.40, 0.0, 1.0), Levels { sv: Reflective, ..Levels::default() }),
+        (parts(0.0, 0.55, 0.0, 1.0), Levels { sv: Recovery, ..Levels::default() }),
+        (parts(0.0, 0.0, 0.25, 1.0), Levels { pd: Reflective, ..Levels::default() }),
+        (parts(0.0, 0.0, 0.35, 1.0), Levels { pd: Recovery, ..Levels::default() }),
+        (parts(0.0, 0.0, 0.0, 0.65 + hair), Levels { scr: Reflective, ..Levels::default() }),
+        (parts(0.0, 0.0, 0.0, 0.55 + hair), Levels { scr: Recovery, ..Levels::default() }),
+        (parts(0.0, 0.0, 0.0, 0.65 + 1e-9), Levels::default()),
+    ] {
+        assert_eq!(given.levels(), levels, "{given:?}");
+    }
+    assert_eq!(parts(0.0, 0.66, 0.25, 1.0).levels().worst(), Level::Critical);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use driftgate::profiles;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::{Coherence, Provenance};
 use driftgate::protocol::gate::Reason;
+use driftgate::protocol::judge::{Judge, Policy};
 use driftgate::protocol::packet::{AttractorType, Posture};
-use driftgate::protocol::profile::{Options, Translator};
+use driftgate::protocol::profile::{StateReport, Translation, Translator};
 use serde_json::{Value, json};
 
 fn parse(document: &Value) -> Json {
@@ -15,7 +16,14 @@ fn parse(document: &Value) -> Json {
 /// A profile of the operator's own, from its text.
 fn own(text: &str) -> Result<Translator, String> {
     let profile = profiles::parse(text).map_err(|error| error.to_string())?;
-    Ok(Translator::new(profile, Options::default()))
+    Ok(Translator::new(profile))
+}
+
+fn translated(translator: &mut Translator, document: &Json) -> StateReport {
+    match translator.translate(document).unwrap() {
+        Translation::Report { report, .. } => report,
+        Translation::Retry => panic!("a retry"),
+    }
 }
 
 const OWN: &str = r#"
@@ -47,7 +55,7 @@ fn a_profile_of_ones_own_reads_pointers_constants_and_word_tables() {
         ("reflection", "none", 0.0, Posture::Reflective, true, None),
     ] {
         let mut translator = own(OWN).unwrap();
-        let report = translator.translate(&parse(&document(mode, alarm, x))).unwrap();
+        let report = translated(&mut translator, &parse(&document(mode, alarm, x)));
         assert_eq!(
             (report.posture, report.nominal, report.untrusted),
             (posture, nominal, untrusted)
@@ -71,12 +79,20 @@ fn a_profile_without_an_index_derives_it_or_is_incomplete() {
     "#;
     let document = parse(&json!({"sdi": 0.2, "sv": 0.1, "s": 0.9, "p": "stable"}));
     let profile = profiles::parse(text).unwrap();
-    let assumed = Options { accept: Provenance::Derived, assumed_scr: Coherence::new(0.8) };
-    let report = Translator::new(profile.clone(), Options::default()).translate(&document).unwrap();
-    assert_eq!(report.untrusted, Some(Reason::Incomplete));
-    assert_eq!(report.drift.provenance, Provenance::None);
-    let report = Translator::new(profile, assumed).translate(&document).unwrap();
-    assert_eq!(report.drift.provenance, Provenance::Derived);
+    let report = translated(&mut Translator::new(profile), &document);
+    let assumed = Policy {
+        accept: Provenance::Derived,
+        assumed_scr: Coherence::new(0.8),
+        ..Policy::default()
+    };
+    for (policy, provenance) in
+        [(Policy::default(), Provenance::None), (assumed, Provenance::Derived)]
+    {
+        let judgement = Judge::new(policy, false).report(&report);
+        assert_eq!(judgement.measurement.provenance, provenance);
+        let is_incomplete = judgement.verdict.reasons.contains(&Reason::Incomplete);
+        assert_eq!(is_incomplete, provenance == Provenance::None);
+    }
 }
 
 #[test]

@@ -2,18 +2,21 @@
 //! covers all pairs of transitions (P3, P6). The oracle below is written from DESIGN section 2, row
 //! by row, and shares no code with `gate.rs`.
 
-use driftgate::protocol::drift::{Criticals, DriftIndex};
+use driftgate::protocol::drift::{DriftIndex, Fraction, Level, Levels, ROUNDING, Vitals};
 use driftgate::protocol::gate::{Band, Gate, Reason, Sample, ThresholdFault, Thresholds};
 use driftgate::protocol::packet::Posture;
+use strum::VariantArray as _;
 
 /// Index values at, just under and just over each mark.
-const INDICES: [f64; 10] = [
+const INDICES: [f64; 12] = [
     0.0,
     0.3,
+    0.449_999_999,
     0.449_999_999_999_999_9,
     0.45,
     0.499_999_999_999_999_9,
     0.5,
+    0.599_999_999,
     0.599_999_999_999_999_9,
     0.6,
     0.7,
@@ -31,30 +34,43 @@ enum Act {
     Release,
 }
 
-fn criticals(is_critical: bool) -> Criticals {
-    Criticals { sdi: is_critical, ..Criticals::default() }
+/// Everything but index, posture and evidence that a sample can say, and the band it asks for.
+fn signs() -> Vec<(Sample, Band)> {
+    let calm = || sample(None, Posture::Stable);
+    let part = |number| Fraction::new(number);
+    let vitals = |vitals| Sample { vitals, ..calm() };
+    let levels = |levels| Sample { levels, ..calm() };
+    let none = Vitals::default();
+    let nominal = Levels::default();
+    vec![
+        (calm(), Band::Open),
+        (levels(Levels { sdi: Level::Critical, ..nominal }), Band::Blocked),
+        (levels(Levels { sv: Level::Critical, ..nominal }), Band::Blocked),
+        (levels(Levels { pd: Level::Critical, ..nominal }), Band::Blocked),
+        (levels(Levels { scr: Level::Critical, ..nominal }), Band::Blocked),
+        (levels(Levels { sdi: Level::Recovery, scr: Level::Reflective, ..nominal }), Band::Open),
+        (Sample { collapse: true, ..calm() }, Band::Isolated),
+        (Sample { nominal: false, ..calm() }, Band::Blocked),
+        (Sample { mismatch: true, ..calm() }, Band::Blocked),
+        (Sample { jump: true, ..calm() }, Band::Blocked),
+        (vitals(Vitals { psi: part(0.59), ..none }), Band::Isolated),
+        (vitals(Vitals { psi: part(0.6), psd: part(0.14), ..none }), Band::Open),
+        (vitals(Vitals { psd: part(0.15), ..none }), Band::Blocked),
+        (vitals(Vitals { er: part(0.31), ..none }), Band::Isolated),
+        (vitals(Vitals { er: part(0.3), ci: part(0.7), cc: part(0.7), ..none }), Band::Open),
+    ]
 }
 
 fn samples() -> Vec<Sample> {
     let mut samples = Vec::new();
-    let indices = INDICES.iter().map(|di| DriftIndex::new(*di)).chain([None]);
-    for di in indices {
+    for di in INDICES.iter().map(|di| DriftIndex::new(*di)).chain([None]) {
         for posture in POSTURES {
             for untrusted in [None, Some(Reason::NoEvidence)] {
-                for (critical, collapse, nominal) in [
-                    (false, false, true),
-                    (true, false, true),
-                    (false, true, true),
-                    (false, false, false),
-                ] {
-                    samples.push(Sample {
-                        di,
-                        posture,
-                        criticals: criticals(critical),
-                        collapse,
-                        untrusted,
-                        nominal,
-                    });
+                // All that a sample can say beside its index, where that says nothing; a few of it
+                // elsewhere.
+                let count = if di == DriftIndex::new(0.3) { usize::MAX } else { 2 };
+                for (sign, _) in signs().into_iter().take(count) {
+                    samples.push(Sample { di, posture, untrusted, ..sign });
                 }
             }
         }
@@ -68,7 +84,7 @@ fn acts() -> Vec<Act> {
     acts
 }
 
-/// DESIGN section 2, written as the table is written: the first row that applies gives the band.
+/// The table as it is written: the strictest row that applies gives the band.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Oracle {
     band: Band,
@@ -87,16 +103,16 @@ impl Oracle {
         if self.held {
             return self;
         }
-        let di = sample.di.map(|di| di.value());
+        let di = sample.di.map(|di| di.value() + ROUNDING);
+        let quiet = Sample { di: None, posture: Posture::Stable, untrusted: None, ..*sample };
+        let sign = signs().into_iter().find(|(sign, _)| *sign == quiet).expect("a listed sign").1;
         let isolates = di.is_some_and(|di| di >= 0.6)
             || sample.posture == Posture::Recenter
-            || sample.collapse;
-        let is_critical = sample.criticals != Criticals::default();
+            || sign == Band::Isolated;
         let blocks = di.is_none_or(|di| di >= 0.5)
             || sample.posture != Posture::Stable
             || sample.untrusted.is_some()
-            || is_critical
-            || !sample.nominal;
+            || sign == Band::Blocked;
         let reopens = di.is_some_and(|di| di < 0.45) && !isolates && !blocks;
         let band = match self.band {
             Band::Isolated if reopens => Band::Open,
@@ -132,7 +148,7 @@ fn ways_in() -> Vec<(Vec<Act>, Oracle)> {
     let to = |acts: Vec<Act>, band, held| (acts, Oracle { band, held });
     vec![
         to(vec![], Band::Blocked, false),
-        to(vec![Act::Sample(good.clone())], Band::Open, false),
+        to(vec![Act::Sample(good)], Band::Open, false),
         to(
             vec![Act::Sample(good), Act::Sample(sample(Some(0.46), Posture::Stable))],
             Band::Caution,
@@ -144,14 +160,7 @@ fn ways_in() -> Vec<(Vec<Act>, Oracle)> {
 }
 
 fn sample(di: Option<f64>, posture: Posture) -> Sample {
-    Sample {
-        di: di.and_then(DriftIndex::new),
-        posture,
-        criticals: Criticals::default(),
-        collapse: false,
-        untrusted: None,
-        nominal: true,
-    }
+    Sample { di: di.and_then(DriftIndex::new), posture, ..Sample::default() }
 }
 
 #[test]
@@ -180,7 +189,7 @@ fn p3_the_gate_agrees_with_the_table_on_every_pair_of_transitions() {
         }
     }
     println!("{steps} pairs of transitions compared with the oracle");
-    assert!(steps > 500_000, "the model shrank: {steps}");
+    assert!(steps > 450_000, "the model shrank: {steps}");
 }
 
 #[test]
@@ -225,10 +234,10 @@ fn every_closing_reason_is_named() {
         (Sample::absent(Reason::Invalid), Reason::Invalid),
         (Sample { nominal: false, ..sample(Some(0.1), Posture::Stable) }, Reason::SafetyStatus),
         (Sample { collapse: true, ..sample(Some(0.1), Posture::Stable) }, Reason::Collapse),
-        (
-            Sample { criticals: criticals(true), ..sample(Some(0.1), Posture::Stable) },
-            Reason::SdiCritical,
-        ),
+        (sample(Some(0.7), Posture::Stable), Reason::DiCritical),
+        (Sample { locks: true, ..sample(Some(0.1), Posture::Stable) }, Reason::Locked),
+        (Sample { mismatch: true, ..sample(Some(0.1), Posture::Stable) }, Reason::DiMismatch),
+        (Sample { jump: true, ..sample(Some(0.1), Posture::Stable) }, Reason::DiJump),
     ];
     for (closing, reason) in cases {
         let (gate, _) =
@@ -243,47 +252,78 @@ fn every_closing_reason_is_named() {
 #[test]
 fn every_band_and_reason_has_one_spelling() {
     let spelled = |value: serde_json::Value| value.as_str().unwrap().to_owned();
-    for band in [Band::Open, Band::Caution, Band::Blocked, Band::Isolated] {
+    for band in Band::VARIANTS {
         let spelled = spelled(serde_json::to_value(band).unwrap());
         assert_eq!((band.word(), band.to_string()), (&*spelled, spelled.clone()));
         assert_eq!(spelled, format!("{band:?}").to_lowercase());
     }
-    for reason in [
-        Reason::Starting,
-        Reason::DiCaution,
-        Reason::DiBlock,
-        Reason::DiIsolate,
-        Reason::DiMismatch,
-        Reason::Latched,
-        Reason::PostureReflective,
-        Reason::PostureRecenter,
-        Reason::PostureUnknown,
-        Reason::SafetyStatus,
-        Reason::NoEvidence,
-        Reason::DuplicateCycle,
-        Reason::Incomplete,
-        Reason::Invalid,
-        Reason::ProvenanceRefused,
-        Reason::Stale,
-        Reason::Silent,
-        Reason::SdiCritical,
-        Reason::SvCritical,
-        Reason::PdCritical,
-        Reason::ScrCritical,
-        Reason::Collapse,
-        Reason::BlockedTooLong,
-        Reason::Operator,
-        Reason::NewEpoch,
-        Reason::Dwell,
-        Reason::GenerationChange,
-        Reason::Throttled,
-        Reason::InspectionFailed,
-        Reason::Unfillable,
-        Reason::Unconfirmed,
-    ] {
+    for reason in Reason::VARIANTS {
         assert_eq!(reason.word(), spelled(serde_json::to_value(reason).unwrap()));
         assert_eq!(reason.word().replace('_', ""), format!("{reason:?}").to_lowercase());
     }
+}
+
+/// A hair below each mark counts as at it; a thousandth of a millionth below does not.
+#[test]
+fn a6_rounding_never_opens_at_any_mark_tightened_ones_too() {
+    let after = |di: f64, thresholds: &Thresholds, way_in: Band| {
+        let open = Gate::new(false).step(&sample(Some(0.1), Posture::Stable), thresholds, 1).0;
+        let gate = if way_in == Band::Open { open } else { Gate::new(false) };
+        gate.step(&sample(Some(di), Posture::Stable), thresholds, 1).0.band()
+    };
+    let hair = ROUNDING / 2.0;
+    for (reopen, block, isolate) in [(0.45, 0.5, 0.6), (0.3, 0.35, 0.4), (0.2, 0.2, 0.2)] {
+        let marks = Thresholds::new(reopen, block, isolate).unwrap();
+        assert_eq!(after(isolate - hair, &marks, Band::Open), Band::Isolated, "{marks:?}");
+        assert!(after(block - hair, &marks, Band::Open) >= Band::Blocked, "{marks:?}");
+        assert!(after(reopen - hair, &marks, Band::Open) >= Band::Caution, "{marks:?}");
+        assert!(after(reopen - hair, &marks, Band::Blocked) >= Band::Blocked, "{marks:?}");
+        for way_in in [Band::Open, Band::Blocked] {
+            assert_eq!(after(reopen - 1e-9, &marks, way_in), Band::Open, "{marks:?}");
+        }
+    }
+    let formula = |sdi: f64, sv: f64, pd: f64, scr: f64| (sdi + sv + pd) / (3.0 * scr);
+    let marks = Thresholds::default();
+    assert_eq!(after(formula(0.34, 0.42, 0.44, 0.8), &marks, Band::Open), Band::Blocked);
+    assert_eq!(after(formula(0.2, 0.44, 0.44, 0.8), &marks, Band::Blocked), Band::Blocked);
+}
+
+#[test]
+fn a_lock_holds_like_an_operator_until_one_lets_go() {
+    let locks = Sample { locks: true, ..sample(Some(0.7), Posture::Stable) };
+    let good = sample(Some(0.1), Posture::Stable);
+    let step = |gate: Gate, sample: &Sample| gate.step(sample, &Thresholds::default(), 1);
+    let (locked, verdict) = step(Gate::new(false), &locks);
+    assert!(locked.operator_hold() && verdict.reasons.contains(&Reason::Locked));
+    let (still, verdict) = step(locked, &good);
+    assert_eq!((still.band(), verdict.reasons), (Band::Isolated, vec![Reason::Locked]));
+    let released = still.hold(false).0;
+    assert_eq!(released.band(), Band::Isolated);
+    assert_eq!(step(released, &good).0.band(), Band::Open);
+}
+
+#[test]
+fn judging_again_tightens_and_never_opens() {
+    let strict = Thresholds::new(0.3, 0.35, 0.4).unwrap();
+    for (way_in, _) in ways_in() {
+        let gate = way_in.iter().fold(Gate::new(false), apply);
+        for sample in samples() {
+            let (now, _) = gate.step(&sample, &Thresholds::default(), 1);
+            let (again, verdict) = now.judge_again(&sample, &strict);
+            assert!(again.band() >= now.band(), "{sample:?}");
+            assert_eq!((verdict.from, verdict.band), (now.band(), again.band()));
+            assert_eq!(again.operator_hold(), now.operator_hold());
+            let (from_open, _) =
+                ways_in()[1].0.iter().fold(Gate::new(false), apply).step(&sample, &strict, 1);
+            assert!(again.band() >= from_open.band(), "{sample:?}");
+        }
+    }
+    let open = Gate::new(false).step(&sample(Some(0.1), Posture::Stable), &strict, 1).0;
+    assert_eq!(
+        open.judge_again(&sample(Some(0.36), Posture::Stable), &strict).0.band(),
+        Band::Blocked
+    );
+    assert_eq!(open.judge_again(&sample(Some(0.1), Posture::Stable), &strict).0, open);
 }
 
 #[test]

@@ -28,6 +28,10 @@ mod packets;
 #[cfg(test)]
 mod profiles;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod rows;
+#[cfg(test)]
 mod snapshot;
 #[cfg(test)]
 mod swing;

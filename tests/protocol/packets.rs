@@ -6,11 +6,11 @@
     reason = "in a test a panic is the report; the clippy setting does not reach helpers"
 )]
 
-use driftgate::protocol::drift::{Coherence, Criticals, DriftIndex, DriftParts, Fraction};
+use driftgate::protocol::drift::{Coherence, DriftIndex, DriftParts, Fraction};
 use driftgate::protocol::gate::{Clearance, Gate, Reason, Sample, Thresholds};
 use driftgate::protocol::packet::{
-    AttractorState, AttractorType, Header, MemorySnapshot, Payload, Posture, RuntimeId,
-    SafetyFlags, StatePacket,
+    AttractorState, AttractorType, Header, MemorySnapshot, Payload, RuntimeId, SafetyFlags,
+    StatePacket,
 };
 use driftgate::protocol::seal::{
     EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, Unproven,
@@ -20,14 +20,7 @@ use driftgate::protocol::time::Timestamp;
 use proptest::prelude::*;
 
 fn clearance(thresholds: &Thresholds) -> Clearance {
-    let sample = Sample {
-        di: DriftIndex::new(0.1),
-        posture: Posture::Stable,
-        criticals: Criticals::default(),
-        collapse: false,
-        untrusted: None,
-        nominal: true,
-    };
+    let sample = Sample { di: DriftIndex::new(0.1), ..Sample::default() };
     let (_, verdict) = Gate::new(false).step(&sample, thresholds, 1);
     verdict.clear(thresholds).unwrap()
 }
@@ -246,14 +239,7 @@ fn a_tightened_mark_holds_at_the_seal_too() {
     let encoded = EncodedPayload::new(&payload(parts(0.3, 0.1, 0.1, 0.8)), false);
     let header = golden().header;
     let (_, verdict) = Gate::new(false).step(
-        &Sample {
-            di: DriftIndex::new(0.05),
-            posture: Posture::Stable,
-            criticals: Criticals::default(),
-            collapse: false,
-            untrusted: None,
-            nominal: true,
-        },
+        &Sample { di: DriftIndex::new(0.05), ..Sample::default() },
         &thresholds,
         1,
     );

@@ -89,6 +89,8 @@ impl World<'_> {
                 node.ring = ring;
                 node.live.keyring = self.parts.rings[ring].clone();
                 let effects = node.life.bridge.reload(now, node.live.clone());
+                let opinion = node.life.oracle.reload(self.now_us, &node.live);
+                self.judged(place, opinion);
                 self.collect(place, effects);
             }
             Input::Up => {
@@ -109,6 +111,9 @@ impl World<'_> {
         let before = node.life.last_seq;
         let ticket = node.life.ticket();
         let refused = node.life.bridge.counters().malformed;
+        if node.life.oracle.is_retry(raw) {
+            return self.retry(place, raw);
+        }
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
         node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
@@ -148,6 +153,29 @@ impl World<'_> {
         node.life.owed.insert(ticket, owed);
         self.tally.reports += 1;
         self.judged(place, opinion);
+        self.collect(place, effects);
+    }
+
+    /// The newest report once more: nothing moves, and the answer is the first one's.
+    fn retry(&mut self, place: usize, raw: &RawReport) {
+        self.tick(place);
+        let node = &mut self.nodes[place];
+        let now = node.clock(self.now_us);
+        let ticket = node.life.ticket();
+        let view = |life: &crate::node::Life| {
+            let counters = life.bridge.counters();
+            let seq = life.bridge.memory(now).seq;
+            (seq, life.bridge.band(), counters.reports, counters.transitions)
+        };
+        let (before, retries) = (view(&node.life), node.life.bridge.counters().retries);
+        let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
+        let is_still =
+            view(&node.life) == before && node.life.bridge.counters().retries == retries + 1;
+        let seq = node.life.last_seq;
+        self.trace.event(self.now_us, place, "retry", seq);
+        self.tally.retries += 1;
+        self.demand(is_still, || "P8: a retry moves something".to_owned());
+        self.defer(place, ticket);
         self.collect(place, effects);
     }
 
@@ -263,6 +291,15 @@ impl World<'_> {
             Effect::Record(AuditEvent::Barrier(barrier)) => self.check_closed(place, barrier),
             Effect::Answer { ticket, answer: Answer::Report(reply) } => {
                 self.check_answer(place, ticket, &reply);
+            }
+            Effect::Answer { ticket, answer: Answer::Retry(reply) } => {
+                let newest = self.nodes[place].life.last_seq;
+                self.demand(reply.seq <= newest, || format!("P8: a retry is answered {reply:?}"));
+                let (band, reasons, barrier) = (reply.band, reply.reasons, reply.barrier);
+                let waited = self.nodes[place].life.deferred.get(&ticket).map(|(_, waits)| *waits);
+                // The first one's barrier stays in its answer.
+                let barrier = barrier.filter(|_| waited == Some(true));
+                self.check_state(place, ticket, &GateState { band, reasons, barrier });
             }
             Effect::Answer {
                 ticket,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use driftgate::protocol::bridge::Memory;
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Thresholds;
 use driftgate::protocol::keyring::checksum;
 use driftgate::protocol::time::Timestamp;
@@ -207,7 +208,7 @@ impl World<'_> {
         let ring = self.nodes[place].ring;
         let mut settings = self.nodes[place].live.clone();
         let mut next_ring = ring;
-        match self.random.below(8) {
+        match self.random.below(10) {
             0 => drop(settings.peers.remove(&id_of(other))),
             1 | 2 if other != place => {
                 let peer = peer(&mut self.random, other);
@@ -224,6 +225,11 @@ impl World<'_> {
                     Thresholds::new(marks.0, marks.1, marks.2).expect("tightened");
             }
             5 => settings.policy.dwell = self.random.pick(&[1, 1, 2]),
+            7 => {
+                let accepts = [Provenance::Native, Provenance::Native, Provenance::Reported];
+                settings.policy.accept = self.random.pick(&accepts);
+            }
+            8 => settings.policy.lock = self.random.pick(&[None, Some(0.5), Some(0.7)]),
             6 => settings.blocked_inbound_hold = !settings.blocked_inbound_hold,
             _ => next_ring = self.random.weighted(&[(60, 0), (20, 1), (6, 2), (6, 3), (4, 4)]),
         }

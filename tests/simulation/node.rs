@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::drift::Provenance;
-use driftgate::protocol::gate::{Band, Thresholds};
+use driftgate::protocol::gate::{Band, Mode, Thresholds};
 use driftgate::protocol::inbox::Peer;
-use driftgate::protocol::judge::Policy;
+use driftgate::protocol::judge::{Flapping, Policy};
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
 use driftgate::protocol::profile::Profile;
@@ -19,6 +19,7 @@ use driftgate::protocol::view::Ticket;
 use crate::broker::Packet;
 use crate::oracle::GateOracle;
 use crate::random::Random;
+use crate::report::RawReport;
 use crate::uploads::{Spool, Uploader};
 
 /// 2026-01-01T00:00:00Z.
@@ -151,6 +152,8 @@ pub(crate) struct Node {
     pub(crate) has_cycles: bool,
     /// The runtime's cycle counter.
     pub(crate) cycle: u32,
+    /// What it reported last.
+    pub(crate) last_report: Option<RawReport>,
     /// Reports of a runtime about to collapse that are still to come.
     pub(crate) weak_reports: u32,
     pub(crate) disk: Disk,
@@ -184,6 +187,7 @@ impl Node {
             skew_ms,
             has_cycles: !random.in_thousand(150),
             cycle: 0,
+            last_report: None,
             weak_reports: 0,
             disk: Disk::default(),
             spool: Spool::default(),
@@ -302,7 +306,12 @@ fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (
             thresholds: Thresholds::default(),
             accept,
             dwell: random.pick(&[1, 1, 1, 2, 3]),
-            assumed_scr: None,
+            lock: random.in_thousand(150).then(|| random.pick(&[0.55, 0.65, 0.7])),
+            flapping: random.in_thousand(200).then(|| Flapping {
+                closings: random.pick(&[2, 3]),
+                cycles: random.pick(&[6, 20]),
+            }),
+            ..Policy::default()
         },
         caution_every: random.pick(&[2, 3, 3, 5]),
         caution_blocks: random.in_thousand(100),
@@ -316,6 +325,7 @@ fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (
         clock_skew_max: Duration::from_secs(30),
     };
     let identity = Identity {
+        mode: Mode::Enforce,
         runtime_id: id_of(index),
         profile: parts.profile.clone(),
         attractor_type: Some(AttractorType::Symbolic),

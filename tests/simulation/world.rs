@@ -41,6 +41,7 @@ pub(crate) struct Tally {
     pub(crate) snapshots: u64,
     pub(crate) puts: u64,
     pub(crate) stopped: u64,
+    pub(crate) retries: u64,
 }
 
 impl Tally {
@@ -53,7 +54,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 18] {
+    pub(crate) fn columns(&self) -> [(&'static str, u64); 19] {
         [
             ("steps", self.steps),
             ("reports", self.reports),
@@ -73,6 +74,7 @@ impl Tally {
             ("snapshots", self.snapshots),
             ("puts", self.puts),
             ("stopped", self.stopped),
+            ("retries", self.retries),
         ]
     }
 
@@ -95,6 +97,7 @@ impl Tally {
         self.snapshots += other.snapshots;
         self.puts += other.puts;
         self.stopped += other.stopped;
+        self.retries += other.retries;
     }
 }
 
@@ -262,13 +265,17 @@ impl<'a> World<'a> {
     pub(crate) fn next_report(&mut self, place: usize) -> Input {
         let node = &mut self.nodes[place];
         let random = &mut self.random;
+        if let Some(report) = node.last_report.as_ref().filter(|_| random.in_thousand(20)) {
+            return Input::Report(report.clone());
+        }
         // 2 % repeat the last cycle, 1 % fall back by some.
         match random.below(100) {
             0 | 1 => {}
             2 => node.cycle = node.cycle.saturating_sub(3),
             _ => node.cycle += 1,
         }
-        let cycle = node.has_cycles.then_some(node.cycle);
+        // Now and then a number is missing.
+        let cycle = (node.has_cycles && !random.in_thousand(20)).then_some(node.cycle);
         if random.in_thousand(5) {
             return Input::Unreadable;
         }
@@ -283,6 +290,7 @@ impl<'a> World<'a> {
         if counts && random.in_thousand(400) {
             report.make_bare();
         }
+        node.last_report = Some(report.clone());
         Input::Report(report)
     }
 
@@ -386,6 +394,7 @@ impl<'a> World<'a> {
         for place in 0..self.nodes.len() {
             let mut settings = self.nodes[place].live.clone();
             settings.policy.dwell = 1;
+            settings.policy.flapping = None;
             settings.stale_after = Duration::from_secs(3600);
             settings.silence_isolates_after = None;
             let mut inputs = vec![Input::Reload(Box::new(settings), 0), Input::Hold(false)];

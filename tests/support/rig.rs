@@ -14,6 +14,7 @@ use driftgate::protocol::bridge::{
     Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
 };
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::Mode;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
@@ -51,6 +52,7 @@ pub(crate) struct Setup {
 
 pub(crate) fn settings(me: &str, peers: &[&str]) -> Setup {
     let identity = Identity {
+        mode: Mode::Enforce,
         runtime_id: id(me),
         profile: driftgate::profiles::load("srip-05").expect("the native profile"),
         attractor_type: Some(AttractorType::Symbolic),

@@ -76,6 +76,7 @@ pub(super) fn total<'a>(ledgers: impl Iterator<Item = &'a Ledger>) -> Ledger {
         throttled: sum.throttled + ledger.throttled,
         revoked: sum.revoked + ledger.revoked,
         failed: sum.failed + ledger.failed,
+        shadow: sum.shadow + ledger.shadow,
         pending: sum.pending + ledger.pending,
     })
 }
@@ -134,8 +135,9 @@ impl Account {
     }
 
     fn to_json(&self) -> Value {
-        let Ledger { reports, stored, superseded, held, throttled, revoked, failed, pending } =
-            self.ledger;
+        let Ledger {
+            reports, stored, superseded, held, throttled, revoked, failed, pending, ..
+        } = self.ledger;
         json!({
             "id": self.id,
             "reports": self.reports,

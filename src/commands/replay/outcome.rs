@@ -4,7 +4,7 @@ use crate::protocol::drift::{DriftIndex, Provenance};
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::judge::{Judge, Judgement, Policy};
 use crate::protocol::packet::Posture;
-use crate::protocol::profile::{Options, Profile, StateReport, Translator};
+use crate::protocol::profile::{Profile, StateReport, Translation, Translator};
 use crate::protocol::view::Decision;
 
 use super::log::{Place, Recorded};
@@ -28,10 +28,11 @@ pub(super) struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
     pub(super) profile: Profile,
-    pub(super) options: Options,
     pub(super) policy: Policy,
     pub(super) caution_every: u32,
     pub(super) rows: Vec<Row>,
+    /// Reports that only repeat the one before them: they have no row.
+    pub(super) retries: usize,
     /// Changes of band; the gate starts blocked.
     pub(super) transitions: usize,
     /// Most reports in a row with publication cut.
@@ -43,26 +44,29 @@ impl Outcome {
     pub(super) fn of(
         cycles: &[Recorded],
         profile: Profile,
-        options: Options,
         policy: Policy,
         caution_every: u32,
     ) -> Self {
-        let mut translator = Translator::new(profile.clone(), options);
+        let mut translator = Translator::new(profile.clone());
         let mut judge = Judge::new(policy.clone(), false);
         let mut pace = Pace { every: caution_every, since_export: None };
         let mut transitions = 0;
         let mut closed_run = 0;
         let mut longest_closed = 0;
+        let mut retries = 0;
         let mut rows = Vec::with_capacity(cycles.len());
         for recorded in cycles {
             let before = judge.gate().band();
-            let row = judge_one(recorded, &mut translator, &mut judge, &mut pace);
+            let Some(row) = judge_one(recorded, &mut translator, &mut judge, &mut pace) else {
+                retries += 1;
+                continue;
+            };
             transitions += usize::from(before != row.band);
             closed_run = if row.band.is_closed() { closed_run + 1 } else { 0 };
             longest_closed = longest_closed.max(closed_run);
             rows.push(row);
         }
-        Self { profile, options, policy, caution_every, rows, transitions, longest_closed }
+        Self { profile, policy, caution_every, rows, retries, transitions, longest_closed }
     }
 
     /// Reports that left the gate in this band.
@@ -92,12 +96,13 @@ impl Outcome {
     }
 }
 
+/// `None` for a retry.
 fn judge_one(
     recorded: &Recorded,
     translator: &mut Translator,
     judge: &mut Judge,
     pace: &mut Pace,
-) -> Row {
+) -> Option<Row> {
     let (translated, cycle) = match &recorded.document {
         Ok(document) => (
             translator.translate(document).map_err(|malformed| malformed.to_string()),
@@ -105,15 +110,16 @@ fn judge_one(
         ),
         Err(fault) => (Err(format!("{}: {}", fault.field, fault.problem)), None),
     };
-    match translated {
-        Ok(report) => {
+    Some(match translated {
+        Ok(Translation::Retry) => return None,
+        Ok(Translation::Report { report, .. }) => {
             let judgement = judge.report(&report);
             let (verdict, reasons) = decide(&report, &judgement, pace);
             Row {
                 place: recorded.place,
                 cycle,
                 di: judgement.di.map(DriftIndex::value),
-                source: report.drift.provenance,
+                source: judgement.measurement.provenance,
                 posture: report.posture,
                 band: judgement.verdict.band,
                 verdict,
@@ -122,7 +128,7 @@ fn judge_one(
             }
         }
         Err(problem) => {
-            let verdict = judge.malformed().verdict;
+            let verdict = judge.malformed();
             Row {
                 place: recorded.place,
                 cycle,
@@ -135,7 +141,7 @@ fn judge_one(
                 problem: Some(problem),
             }
         }
-    }
+    })
 }
 
 /// As the bridge words it: a report that cannot fill a packet is let through by the gate and held
@@ -146,9 +152,9 @@ fn decide(report: &StateReport, judgement: &Judgement, pace: &mut Pace) -> (Deci
     if !judgement.exportable {
         return (closed_verdict(band), reasons);
     }
-    if !report.is_fillable() {
+    if judgement.measurement.parts.is_none() || !report.attractor.is_fillable() {
         reasons.push(Reason::Unfillable);
-        return (Decision::Export, reasons);
+        return (Decision::Hold, reasons);
     }
     if band == Band::Caution && !pace.is_due() {
         reasons.push(Reason::Throttled);
@@ -160,7 +166,7 @@ fn decide(report: &StateReport, judgement: &Judgement, pace: &mut Pace) -> (Deci
 
 fn closed_verdict(band: Band) -> Decision {
     match band {
-        Band::Open | Band::Caution => Decision::Export,
+        Band::Open | Band::Caution => Decision::Hold,
         Band::Blocked => Decision::Block,
         Band::Isolated => Decision::Isolate,
     }

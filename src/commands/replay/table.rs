@@ -19,7 +19,7 @@ pub(super) const BANDS: [Band; 4] = [Band::Open, Band::Caution, Band::Blocked, B
 /// The policy in words.
 pub(super) fn policy(outcome: &Outcome) -> String {
     let scr = outcome
-        .options
+        .policy
         .assumed_scr
         .map_or_else(String::new, |scr| format!(", assumed SCR {}", scr.value()));
     format!("accept {}{scr}", outcome.policy.accept.word())
@@ -74,16 +74,21 @@ fn write_sums(outcome: &Outcome, to: &mut dyn Write) -> io::Result<()> {
         writeln!(to, "{:<10}{count:>6}  {:>5.1} %", band.word(), outcome.percent(count))?;
     }
     writeln!(to, "{:<10}{total:>6}", "cycles")?;
-    let passed = |row: &&Row| row.verdict == Decision::Export;
-    let empty = |row: &&Row| passed(row) && row.reasons.contains(&Reason::Unfillable);
-    let unfillable = outcome.rows.iter().filter(empty).count();
-    let exported = outcome.rows.iter().filter(passed).count() - unfillable;
+    let count = |decision| outcome.rows.iter().filter(|row| row.verdict == decision).count();
+    let (exported, unfillable) = (count(Decision::Export), count(Decision::Hold));
     writeln!(to, "{:<10}{exported:>6}", "exported")?;
     if unfillable > 0 {
         writeln!(
             to,
             "{:<10}{unfillable:>6}  passed the gate with a bare index, which cannot fill a packet",
             "unfillable"
+        )?;
+    }
+    if outcome.retries > 0 {
+        writeln!(
+            to,
+            "{:<10}{:>6}  repeated the report before, not judged",
+            "retries", outcome.retries
         )?;
     }
     writeln!(to, "{:<10}{:>6}", "changes", outcome.transitions)?;
@@ -110,7 +115,7 @@ pub(super) fn write_invalid(outcome: &Outcome, to: &mut dyn Write) -> io::Result
     Ok(())
 }
 
-/// The JSON of DESIGN section 5.
+/// The replay as programs read it.
 #[derive(Serialize)]
 struct Report<'a> {
     profile: &'a str,
@@ -137,6 +142,7 @@ struct Totals {
     caution: usize,
     blocked: usize,
     isolated: usize,
+    retries: usize,
 }
 
 /// Writes the JSON, and a line feed.
@@ -161,6 +167,7 @@ pub(super) fn write_json(outcome: &Outcome, to: &mut dyn Write) -> io::Result<()
             caution: outcome.count(Band::Caution),
             blocked: outcome.count(Band::Blocked),
             isolated: outcome.count(Band::Isolated),
+            retries: outcome.retries,
         },
         transitions: outcome.transitions,
         longest_closed: outcome.longest_closed,

@@ -1,5 +1,7 @@
 //! What the driver counted, gathered for one scrape.
 
+use strum::VariantArray as _;
+
 use super::{Books, Decision, Driver};
 
 impl Driver {
@@ -13,15 +15,11 @@ impl Driver {
 
     pub(super) fn books(&mut self) -> Books {
         self.count_closings();
-        let words = [Decision::Export, Decision::Throttle, Decision::Block, Decision::Isolate];
-        let mut verdicts = words.map(|word| (word.word(), 0));
-        for ((_, count), total) in verdicts.iter_mut().zip(self.verdicts) {
-            *count = total;
-        }
+        let counted = |word| (<&str>::from(word), *self.verdicts.get(word).unwrap_or(&0));
         Books {
             ledgers: self.bridge.ledgers().map(|(id, ledger)| (id.clone(), *ledger)).collect(),
             counters: self.bridge.counters(),
-            verdicts,
+            verdicts: Decision::VARIANTS.iter().map(counted).collect(),
             band_since: self.bridge.band_since(),
             operator_hold: self.holds.any(),
             publish_refused: self.publish_refused.clone(),

@@ -87,6 +87,7 @@ impl Bridge {
             self.outbox.stamp();
             self.effects.push(Effect::Notify(Notice {
                 runtime_id: self.identity.runtime_id.clone(),
+                mode: self.identity.mode,
                 band,
                 reasons: self.reasons.clone(),
                 since: now.wall,

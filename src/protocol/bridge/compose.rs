@@ -2,11 +2,10 @@
 
 use super::{
     Answer, AttractorState, Barrier, Bridge, Cause, Connection, Decision, DriftIndex, Duration,
-    Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Now,
-    Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason,
+    Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Mode,
+    Now, Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason,
     ReportReply, RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
 };
-use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 
 impl Bridge {
@@ -22,20 +21,21 @@ impl Bridge {
         let band = judgement.verdict.band;
         let mut reply = ReportReply {
             verdict: match band {
-                Band::Open | Band::Caution => Decision::Export,
+                Band::Open | Band::Caution => Decision::Hold,
                 Band::Blocked => Decision::Block,
                 Band::Isolated => Decision::Isolate,
             },
             band,
             di: judgement.di.map(DriftIndex::value),
-            drift_source: report.drift.provenance.word(),
+            drift_source: judgement.measurement.provenance.word(),
             reasons: judgement.verdict.reasons.clone(),
             seq,
             packets: Vec::new(),
             barrier: None,
+            ignored: Vec::new(),
         };
         let payload = if judgement.exportable {
-            let payload = self.payload(report);
+            let payload = self.payload(report, judgement);
             if payload.is_none() {
                 reply.reasons.push(Reason::Unfillable);
             }
@@ -50,9 +50,9 @@ impl Bridge {
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
             .map(|peer| (peer.id.clone(), peer.export_snapshot))
             .collect();
-        let origin = Origin { provenance: report.drift.provenance, trace };
+        let origin = Origin { provenance: judgement.measurement.provenance, trace };
         self.fan_out((now, ticket), payload.as_ref(), &targets, &origin, judgement, &mut reply);
-        self.sum_up(payload.is_some(), &mut reply);
+        sum_up(&mut reply);
         reply
     }
 
@@ -77,6 +77,8 @@ impl Bridge {
                 (Some(clearance), Some(encoded)) => {
                     if caution && !self.is_due(lane) {
                         PacketStatus::Throttled
+                    } else if self.identity.mode == Mode::Shadow {
+                        PacketStatus::Shadow
                     } else {
                         let header = Header {
                             protocol_version: PROTOCOL_VERSION.to_owned(),
@@ -113,28 +115,15 @@ impl Bridge {
         !self.live.caution_blocks && self.outbox.is_due_in_caution(lane, self.live.caution_every)
     }
 
-    /// In caution the verdict says whether this report was the one in `caution_every`.
-    fn sum_up(&self, payload: bool, reply: &mut ReportReply) {
-        let throttled = reply.packets.iter().any(|packet| packet.status == PacketStatus::Throttled);
-        let sent = reply.packets.iter().any(|packet| packet.status == PacketStatus::Pending);
-        if reply.band == Band::Caution && payload && throttled {
-            reply.reasons.push(Reason::Throttled);
-            if !sent {
-                reply.verdict = Decision::Throttle;
-            }
-        }
-    }
-
     /// The part of the packet that is the same for all targets; `None` when the report cannot fill
     /// it: nothing is ever made up (SPEC section 4b).
-    fn payload(&self, report: &StateReport) -> Option<Payload> {
-        let drift = report.drift.parts?;
-        if report.drift.provenance == Provenance::Reported {
-            return None;
-        }
+    fn payload(&self, report: &StateReport, judgement: &Judgement) -> Option<Payload> {
+        let drift = judgement.measurement.parts?;
         let phase = Phase::of_word(report.attractor.phase.as_deref()?)?;
         let memory_snapshot = match (&self.snapshot_digest, report.retention_index) {
-            (Some(digest), Some(retention)) if retention.value() >= RETENTION_MIN => {
+            (Some(digest), Some(retention))
+                if retention.value() >= RETENTION_MIN && !judgement.withholds_memory =>
+            {
                 Some(MemorySnapshot { summary_hash: digest.clone(), retention_index: retention })
             }
             (Some(_) | None, _) => None,
@@ -167,8 +156,8 @@ impl Bridge {
         self.counters.malformed += 1;
         let unreadable = fault.is_none();
         self.effects.push(Effect::Record(Event::ReportRefused { unreadable }));
-        let judgement = self.judge.malformed();
-        self.enter(now, &judgement.verdict, Cause::default());
+        let verdict = self.judge.malformed();
+        self.enter(now, &verdict, Cause::default());
         let answer = Answer::Refused { fault, state: self.state() };
         self.wait(now, ticket, answer, self.closing.is_some());
         self.settle(now)
@@ -184,11 +173,11 @@ impl Bridge {
         // already, the answer is `pending` at once (P10).
         let has_room = self.waiting.len() < WAITING_MAX;
         let open = match &answer {
-            Answer::Report(reply) if self.may_settle() && has_room => {
+            Answer::Report(reply) | Answer::Retry(reply) if self.may_settle() && has_room => {
                 let pending = |line: &&PacketLine| line.status == PacketStatus::Pending;
                 reply.packets.iter().filter(pending).count()
             }
-            Answer::Report(_) | Answer::Refused { .. } | Answer::Order(_) => 0,
+            Answer::Report(_) | Answer::Retry(_) | Answer::Refused { .. } | Answer::Order(_) => 0,
         };
         if closing && !has_room {
             // The gate closes all the same; only this answer does not wait to hear of the silence.
@@ -198,7 +187,7 @@ impl Bridge {
         let reply_timeout = self.identity.reply_timeout;
         let timeout = if closing { self.barrier_timeout() + reply_timeout } else { reply_timeout };
         let deadline = now.mono + timeout;
-        self.waiting.insert(ticket, Waiting { answer, open, deadline, closing });
+        self.waiting.insert(ticket, Waiting { answer, open, deadline, closing, repeats: None });
         self.answer_deadline = self.answer_deadline.min(deadline);
         self.touched.push(ticket);
     }
@@ -219,11 +208,10 @@ impl Bridge {
     /// Writes settled packets into their replies and gives the answers that are complete.
     pub(super) fn collect(&mut self, now: Now) {
         for settled in self.outbox.take_settled() {
+            self.settle_retries(&settled);
             let Some(waiting) = self.waiting.get_mut(&settled.ticket) else { continue };
             let Answer::Report(reply) = &mut waiting.answer else { continue };
-            if let Some(line) = reply.packets.get_mut(settled.line) {
-                line.status = settled.status;
-                line.stream_seq = settled.stream_seq;
+            if settled.write(reply) {
                 waiting.open = waiting.open.saturating_sub(1);
                 self.touched.push(settled.ticket);
             }
@@ -243,6 +231,7 @@ impl Bridge {
                 if waiting.closing {
                     waiting.answer.close(Barrier::Unconfirmed);
                 }
+                self.keep_answer(ticket, &waiting.answer);
                 self.effects.push(Effect::Answer { ticket, answer: waiting.answer });
             }
         }
@@ -252,5 +241,27 @@ impl Bridge {
         } else if self.waiting.is_empty() {
             self.answer_deadline = Duration::MAX;
         }
+    }
+}
+
+/// The verdict says what became of the report where the gate let it through: it is an export only
+/// where at least one packet is under way.
+fn sum_up(reply: &mut ReportReply) {
+    if reply.band.is_closed() {
+        return;
+    }
+    let is_any = |status| reply.packets.iter().any(|packet| packet.status == status);
+    let throttled = is_any(PacketStatus::Throttled);
+    reply.verdict = if is_any(PacketStatus::Pending) {
+        Decision::Export
+    } else if is_any(PacketStatus::Shadow) {
+        Decision::Observe
+    } else if throttled {
+        Decision::Throttle
+    } else {
+        Decision::Hold
+    };
+    if throttled {
+        reply.reasons.push(Reason::Throttled);
     }
 }

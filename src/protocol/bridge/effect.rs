@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::protocol::audit::Event;
-use crate::protocol::gate::{Band, Reason};
+use crate::protocol::gate::{Band, Mode, Reason};
 use crate::protocol::outbox::Origin;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::Malformed;
@@ -16,6 +16,8 @@ use crate::protocol::view::{Barrier, ReportReply, Ticket};
 pub struct Notice {
     /// This runtime.
     pub runtime_id: RuntimeId,
+    /// Whether what the gate lets through is exported at all.
+    pub mode: Mode,
     /// Band from here on.
     pub band: Band,
     /// Why.
@@ -43,6 +45,8 @@ pub struct GateState {
 pub enum Answer {
     /// To a report that was judged.
     Report(Box<ReportReply>),
+    /// To the newest report once more: the answer to the first, as it stands now.
+    Retry(Box<ReportReply>),
     /// To a report that was not.
     Refused {
         /// Where it breaks its profile; `None` for what is not even a document.
@@ -58,7 +62,7 @@ impl Answer {
     /// Says how the closing ended that this answer waited for.
     pub(super) fn close(&mut self, barrier: Barrier) {
         let (place, reasons) = match self {
-            Self::Report(reply) => (&mut reply.barrier, &mut reply.reasons),
+            Self::Report(reply) | Self::Retry(reply) => (&mut reply.barrier, &mut reply.reasons),
             Self::Refused { state, .. } | Self::Order(state) => {
                 (&mut state.barrier, &mut state.reasons)
             }

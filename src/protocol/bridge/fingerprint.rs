@@ -18,6 +18,8 @@ impl Bridge {
         };
         let gate = self.judge.gate();
         (gate.band(), gate.operator_hold(), self.notified, self.connection, self.fence).hash(into);
+        self.judge.fingerprint(into);
+        self.newest.withholds_memory.hash(into);
         left(self.uncertain_until).hash(into);
         self.timers().for_each(|timer| left(timer.at).hash(into));
         if let Some(closing) = &self.closing {
@@ -31,7 +33,7 @@ impl Bridge {
         }
         for waiting in self.waiting.values() {
             let kind = match &waiting.answer {
-                Answer::Report(reply) => Some(reply.band),
+                Answer::Report(reply) | Answer::Retry(reply) => Some(reply.band),
                 Answer::Refused { .. } | Answer::Order(_) => None,
             };
             (kind, waiting.open, waiting.closing, left(waiting.deadline)).hash(into);

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use crate::protocol::gate::Mode;
 use crate::protocol::inbox::{InboundLimits, Peer, Trust};
 use crate::protocol::judge::Policy;
 use crate::protocol::packet::{AttractorType, RuntimeId};
@@ -14,6 +15,8 @@ use crate::protocol::seal::Keyring;
 pub struct Identity {
     /// This runtime.
     pub runtime_id: RuntimeId,
+    /// Whether anything is exported.
+    pub mode: Mode,
     /// What its reports look like.
     pub profile: Profile,
     /// Attractor type where a report names none.

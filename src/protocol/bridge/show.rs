@@ -12,6 +12,10 @@ use crate::protocol::time::Timestamp;
 pub struct Counters {
     /// Reports that were judged.
     pub reports: u64,
+    /// Reports that only repeated the newest one.
+    pub retries: u64,
+    /// Reports whose cycle number left some out.
+    pub cycle_gaps: u64,
     /// Reports that could not be read.
     pub malformed: u64,
     /// Packets that failed inspection although the gate was open.
@@ -75,6 +79,7 @@ impl Bridge {
         let seconds = |duration: Duration| duration.as_secs_f64();
         SafetyView {
             runtime_id: self.identity.runtime_id.clone(),
+            mode: self.identity.mode,
             band: self.band(),
             reasons: self.reasons.clone(),
             since: self.band_since.wall,

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{Band, Bridge, Effect, LINGER_MAX, Now, Reason};
+use super::{Band, Bridge, Effect, LINGER_MAX, Mode, Now, Reason};
 use crate::protocol::gate::Verdict;
 
 /// What the uploader does, as far as a closing has to know.
@@ -62,6 +62,13 @@ fn is_instability(reason: Reason) -> bool {
         reason,
         Reason::DiBlock
             | Reason::DiIsolate
+            | Reason::DiCritical
+            | Reason::DiJump
+            | Reason::Locked
+            | Reason::Flapping
+            | Reason::PsiLow
+            | Reason::PsdHigh
+            | Reason::ErHigh
             | Reason::PostureReflective
             | Reason::PostureRecenter
             | Reason::SdiCritical
@@ -77,7 +84,9 @@ impl Bridge {
     /// Whether a snapshot may be accepted, or the next one uploaded, now.
     #[must_use]
     pub fn may_upload(&self) -> bool {
-        self.judge.gate().band() == Band::Open
+        self.identity.mode == Mode::Enforce
+            && self.judge.gate().band() == Band::Open
+            && !self.newest.withholds_memory
             && self.closing.is_none()
             && !self.uploads.is_stopping()
     }
@@ -178,6 +187,13 @@ impl Bridge {
         if core::mem::take(&mut self.uploads.holds) {
             self.uploads.state = State::Stopping;
             self.effects.push(Effect::StopUploads { revoke: true });
+        }
+    }
+
+    /// The runtime's memory has become too weak to be shared: what waits goes on waiting.
+    pub(super) fn withhold_uploads(&mut self) {
+        if self.uploads.state == State::Running {
+            self.effects.push(Effect::StopUploads { revoke: false });
         }
     }
 

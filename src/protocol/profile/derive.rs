@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::super::drift::Fraction;
 use super::super::gate::Reason;
 use super::super::packet::Posture;
+use super::continuity::Continuity;
 use super::spec::Evidence;
 
 /// Cycles that the deviation of symbolic density is taken over (SPEC A11).
@@ -47,6 +48,19 @@ pub(super) fn attractor_uuid(label: &str, generation: Option<&str>) -> String {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).to_string()
 }
 
+/// Longest attractor id that leaves as it is, in bytes.
+const EXPORTED_ID_BYTES_MAX: usize = 64;
+
+/// An id as it may leave: itself where it cannot be text, else its UUIDv5.
+pub(super) fn exported_id(id: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    if id.len() <= EXPORTED_ID_BYTES_MAX && id.bytes().all(is_plain) {
+        id.to_owned()
+    } else {
+        attractor_uuid(id, None)
+    }
+}
+
 /// The posture that a stability names by SRIP-02's floors.
 pub(super) fn posture_of_stability(stability: Fraction) -> Posture {
     match stability.value() {
@@ -78,9 +92,8 @@ fn overlap(base: &BTreeSet<Fingerprint>, now: &BTreeSet<Fingerprint>) -> Option<
 }
 
 /// What one report shows to the derivations.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Observation {
-    pub(super) cycle: Option<u64>,
     pub(super) density: Option<f64>,
     pub(super) motifs: Option<BTreeSet<Fingerprint>>,
     pub(super) generation: Option<String>,
@@ -98,7 +111,8 @@ pub(super) struct Derived {
 
 #[derive(Clone, Debug)]
 struct Moment {
-    cycle: u64,
+    /// Cycles since the first one remembered, as far as the numbers tell.
+    at: u64,
     density: Option<f64>,
     motifs: Option<BTreeSet<Fingerprint>>,
     empty_reply: bool,
@@ -115,19 +129,26 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Takes one report in and says what follows.
-    pub(super) fn observe(&mut self, seen: Observation, rules: &Evidence) -> Derived {
-        let newest = self.moments.back().map(|moment| moment.cycle);
-        let cycle = seen.cycle.unwrap_or_else(|| newest.map_or(0, |last| last.saturating_add(1)));
-        if newest == Some(cycle) {
-            return self.repeated(cycle, seen.empty_reply);
-        }
-        if newest.is_some_and(|last| cycle < last) {
-            // The runtime restarted: nothing of before compares with it.
-            *self = Self::default();
-        }
-        let untrusted = self.untrusted(cycle, &seen, rules);
+    pub(super) fn observe(
+        &mut self,
+        seen: Observation,
+        continuity: Continuity,
+        rules: &Evidence,
+    ) -> Derived {
+        let step = match continuity {
+            Continuity::Same => return self.repeated(seen.empty_reply),
+            Continuity::Restart => {
+                // Nothing of before compares with it.
+                *self = Self::default();
+                1
+            }
+            Continuity::Next { missed } => missed.saturating_add(1),
+            Continuity::First | Continuity::Unknown => 1,
+        };
+        let at = self.moments.back().map_or(0, |newest| newest.at.saturating_add(step));
+        let untrusted = self.untrusted(at, &seen, rules);
         self.moments.push_back(Moment {
-            cycle,
+            at,
             density: seen.density,
             motifs: seen.motifs,
             empty_reply: seen.empty_reply,
@@ -135,22 +156,18 @@ impl Memory {
         while self.moments.len() > MOMENTS_MAX {
             self.moments.pop_front();
         }
-        Derived { sv: self.variance(cycle), retention: self.retention(cycle), untrusted }
+        Derived { sv: self.variance(at), retention: self.retention(at), untrusted }
     }
 
     /// The same cycle again: it adds nothing, except that its reply may turn out to be empty.
-    fn repeated(&mut self, cycle: u64, empty_reply: bool) -> Derived {
-        if let Some(moment) = self.moments.back_mut() {
-            moment.empty_reply |= empty_reply;
-        }
-        Derived {
-            sv: self.variance(cycle),
-            retention: self.retention(cycle),
-            untrusted: Some(Reason::DuplicateCycle),
-        }
+    fn repeated(&mut self, empty_reply: bool) -> Derived {
+        let Some(newest) = self.moments.back_mut() else { return Derived::default() };
+        newest.empty_reply |= empty_reply;
+        let at = newest.at;
+        Derived { sv: self.variance(at), retention: self.retention(at), untrusted: None }
     }
 
-    fn untrusted(&mut self, cycle: u64, seen: &Observation, rules: &Evidence) -> Option<Reason> {
+    fn untrusted(&mut self, at: u64, seen: &Observation, rules: &Evidence) -> Option<Reason> {
         let replaced = self.replaces(seen.generation.as_deref());
         if replaced {
             self.held = rules.generation_cycles;
@@ -160,7 +177,7 @@ impl Memory {
             self.held = self.held.saturating_sub(1);
         }
         let previous =
-            self.moments.back().filter(|moment| cycle.saturating_sub(moment.cycle) < WINDOW_CYCLES);
+            self.moments.back().filter(|moment| at.saturating_sub(moment.at) < WINDOW_CYCLES);
         let alone = rules.needs_previous && previous.is_none();
         let empty = seen.empty_reply || previous.is_some_and(|moment| moment.empty_reply);
         if alone || empty || seen.sentinel {
@@ -176,17 +193,16 @@ impl Memory {
         self.generation.replace(now).is_some_and(|before| before != now)
     }
 
-    fn variance(&self, cycle: u64) -> Option<Fraction> {
-        let recent = |moment: &&Moment| cycle.saturating_sub(moment.cycle) < WINDOW_CYCLES;
+    fn variance(&self, at: u64) -> Option<Fraction> {
+        let recent = |moment: &&Moment| at.saturating_sub(moment.at) < WINDOW_CYCLES;
         let densities: Vec<f64> =
             self.moments.iter().filter(recent).filter_map(|moment| moment.density).collect();
         symbolic_variance(&densities)
     }
 
-    fn retention(&self, cycle: u64) -> Option<Fraction> {
-        let base_cycle = cycle.checked_sub(RETENTION_CYCLES)?;
-        let motifs =
-            |at: u64| self.moments.iter().find(|moment| moment.cycle == at)?.motifs.as_ref();
-        overlap(motifs(base_cycle)?, motifs(cycle)?)
+    fn retention(&self, at: u64) -> Option<Fraction> {
+        let base = at.checked_sub(RETENTION_CYCLES)?;
+        let motifs = |at: u64| self.moments.iter().find(|moment| moment.at == at)?.motifs.as_ref();
+        overlap(motifs(base)?, motifs(at)?)
     }
 }

@@ -4,12 +4,24 @@
 use super::super::canonical::{INTEGER_MAX, Json, push_pointer};
 use super::super::drift::{Coherence, DriftIndex, Fraction};
 use super::super::packet::TEXT_BYTES_MAX;
-use super::Malformed;
 use super::pointer::{Pointer, Pointers};
 use super::spec::Words;
 
 /// What an attractor id must be, for error messages.
 pub(super) const ID_RULE: &str = "must be 1 to 256 bytes of text without control characters";
+
+/// Longest key name that is repeated to its sender, in characters: a key may hold anything.
+const KEY_CHARS_MAX: usize = 64;
+
+/// A report that cannot be read, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct Malformed {
+    /// JSON Pointer of the field at fault, `/` for the whole document.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
 
 /// What every malformed report is made with.
 pub(super) fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Malformed {
@@ -26,6 +38,12 @@ pub(super) fn member(object: &str, key: &str) -> String {
     let mut pointer = object.to_owned();
     push_pointer(&mut pointer, key);
     pointer
+}
+
+/// A key name that can be shown: bounded, without control characters.
+pub(super) fn printable(key: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { '?' } else { letter };
+    key.chars().take(KEY_CHARS_MAX).map(shown).collect()
 }
 
 fn kind(json: &Json) -> &'static str {

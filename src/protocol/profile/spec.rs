@@ -6,12 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::super::canonical::Json;
 use super::super::packet::AttractorType;
 use super::pointer::{Pointer, Pointers};
-use super::text::ProfileText;
 
 /// Words of `aegida_status` (SPEC A28), for error messages.
 pub const STATUS_WORDS: &str = "nominal, locked, recenter_pending";
@@ -28,8 +25,8 @@ pub(super) struct Words<T> {
 }
 
 /// `aegida_status` (SPEC A28).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub enum SafetyStatus {
     /// Nothing is wrong.
     Nominal,
@@ -43,12 +40,7 @@ impl SafetyStatus {
     /// Reads one of [`STATUS_WORDS`].
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
-        match word {
-            "nominal" => Some(Self::Nominal),
-            "locked" => Some(Self::Locked),
-            "recenter_pending" => Some(Self::RecenterPending),
-            _ => None,
-        }
+        word.parse().ok()
     }
 }
 
@@ -137,20 +129,26 @@ pub(super) struct Evidence {
 }
 
 /// A parsed profile.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(try_from = "ProfileText")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     pub(super) name: String,
     pub(super) recognise: Vec<Vec<Pointer>>,
+    /// Every top-level key that is known; empty where no other key could be a slip of the pen.
+    pub(super) top_level: Vec<String>,
     pub(super) closed_objects: Vec<(Pointer, Vec<String>)>,
     pub(super) cycle: Option<Pointers>,
     pub(super) id: Option<IdSource>,
     pub(super) kind: Option<KindSource>,
     pub(super) stability: Option<Pointers>,
     pub(super) phase: Option<Words<String>>,
+    pub(super) psi: Option<Pointers>,
+    pub(super) psd: Option<Pointers>,
     pub(super) parts: Option<PartSources>,
     pub(super) di: Option<Pointers>,
     pub(super) retention: Option<RetentionSource>,
+    pub(super) ci: Option<Pointers>,
+    pub(super) er: Option<Pointers>,
+    pub(super) cc: Option<Pointers>,
     pub(super) status: Option<Words<SafetyStatus>>,
     pub(super) phase_lock: Option<Pointers>,
     pub(super) recenter_active: Option<Pointers>,
@@ -170,6 +168,13 @@ impl Profile {
     pub fn recognises(&self, document: &Json) -> bool {
         let present = |pointer: &Pointer| pointer.find(document).is_some();
         self.recognise.iter().any(|pointers| pointers.iter().all(present))
+    }
+
+    /// Where the safety flags stand.
+    pub(super) fn safety_pointers(&self) -> Vec<&Pointer> {
+        let status = self.status.as_ref().map(|words| &words.from);
+        let flags = [status, self.phase_lock.as_ref(), self.recenter_active.as_ref()];
+        flags.into_iter().flatten().flat_map(Pointers::iter).collect()
     }
 
     /// Whether parts of the index can be derived for this runtime once an operator assumes SCR.

@@ -50,6 +50,8 @@ pub struct ProfileText {
     #[serde(default)]
     recognise: Vec<Vec<Pointer>>,
     #[serde(default)]
+    top_level: Vec<String>,
+    #[serde(default)]
     closed_objects: BTreeMap<Pointer, Vec<String>>,
     cycle: Option<SourceText>,
     #[serde(default)]
@@ -71,6 +73,8 @@ struct AttractorText {
     kind: Option<SourceText>,
     stability: Option<SourceText>,
     phase: Option<SourceText>,
+    psi: Option<SourceText>,
+    psd: Option<SourceText>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -87,6 +91,9 @@ struct DriftText {
 #[serde(deny_unknown_fields)]
 struct MemoryText {
     retention_index: Option<SourceText>,
+    ci: Option<SourceText>,
+    er: Option<SourceText>,
+    cc: Option<SourceText>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -318,6 +325,7 @@ impl TryFrom<ProfileText> for Profile {
             return Err(fault("name", "1 to 64 letters, digits, `.`, `_` or `-`"));
         }
         bounded("recognise", text.recognise.len())?;
+        bounded("top_level", text.top_level.len())?;
         bounded("closed_objects", text.closed_objects.len())?;
         bounded("evidence.sentinels", text.evidence.sentinels.len())?;
         if text.recognise.iter().any(Vec::is_empty) {
@@ -338,14 +346,20 @@ impl TryFrom<ProfileText> for Profile {
         Ok(Self {
             name: text.name,
             recognise: text.recognise,
+            top_level: text.top_level,
             closed_objects: text.closed_objects.into_iter().collect(),
             cycle: of(text.cycle, "cycle")?,
             id: text.attractor.id.map(SourceText::id).transpose()?,
             kind: text.attractor.kind.map(SourceText::kind).transpose()?,
             stability,
             phase,
+            psi: of(text.attractor.psi, "attractor.psi")?,
+            psd: of(text.attractor.psd, "attractor.psd")?,
             parts,
             di,
+            ci: of(text.memory.ci, "memory.ci")?,
+            er: of(text.memory.er, "memory.er")?,
+            cc: of(text.memory.cc, "memory.cc")?,
             retention: text.memory.retention_index.map(SourceText::retention).transpose()?,
             status: text
                 .safety
@@ -369,5 +383,12 @@ impl TryFrom<ProfileText> for Profile {
                     .collect(),
             },
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Profile {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = ProfileText::deserialize(deserializer)?;
+        Self::try_from(text).map_err(serde::de::Error::custom)
     }
 }

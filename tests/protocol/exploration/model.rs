@@ -478,7 +478,7 @@ impl World {
             return;
         };
         let barrier = match answer {
-            Answer::Report(reply) => reply.barrier,
+            Answer::Report(reply) | Answer::Retry(reply) => reply.barrier,
             Answer::Refused { state, .. } | Answer::Order(state) => state.barrier,
         };
         self.demand(barrier.is_some() == owed.closes, "P2: barrier and closing disagree");
