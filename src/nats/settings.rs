@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::subject::{AssetName, Prefix};
+use crate::config::Durability;
 use crate::protocol::packet::RuntimeId;
 
 /// Largest credentials, nkey or token file, in bytes: they hold one short secret.
@@ -131,6 +132,8 @@ pub struct Settings {
     pub provision: bool,
     /// Replicas of the streams, 1 to 5.
     pub replicas: u8,
+    /// What streams must promise beyond their acknowledgement.
+    pub durability: Durability,
 }
 
 impl Settings {
@@ -153,6 +156,7 @@ impl Settings {
             stream_quarantine: AssetName::of_quarantine(),
             provision: true,
             replicas: 1,
+            durability: Durability::Acked,
         }
     }
 

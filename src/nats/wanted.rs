@@ -1,4 +1,4 @@
-//! What the streams and the consumer of DESIGN section 3 must be, and what a difference costs.
+//! What the streams and the consumer must be, and what a difference costs.
 //!
 //! Each field that carries a promise has one place here: the value we create with, and the
 //! sentence that an operator reads when the broker has another.
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::settings::Settings;
 use super::subject::AssetName;
+use crate::config::Durability;
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// How long a packet is of use to a reader that was away.
@@ -31,6 +32,10 @@ const ACK_WAIT_NS: u64 = 30 * SECOND_NS;
 const ACK_PENDING_MAX: u64 = 256;
 /// A consumer that nobody pulled from for so long belongs to a runtime that is gone.
 const INACTIVE_THRESHOLD_NS: u64 = 7 * 24 * 3_600 * SECOND_NS;
+/// Copies from which on the loss of one server loses nothing.
+const REPLICATED_MIN: i64 = 3;
+/// The tag of servers that write to disk before they acknowledge (`sync_interval: always`).
+const SYNCED_TAG: &str = "sync:always";
 
 /// One stream that we rely on.
 #[derive(Debug)]
@@ -39,6 +44,7 @@ pub(super) struct Stream<'a> {
     /// Whether we may create it: a stream that others fill by sourcing is theirs to make.
     pub(super) is_ours: bool,
     replicas: u8,
+    durability: Durability,
     purpose: Purpose,
 }
 
@@ -59,6 +65,7 @@ impl<'a> Stream<'a> {
             name: &settings.stream_out,
             is_ours: true,
             replicas: settings.replicas,
+            durability: settings.durability,
             purpose: Purpose::State(settings.prefix.every_state()),
         }
     }
@@ -69,6 +76,7 @@ impl<'a> Stream<'a> {
             name: &settings.stream_in,
             is_ours: false,
             replicas: settings.replicas,
+            durability: settings.durability,
             purpose: Purpose::Sourced,
         })
     }
@@ -79,6 +87,7 @@ impl<'a> Stream<'a> {
             name: &settings.stream_quarantine,
             is_ours: true,
             replicas: settings.replicas,
+            durability: settings.durability,
             purpose: Purpose::Quarantine(settings.prefix.every_quarantine()),
         }
     }
@@ -97,7 +106,7 @@ impl<'a> Stream<'a> {
                 QUARANTINE_BYTES_MAX,
             ),
         };
-        json!({
+        let mut config = json!({
             "name": self.name.as_str(),
             "subjects": subjects,
             "retention": "limits",
@@ -112,13 +121,18 @@ impl<'a> Stream<'a> {
             "max_consumers": CONSUMERS_MAX,
             "duplicate_window": DUPLICATE_WINDOW_NS,
             "allow_direct": true,
-        })
+        });
+        if let (Durability::Synced, Some(config)) = (self.durability, config.as_object_mut()) {
+            config.insert("placement".to_owned(), json!({ "tags": [SYNCED_TAG] }));
+        }
+        config
     }
 
     /// What of `config` weakens a promise.
     pub(super) fn differences(&self, config: &Value) -> Vec<String> {
         let mut sentences = Sentences::about(format!("stream {}", self.name), config);
         sentences.common(self.replicas);
+        sentences.durability(self.durability);
         match &self.purpose {
             Purpose::State(subject) => {
                 sentences.subject(subject);
@@ -258,6 +272,23 @@ impl<'a> Sentences<'a> {
         });
         let is_sealed = self.flag("sealed");
         self.say_if(is_sealed, || "it is sealed: nothing can be stored".to_owned());
+    }
+
+    /// Holds for every stream of ours: what `nats.durability` promises of it.
+    fn durability(&mut self, durability: Durability) {
+        let kept = self.number("num_replicas");
+        self.say_if(durability >= Durability::Replicated && kept < REPLICATED_MIN, || {
+            format!(
+                "num_replicas is {kept}, fewer than {REPLICATED_MIN}: what is stored is not replicated as nats.durability promises"
+            )
+        });
+        let tags = self.config.pointer("/placement/tags").and_then(Value::as_array);
+        let is_tagged = tags.is_some_and(|tags| tags.iter().any(|tag| tag == SYNCED_TAG));
+        self.say_if(durability == Durability::Synced && !is_tagged, || {
+            format!(
+                "placement has no tag {SYNCED_TAG}: what is stored is not synced as nats.durability promises"
+            )
+        });
     }
 
     fn subject(&mut self, wanted: &str) {

@@ -66,6 +66,7 @@ pub fn nats(config: &Config) -> Result<Settings, SettingsFault> {
         domain: nats.domain.as_deref().map(|text| name("nats.domain", text)).transpose()?,
         provision: nats.provision,
         replicas: u8::try_from(nats.replicas).unwrap_or(1),
+        durability: nats.durability,
         ..Settings::new(id, urls)
     })
 }

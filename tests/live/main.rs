@@ -24,6 +24,7 @@ mod hostile;
 
 #[cfg(test)]
 mod delivery;
+mod effects;
 
 #[cfg(test)]
 mod quarantine;

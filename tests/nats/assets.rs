@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::support::link::Bench;
 use crate::support::nats_server::{NatsServer, eventually};
 use async_nats::Client;
+use driftgate::config::Durability;
 use driftgate::nats::assets::{AssetFault, ensure};
 use driftgate::nats::object::{Label, Store};
 use driftgate::nats::subject::AssetName;
@@ -134,6 +135,43 @@ async fn each_weaker_setting_is_reported_in_words_and_left_alone() {
     }
     let after = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
     assert_eq!(before["config"], after["config"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_falls_short_of_the_durability_is_said_and_left_alone() {
+    let server = NatsServer::start();
+    let mut settings = server.settings("planner");
+    ensure(&settings).await.unwrap();
+    let (replicated, synced) = ("num_replicas is 1, fewer than 3", "has no tag sync:always");
+    for (durability, expected) in [
+        (Durability::Acked, &[][..]),
+        (Durability::Replicated, &[replicated]),
+        (Durability::Synced, &[replicated, synced]),
+    ] {
+        settings.durability = durability;
+        let report = ensure(&settings).await.unwrap();
+        for stream in ["DRIFTGATE_STATE", "DRIFTGATE_QUARANTINE"] {
+            let about = format!("stream {stream}: ");
+            let said: Vec<_> =
+                report.differences.iter().filter(|said| said.starts_with(&about)).collect();
+            assert_eq!(said.len(), expected.len(), "{report:#?}");
+            assert!(said.iter().zip(expected).all(|(said, part)| said.contains(part)), "{said:?}");
+        }
+        assert_eq!(report.differences.len(), 2 * expected.len(), "{report:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_created_asks_for_the_servers_that_the_durability_names() {
+    let tagged = NatsServer::start_with("server_tags: [\"sync:always\"]");
+    let mut settings = tagged.settings("planner");
+    settings.durability = Durability::Synced;
+    let report = ensure(&settings).await.unwrap();
+    let tag = |said: &&String| said.contains("sync:always");
+    assert_eq!(report.differences.iter().find(tag), None, "{report:#?}");
+    let client = async_nats::connect(tagged.url()).await.unwrap();
+    let stream = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
+    assert_eq!(stream["config"]["placement"]["tags"], json!(["sync:always"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
