@@ -5,7 +5,6 @@
 //! or the end of the connection settles it (P5, P8). No clock and no socket: the driver sends what
 //! [`Outbox::next`] hands out and reports what came back.
 
-use core::hash::{Hash as _, Hasher};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,6 +13,8 @@ use super::packet::RuntimeId;
 use super::seal::Sealed;
 use super::trace::TraceParent;
 use super::view::{PacketStatus, ReportReply, Ticket};
+
+mod fingerprint;
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
 /// it doubles up to [`COOLDOWN_MAX`].
@@ -458,41 +459,6 @@ impl Outbox {
     #[must_use]
     pub fn unanswered(&self) -> u64 {
         self.unanswered
-    }
-
-    /// See [`super::bridge::Bridge::fingerprint`]: `place` gives the place of a number that was
-    /// sent, `rank` that of a ticket.
-    pub(super) fn fingerprint(
-        &self,
-        now: Duration,
-        caution_every: u32,
-        place: impl Fn(u64) -> (usize, bool),
-        rank: impl Fn(Ticket) -> usize,
-        into: &mut impl Hasher,
-    ) {
-        let entry = |entry: &Entry| {
-            let seq = entry.packet.seq();
-            let newest = self.lanes.get(entry.lane).map(|lane| lane.newest_sent.cmp(&seq));
-            (
-                entry.lane,
-                rank(entry.line.0),
-                entry.attempts.min(2),
-                seq <= self.revoked_through,
-                newest,
-            )
-        };
-        for lane in &self.lanes {
-            let since = lane.since_offer.map(|since| since.min(caution_every));
-            (lane.unsent.as_ref().map(entry), lane.queued, since).hash(into);
-        }
-        for (token, sent) in &self.in_flight {
-            let is_covered = self.unread.map(|unread| unread >= *token);
-            (entry(sent), place(*token), is_covered).hash(into);
-            sent.deadline.saturating_sub(now).hash(into);
-        }
-        self.ready.hash(into);
-        self.unread.map(place).hash(into);
-        (self.cooldown, self.cooldown_until.saturating_sub(now)).hash(into);
     }
 
     fn enqueue(&mut self, index: usize) {
