@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::clock::Clock;
+use super::clock::{Clock, Watch};
 use super::connection::{Change, Connector};
 use super::inbound::Receiver;
 use super::memory::Keeper;
@@ -46,6 +46,9 @@ const BATCH_MAX: usize = 64;
 
 pub(super) struct Driver {
     pub(super) clock: Clock,
+    watch: Watch,
+    /// Until when what happened once is shown.
+    shown_until: BTreeMap<Condition, Duration>,
     pub(super) bridge: Bridge,
     pub(super) connector: Connector,
     pub(super) uploads: Uploads,
@@ -118,6 +121,8 @@ impl Driver {
         let bridge = Bridge::new(options.identity, options.live, memory, clock.now());
         let prefix = options.nats.prefix.clone();
         Self {
+            watch: Watch::new(clock.now()),
+            shown_until: BTreeMap::new(),
             clock,
             bridge,
             receiver: Receiver::new(prefix, me.clone(), options.deliver, conditions.clone()),

@@ -1,6 +1,11 @@
 //! What `/readyz` says, and the silence of a broker that does not answer what is published.
 
+use std::time::Duration;
+
 use super::{AssetFault, AssetReport, Band, Condition, Driver, Link, PublishFault, Standing};
+
+/// How long something that happened once is shown as weakening a promise.
+const SHOWN_FOR: Duration = Duration::from_secs(600);
 
 impl Driver {
     /// Silence may mean that the stream is missing: a server says so only where nobody at all has
@@ -33,6 +38,13 @@ impl Driver {
         match outcome {
             Ok(report) => {
                 self.conditions.end(Condition::PullFailed);
+                let is_stream = |name: &&String| name.starts_with("stream ");
+                let remade: Vec<&str> =
+                    report.created.iter().filter(is_stream).map(String::as_str).collect();
+                if !first && !remade.is_empty() {
+                    let text = format!("made again: {}", remade.join(", "));
+                    self.happened(Condition::StreamRemade, text);
+                }
                 self.found(report);
             }
             Err(AssetFault::Revoked) => return,
@@ -65,8 +77,31 @@ impl Driver {
         self.conditions.set(Condition::BrokerAssets, report.differences);
     }
 
+    /// Something happened that weakens a promise and does not last: it is shown for a while.
+    fn happened(&mut self, condition: Condition, text: String) {
+        self.conditions.begin(condition, text);
+        self.shown_until.insert(condition, self.clock.now().mono + SHOWN_FOR);
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = self.clock.now();
+        if let Some(jump_ms) = self.watch.jump_ms(now) {
+            let text = format!("the wall clock jumped by {jump_ms} ms, to {}", now.wall);
+            self.happened(Condition::ClockJumped, text);
+        }
+        let conditions = &self.conditions;
+        self.shown_until.retain(|condition, until| {
+            let is_shown = now.mono < *until;
+            if !is_shown {
+                conditions.end(*condition);
+            }
+            is_shown
+        });
+    }
+
     /// Tells `/readyz` what has changed.
-    pub(super) fn show(&self) {
+    pub(super) fn show(&mut self) {
+        self.look_at_the_clock();
         let audit = self.recorder.fault();
         for condition in [Condition::AuditLost, Condition::AuditUnwritable] {
             let text = audit.iter().filter(|(held, _)| *held == condition);
