@@ -213,7 +213,7 @@ impl Driver {
         match command {
             Command::Report { document, trace, answer } => {
                 let ticket = self.wait(Waiter::Report(answer));
-                self.keeper.reserve(now.wall.unix_us());
+                self.keeper.reserve(self.bridge.seq_next(now));
                 self.effects.extend(self.bridge.report(now, ticket, &document, trace));
             }
             Command::Unreadable { answer } => {

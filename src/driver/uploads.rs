@@ -80,7 +80,7 @@ impl Driver {
     /// Answers one question of the room.
     pub(super) fn upload(&mut self, ask: Ask) {
         let now = self.clock.now();
-        self.keeper.reserve(now.wall.unix_us());
+        self.keeper.reserve(self.bridge.seq_next(now));
         let revocations = self.uploads.revocations();
         let grant = |_| Grant { now: now.wall, revocations };
         match ask {

@@ -27,7 +27,7 @@ use super::packet::{
 };
 use super::profile::{Malformed, StateReport, Translator};
 use super::seal::EncodedPayload;
-use super::time::{Now, Timestamp};
+use super::time::Now;
 use super::trace::TraceParent;
 use super::view::{
     Barrier, Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
@@ -303,10 +303,16 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// Sequence numbers start from the wall clock in microseconds and strictly rise, also when the
-    /// clock steps back and across restarts (DESIGN section 3).
-    fn next_seq(&mut self, now: Timestamp) -> u64 {
-        self.seq = self.seq.saturating_add(1).max(now.unix_us());
+    /// The sequence number that the next report or grant gets. Numbers start from the wall clock in
+    /// microseconds and strictly rise, also when the clock steps back and across restarts, for
+    /// which the caller keeps on the disk that this one is taken before it is used.
+    #[must_use]
+    pub fn seq_next(&self, now: Now) -> u64 {
+        self.seq.saturating_add(1).max(now.wall.unix_us())
+    }
+
+    fn take_seq(&mut self, now: Now) -> u64 {
+        self.seq = self.seq_next(now);
         self.seq
     }
 

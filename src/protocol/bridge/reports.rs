@@ -29,7 +29,7 @@ impl Bridge {
         if matches!(report.continuity, Continuity::Next { missed: 1.. }) {
             self.counters.cycle_gaps += 1;
         }
-        let seq = self.next_seq(now.wall);
+        let seq = self.take_seq(now);
         let mut judgement = self.judge.report(&report);
         self.fence_off(&mut judgement);
         if judgement.withholds_memory && !self.newest.withholds_memory {

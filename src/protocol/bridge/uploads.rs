@@ -106,7 +106,7 @@ impl Bridge {
         (self.may_upload() && !self.is_overdue(now)).then(|| {
             self.uploads.state = State::Running;
             self.uploads.holds = true;
-            self.next_seq(now.wall)
+            self.take_seq(now)
         })
     }
 
@@ -116,7 +116,7 @@ impl Bridge {
             if self.uploads.state == State::Idle {
                 self.uploads.state = State::Fetching;
             }
-            self.next_seq(now.wall)
+            self.take_seq(now)
         })
     }
 
