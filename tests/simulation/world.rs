@@ -217,6 +217,7 @@ impl<'a> World<'a> {
             return false;
         }
         self.now_us = self.now_us.max(wake_us);
+        self.broker.forget_idle(self.now_us);
         self.turn(place, Vec::new());
         true
     }
