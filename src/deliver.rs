@@ -1,12 +1,12 @@
 //! Hands accepted packets to the runtime, if it asked for that: one POST under way per source.
 //!
 //! The newest packet of each source waits here, only as its number; its bytes are asked for when
-//! its turn comes, together with whether it may still be handed on. While a POST runs, newer packets
-//! supersede each other behind it (P5); nothing but a cut ends it before its time. Sources take
-//! turns, and at most [`REQUESTS_MAX`] requests run at once over all of them. A packet is done, and
-//! may be acknowledged to the broker, after the runtime's 2xx, when a newer one took its place, or
-//! when it is given up. A runtime that refuses or is away is asked again after growing pauses (P10);
-//! what comes in is evidence, so the answer's body is not looked at.
+//! its turn comes, together with whether it may still be handed on. While a POST runs, newer
+//! packets supersede each other behind it (P5); nothing but a cut ends it before its time. Sources
+//! take turns, and at most [`REQUESTS_MAX`] requests run at once over all of them. A packet is
+//! done, and may be acknowledged to the broker, after the runtime's 2xx, when a newer one took its
+//! place, or when it is given up. A runtime that refuses or is away is asked again after growing
+//! pauses (P10); what comes in is evidence, so the answer's body is not looked at.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! What two keys must agree on.
 //!
-//! A rule is looked at only where none of its keys has been refused already: a mistake is told once.
+//! A rule is looked at only where none of its keys has been refused already: a mistake is told
+//! once.
 
 use super::Config;
 use super::mistake::Mistake;

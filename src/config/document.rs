@@ -1,5 +1,5 @@
-//! The rows, written out: `config/driftgate.toml` and `docs/configuration.md`. A test holds both files
-//! against what is written here.
+//! The rows, written out: `config/driftgate.toml` and `docs/configuration.md`. A test holds both
+//! files against what is written here.
 
 use core::fmt::Write as _;
 

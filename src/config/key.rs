@@ -1,5 +1,5 @@
-//! One key of the configuration: how it is read, what stands for it when it is absent, when a change
-//! takes effect and how a changed value is tightened.
+//! One key of the configuration: how it is read, what stands for it when it is absent, when a
+//! change takes effect and how a changed value is tightened.
 //!
 //! `sections.rs` has one row per key; reading, comparing and both documents come from it. What is
 //! deliberately not here: which keys there are, and what two of them must agree on.

@@ -119,8 +119,8 @@ fn read_size(text: &str) -> Option<u64> {
     UNITS.iter().find_map(of_unit)
 }
 
-/// A span of time from `min` to `max`: `"250ms"`, `"120s"`, `"5m"`, `"1h"`, `"2d"`, or a plain number
-/// of seconds.
+/// A span of time from `min` to `max`: `"250ms"`, `"120s"`, `"5m"`, `"1h"`, `"2d"`, or a plain
+/// number of seconds.
 pub(super) fn duration(min: &'static str, max: &'static str) -> Key<Duration> {
     let values = format!("a duration such as \"90s\" or \"5m\", {min} to {max}");
     let range = read_duration(min).zip(read_duration(max));

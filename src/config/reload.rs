@@ -1,5 +1,5 @@
-//! What a changed configuration does to a running sidecar: all of it, or nothing but what removes and
-//! tightens.
+//! What a changed configuration does to a running sidecar: all of it, or nothing but what removes
+//! and tightens.
 
 use core::fmt;
 use std::collections::BTreeSet;

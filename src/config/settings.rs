@@ -1,6 +1,6 @@
-//! Every key of the configuration: one row each, with its meaning, type, kind and range, what stands
-//! for it when absent, and when a change takes effect. Nothing else says any of these: reading,
-//! comparing, `config/driftgate.toml` and `docs/configuration.md` come from here.
+//! Every key of the configuration: one row each, with its meaning, type, kind and range, what
+//! stands for it when absent, and when a change takes effect. Nothing else says any of these:
+//! reading, comparing, `config/driftgate.toml` and `docs/configuration.md` come from here.
 //!
 //! A key that says `live` takes the function that tells which of two values is stricter; the others
 //! take a restart. Deliberately not here: what two keys must agree on (`agree.rs`).
@@ -63,8 +63,8 @@ section! {
         key_id: Option<String> = token(KEY_ID_BYTES_MAX).optional("any of them", "k1").live(keep);
         /// When the authorisation ends.
         expires: Option<Timestamp> = timestamp().optional("never", "2030-01-01T00:00:00Z").live(keep);
-        /// The weakest drift source that its packets may have: native, or derived, where a profile of
-        /// its own computes parts of the index.
+        /// The weakest drift source that its packets may have: native, or derived, where a profile
+        /// of its own computes parts of the index.
         accept: DriftSource =
             word(&[("native", DriftSource::Native), ("derived", DriftSource::Derived)])
                 .or("native").live(keep);
@@ -90,8 +90,8 @@ section! {
         /// Copies of what is created. An even number adds cost and no safety.
         replicas: usize = choice(&[1, 3, 5]).or("1");
         /// How sure a stored packet is: acked (by the stream), replicated (and the stream has 3
-        /// copies or more), synced (and it stands on servers with the tag sync:always, which write to
-        /// disk before they acknowledge). A stream that falls short is named by /readyz.
+        /// copies or more), synced (and it stands on servers with the tag sync:always, which write
+        /// to disk before they acknowledge). A stream that falls short is named by /readyz.
         durability: Durability = word(&[
             ("acked", Durability::Acked),
             ("replicated", Durability::Replicated),
@@ -201,13 +201,14 @@ section! {
         block: f64 = mark(Mark::Block.limit()).or("0.5").live(lower);
         /// Subscription is cut from here.
         isolate: f64 = mark(Mark::Isolate.limit()).or("0.6").live(lower);
-        /// An index from here up stays isolated until an operator releases it, also across restarts.
+        /// An index from here up stays isolated until an operator releases it, also across
+        /// restarts.
         lock: Option<f64> = mark(LOCK_MAX).optional("none", "0.7").live(lower_or_any);
         /// Good reports in a row that reopen.
         // Beyond, a gate would in effect never reopen.
         dwell: u32 = integer(1..=100).or("1").live(higher);
-        /// The weakest evidence that counts: native (the runtime reports all four parts of the index),
-        /// reported (a bare index), derived (a profile computes parts; an explicit opt-in).
+        /// The weakest evidence that counts: native (the runtime reports all four parts of the
+        /// index), reported (a bare index), derived (a profile computes parts; an explicit opt-in).
         accept: Provenance = word(&[
             ("native", Provenance::Native),
             ("reported", Provenance::Reported),
@@ -245,9 +246,9 @@ section! {
         /// How far ahead a packet may be dated.
         // Clocks further apart want mending, not allowance.
         clock_skew_max: Duration = duration("0s", "5m").or("30s").live(lower);
-        /// For an operator without HTTP: while this file exists, the gate is isolated; taking it away
-        /// takes the hold back (and opens nothing by itself). Looked for once a second. The runtime
-        /// must not be able to write its folder.
+        /// For an operator without HTTP: while this file exists, the gate is isolated; taking it
+        /// away takes the hold back (and opens nothing by itself). Looked for once a second. The
+        /// runtime must not be able to write its folder.
         hold_file: Option<PathBuf> = path()
             .optional("the file `hold` in snapshot.spool", "/var/lib/driftgate/spool/hold");
     }
@@ -295,13 +296,13 @@ section! {
         level: i32 = integer(1..=19).or("3");
         /// Largest snapshot, in plain bytes.
         bytes_max: u64 = size("1KiB", "4GiB").or("64MiB");
-        /// The whole spool, not below bytes_max. Keep it under 80 % of the volume: a pod is evicted,
-        /// not told, when its volume is full.
+        /// The whole spool, not below bytes_max. Keep it under 80 % of the volume: a pod is
+        /// evicted, not told, when its volume is full.
         spool_bytes_max: u64 = size("1MiB", "1024GiB").or("512MiB");
         /// Snapshots held in memory between uploads. An upload adds at its peak twice what the
-        /// snapshot and its base have together, and for zstd's tables and what glibc's allocator keeps
-        /// some 25MiB at level 3, up to 160MiB at level 9; less with MALLOC_MMAP_THRESHOLD_=262144 in
-        /// the environment.
+        /// snapshot and its base have together, and for zstd's tables and what glibc's allocator
+        /// keeps some 25MiB at level 3, up to 160MiB at level 9; less with
+        /// MALLOC_MMAP_THRESHOLD_=262144 in the environment.
         cache_bytes_max: u64 = size("0", "16GiB").or("64MiB");
         /// Full snapshots that are kept at the broker.
         keep_full: u32 = integer(1..=1000).or("2");

@@ -18,8 +18,8 @@ use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
 use super::view::PeerState;
 
-/// How far ahead of the receiver's clock a sequence number may lie at least: it counts microseconds,
-/// and a sender that restarts begins a little above what it had reserved.
+/// How far ahead of the receiver's clock a sequence number may lie at least: it counts
+/// microseconds, and a sender that restarts begins a little above what it had reserved.
 pub const SEQ_AHEAD_MIN: Duration = Duration::from_secs(30);
 
 /// What is authorised with one peer, and until when.

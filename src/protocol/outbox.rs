@@ -462,12 +462,9 @@ impl Outbox {
     }
 
     fn enqueue(&mut self, index: usize) {
-        if let Some(lane) = self.lanes.get_mut(index)
-            && !lane.queued
-        {
-            lane.queued = true;
-            self.ready.push_back(index);
-        }
+        let Some(lane) = self.lanes.get_mut(index).filter(|lane| !lane.queued) else { return };
+        lane.queued = true;
+        self.ready.push_back(index);
     }
 
     /// Puts an unsettled packet back, unless its lane has something newer: a late older packet

@@ -1,11 +1,11 @@
 //! Snapshots that are at the broker: listed, verified, fetched side by side, restored.
 //!
 //! Nothing in a bucket is believed. A manifest counts only when its signature is right, when it was
-//! made by the source whose name it stands under, in band `open`, with a key that may speak for that
-//! source, and under a number that its clock can have reached; objects count only when they decode, within limits and into a bounded buffer,
-//! to the digest that was signed. A newest manifest that is older than one seen before is
-//! `replayed`: somebody has taken the newer one away. What deliberately is not here: who asks, and
-//! the cache.
+//! made by the source whose name it stands under, in band `open`, with a key that may speak for
+//! that source, and under a number that its clock can have reached; objects count only when they
+//! decode, within limits and into a bounded buffer, to the digest that was signed. A newest
+//! manifest that is older than one seen before is `replayed`: somebody has taken the newer one
+//! away. What deliberately is not here: who asks, and the cache.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,11 @@
 //! `driftgate check`: what would run, or everything that is wrong.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use driftgate::commands::check::{Check, run};
 use driftgate::commands::sysexits;
@@ -124,6 +126,19 @@ fn check_exits_78_with_all_mistakes() {
     let (code, shown) = check(&file, "2028-01-01T00:00:00Z");
     assert_eq!(code, format!("{:?}", ExitCode::from(sysexits::CONFIG)));
     assert!(shown.contains("nats.window: ") && shown.ends_with("4 mistakes\n"), "{shown}");
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_named_and_exits_78() {
+    let value = OsStr::from_bytes(b"deb\xffug");
+    for (name, is_ours) in [("DRIFTGATE__LOG__LEVEL", true), ("ANOTHERS", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_driftgate"));
+        let output = command.args(["check", "--config", "/absent.toml"]).env(name, value).output();
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.contains("DRIFTGATE__LOG__LEVEL: is not UTF-8"), is_ours, "{said}");
+    }
 }
 
 fn check(file: &Path, now: &str) -> (String, String) {

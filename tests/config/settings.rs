@@ -1,4 +1,4 @@
-//! The configuration: what is accepted, what is refused and how it is said (DESIGN section 6).
+//! The configuration: what is accepted, what is refused and how it is said.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +9,8 @@ use driftgate::config::{Change, Config, Effect, Mistakes, example, manual, refer
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::time::Timestamp;
 
-/// DESIGN section 6, as it stands.
+/// A whole configuration.
 const DESIGN: &str = include_str!("../fixtures/design.toml");
-
 const DESIGN_YAML: &str = include_str!("../fixtures/design.yaml");
 
 /// The least that can run.

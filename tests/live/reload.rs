@@ -112,3 +112,33 @@ async fn a_warning_of_the_configuration_is_said_by_the_sidecar_too() {
     until("its end", async || degraded(&sidecar, "configuration").await.is_none().then_some(()))
         .await;
 }
+
+/// Nine levels of nine aliases each: 387 million words in 431 bytes.
+fn bomb() -> String {
+    let mut text =
+        "a: &a [\"lol\",\"lol\",\"lol\",\"lol\",\"lol\",\"lol\",\"lol\",\"lol\",\"lol\"]\n"
+            .to_owned();
+    for (level, below) in ('b'..='i').zip('a'..='h') {
+        let aliases = vec![format!("*{below}"); 9].join(",");
+        text.push_str(&format!("{level}: &{level} [{aliases}]\n"));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_bomb_of_yaml_aliases_is_a_line_and_the_sidecar_goes_on() {
+    assert!(bomb().len() < 440, "{}", bomb().len());
+    let server = NatsServer::start();
+    let plan = Plan::new("planner", &["critic"], &server.url()).in_yaml();
+    let mut sidecar = Sidecar::connected(plan).await;
+    sidecar.stores().await;
+    sidecar.reconfigure(&bomb());
+    sidecar.signal("HUP");
+    let text = until("the refusal", async || degraded(&sidecar, "reload_failed").await).await;
+    assert!(text.contains("more.yaml") && text.contains("alias"), "{text}");
+    sidecar.stores().await;
+    sidecar.reconfigure("containment: {block: 0.48}\n");
+    sidecar.signal("HUP");
+    until("the mended file", async || (block_mark(&sidecar).await == 0.48).then_some(())).await;
+    assert_eq!(degraded(&sidecar, "reload_failed").await, None);
+}

@@ -8,12 +8,14 @@
 
 mod events;
 mod model;
+mod start;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use events::{EVENTS, Event};
-use model::{Start, World};
+use model::World;
+use start::Start;
 
 /// Distinct states that `cargo test` explores; more with `DRIFTGATE_EXPLORE_STATES`.
 const STATES: usize = 4_000;

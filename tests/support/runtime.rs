@@ -186,7 +186,9 @@ async fn answer(stream: &mut BufReader<TcpStream>, mood: Mood) -> Option<()> {
         Mood::Answers(status) => status,
         Mood::Hangs => return None,
         Mood::Slow(pause_ms) => {
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            // The pause ends early when the sidecar hangs up.
+            let pause = Duration::from_millis(pause_ms);
+            let _ = tokio::time::timeout(pause, stream.fill_buf()).await;
             204
         }
         // Until the sidecar gives up.

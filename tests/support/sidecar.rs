@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     peers: Vec<String>,
     urls: Vec<String>,
     more: String,
+    /// Name of the second file.
+    more_file: &'static str,
     /// What a shell does before it becomes the sidecar: limits.
     before: String,
 }
@@ -37,7 +39,8 @@ impl Plan {
     pub(crate) fn new(runtime: &str, peers: &[&str], url: &str) -> Self {
         let peers = peers.iter().map(|&peer| peer.to_owned()).collect();
         let (runtime, urls) = (runtime.to_owned(), vec![url.to_owned()]);
-        Self { runtime, peers, urls, more: String::new(), before: String::new() }
+        let (more, before) = (String::new(), String::new());
+        Self { runtime, peers, urls, more, more_file: "more.toml", before }
     }
 
     /// More servers of the same cluster.
@@ -58,6 +61,12 @@ impl Plan {
     pub(crate) fn with(mut self, more: &str) -> Self {
         self.more.push_str(more);
         self.more.push('\n');
+        self
+    }
+
+    /// The second file is YAML.
+    pub(crate) fn in_yaml(mut self) -> Self {
+        self.more_file = "more.yaml";
         self
     }
 
@@ -85,7 +94,7 @@ impl Plan {
             folder.join("k1"),
             folder.join("spool"),
         );
-        let paths = [folder.join("base.toml"), folder.join("more.toml")];
+        let paths = [folder.join("base.toml"), folder.join(self.more_file)];
         std::fs::write(&paths[0], base).expect("the folder is ours");
         std::fs::write(&paths[1], &self.more).expect("the folder is ours");
         paths

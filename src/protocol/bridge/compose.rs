@@ -197,7 +197,8 @@ impl Bridge {
         self.connection != Connection::Down && !self.outbox.is_refused()
     }
 
-    /// The broker is gone, or takes nothing: what waits for acknowledgements is answered as it stands.
+    /// The broker is gone, or takes nothing: what waits for acknowledgements is answered as it
+    /// stands.
     pub(super) fn answer_waiting(&mut self) {
         for (ticket, waiting) in &mut self.waiting {
             waiting.open = 0;

@@ -15,44 +15,14 @@ use driftgate::protocol::time::{Now, Timestamp};
 use driftgate::protocol::view::{Barrier, Ticket};
 
 use super::events::Event;
-use crate::support::rig::{EPOCH_MS, Rig, Setup, live, report, settings};
+use super::start::Start;
+use crate::support::rig::{EPOCH_MS, Setup, live};
 
 /// Answers that may be open, and things on the wire: with more, this event waits.
 const WAITING_MAX: usize = 3;
 const WIRE_MAX: usize = 5;
 const STALE_AFTER: Duration = Duration::from_secs(120);
 const TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What is the same in every world.
-pub(crate) struct Start {
-    setup: Setup,
-    documents: [Json; 4],
-    inbound: Vec<u8>,
-}
-
-impl Start {
-    pub(crate) fn new() -> Self {
-        let mut setup = settings("planner", &["critic"]);
-        setup.identity.window = 2;
-        setup.live.caution_every = 2;
-        let mut critic = Rig::new(settings("critic", &["planner"]));
-        critic.connect();
-        critic.report(0.3);
-        let inbound = critic.published().remove(0).1.bytes().to_vec();
-        let document = |di| match report(1, di) {
-            Json::Object(mut members) => {
-                members.remove("cycle");
-                Json::Object(members)
-            }
-            other @ (Json::Null
-            | Json::Bool(_)
-            | Json::Number(_)
-            | Json::String(_)
-            | Json::Array(_)) => other,
-        };
-        Self { setup, documents: [0.3, 0.46, 0.55, 0.7].map(document), inbound }
-    }
-}
 
 /// Something that was sent and that the broker has not read yet, as far as we were told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
