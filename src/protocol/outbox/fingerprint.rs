@@ -5,9 +5,9 @@ use core::hash::{Hash as _, Hasher};
 use super::{Duration, Entry, Outbox, Ticket};
 
 impl Outbox {
-    /// See [`crate::protocol::bridge::Bridge::fingerprint`]: `place` gives the place of a number that was
+    /// Part of the bridge's fingerprint: `place` gives the place of a number that was
     /// sent, `rank` that of a ticket.
-    pub(in crate::protocol) fn fingerprint(
+    pub(crate) fn fingerprint(
         &self,
         now: Duration,
         caution_every: u32,
