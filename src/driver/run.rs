@@ -19,7 +19,7 @@ use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::headers::PacketHeaders;
-use crate::nats::link::{Link, LinkEvent, NotTaken, Outgoing};
+use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
 use crate::protocol::gate::Band;
@@ -250,10 +250,14 @@ impl Driver {
             Change::Up => {
                 self.conditions.end(Condition::BrokerUnreachable);
                 self.conditions.end(Condition::BrokerComplains);
+                self.conditions.end(Condition::ThreadMissing);
                 tracing::info!("connected to the broker");
                 self.effects.extend(self.bridge.connected(self.clock.now()));
             }
             Change::Failed(fault) => {
+                let starved = matches!(fault, ConnectFault::Starved(_));
+                let text = starved.then(|| fault.to_string());
+                self.conditions.set(Condition::ThreadMissing, text.into_iter().collect());
                 self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
             }
             Change::Looked { first, outcome } => self.looked(first, outcome).await,

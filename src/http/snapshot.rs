@@ -81,6 +81,10 @@ impl From<Refused> for Problem {
                 Self::new(Outcome::SpoolFull, detail)
             }
             Refused::Spool(SpoolFault::TooLarge(_)) => Self::new(Outcome::BodyTooLarge, detail),
+            Refused::Spool(SpoolFault::Io(error)) if is_full(&error) => {
+                tracing::error!(detail, "the snapshot spool's disk is full");
+                Self::new(Outcome::SpoolFull, "the spool's disk is full")
+            }
             Refused::Spool(
                 SpoolFault::Damaged(_)
                 | SpoolFault::Held(_)
@@ -103,4 +107,9 @@ impl From<Refused> for Problem {
             }
         }
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }

@@ -78,7 +78,7 @@ pub enum Condition {
     SpoolUnusable,
     /// A stream of ours was made again: what it held is gone.
     StreamRemade,
-    /// The operating system does not give a thread that is needed.
+    /// The operating system gives no thread or no socket for the connection.
     ThreadMissing,
 }
 

@@ -156,7 +156,8 @@ async fn p8_p10_a_full_disk_under_the_spool_hurts_no_one_and_is_said() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let spool = format!("[snapshot]\nspool = {:?}", disk.0.path().join("spool"));
-    let plan = Plan::new("planner", &["critic"], &server.url()).short().with(&spool);
+    let peer = "[[peers]]\nid = \"critic\"\nexport = [\"state\", \"snapshot\"]";
+    let plan = Plan::new("planner", &[], &server.url()).short().with(&spool).with(peer);
     let mut sidecar = Sidecar::connected(plan).await;
     sidecar.stores().await;
     let kept = push(&sidecar, &"a memory ".repeat(1000)).await;
@@ -164,7 +165,7 @@ async fn p8_p10_a_full_disk_under_the_spool_hurts_no_one_and_is_said() {
     let ballast = disk.0.path().join("ballast");
     assert!(std::fs::write(&ballast, vec![0; 4 * 1024 * 1024]).is_err(), "it does not fit");
     let refused = push(&sidecar, &"another memory ".repeat(10_000)).await;
-    assert!(refused.status >= 500, "{} {}", refused.status, refused.text());
+    assert_eq!(refused.status, 507, "{}", refused.text());
     // The gate works on, and so do packets.
     let reply = sidecar.bounded(0.31).await;
     assert_eq!(status(&reply), "stored", "{reply}");
@@ -178,7 +179,7 @@ async fn p8_p10_a_full_disk_under_the_spool_hurts_no_one_and_is_said() {
     until("/readyz to say it", async || {
         sidecar.bounded(0.52).await;
         let degraded = sidecar.readiness().await["degraded"].to_string();
-        degraded.contains("No space left").then_some(())
+        degraded.contains("spool_full").then_some(())
     })
     .await;
     // Dies with the disk full, and returns closed; what it promised is there.
@@ -198,7 +199,7 @@ async fn p8_p10_a_full_disk_under_the_spool_hurts_no_one_and_is_said() {
     until("/readyz to say it no longer", async || {
         sidecar.bounded(0.30).await;
         let degraded = sidecar.readiness().await["degraded"].to_string();
-        (!degraded.contains("No space left")).then_some(())
+        (!degraded.contains("spool_full")).then_some(())
     })
     .await;
     let took = begin.elapsed();

@@ -60,7 +60,9 @@ async fn p7_refused_packets_hold_up_nothing_where_the_quarantine_is_missing() {
     flood(&critic, &observer).await;
     let books = critic.books().await;
     assert_eq!(books.sum("inbound_quarantine_lost", &[]), i64::try_from(REFUSED).unwrap());
-    assert!(degraded(&critic).await.contains("quarantine_refused: "));
+    let said = degraded(&critic).await;
+    assert!(said.contains("quarantine_refused: "), "{said}");
+    assert!(!said.contains("peer_key"), "these names are no peer's: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,7 +82,7 @@ async fn p7_refused_packets_hold_up_nothing_where_the_quarantine_is_denied() {
 async fn p7_a_quarantined_packet_says_where_it_came_from() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
-    let _critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
+    let critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
     let forged = sign(&draft("planner", "critic"), &foreign_keyring(), seq_now());
     observer.store(SUBJECT, &forged).await;
     let is_quarantined = |message: &async_nats::Message| {
@@ -92,4 +94,9 @@ async fn p7_a_quarantined_packet_says_where_it_came_from() {
     assert!(text("Driftgate-Reason").starts_with("forged: "));
     assert_eq!(text("Driftgate-Subject"), SUBJECT);
     assert_eq!(text("Driftgate-Stream-Seq"), "1");
+    until("/readyz to say it", async || {
+        let said = degraded(&critic).await;
+        said.contains("peer_key: packets in the name of planner ").then_some(())
+    })
+    .await;
 }

@@ -40,7 +40,8 @@ impl Driver {
     }
 
     pub(super) fn audit_inbound(&mut self, now: Now) {
-        for event in self.receiver.events.drain(..) {
+        for event in std::mem::take(&mut self.receiver.events) {
+            self.look_at_the_key(&event);
             self.recorder.record(now, event);
         }
     }

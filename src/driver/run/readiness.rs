@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{AssetFault, AssetReport, Band, Condition, Driver, Link, PublishFault, Standing};
+use super::{
+    AssetFault, AssetReport, Band, Condition, Driver, Event, Link, PublishFault, Standing,
+};
+use crate::protocol::seal::Fault;
 
 /// How long something that happened once is shown as weakening a promise.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
@@ -75,6 +78,17 @@ impl Driver {
         }
         self.audit_inbound(self.clock.now());
         self.conditions.set(Condition::BrokerAssets, report.differences);
+    }
+
+    /// A packet in a peer's name that its key did not make. A name that is no peer's says nothing
+    /// about a key.
+    pub(super) fn look_at_the_key(&mut self, event: &Event) {
+        if let Event::InboundRefused { fault: Fault::Forged, source: Some(source) } = event
+            && self.bridge.is_peer(source)
+        {
+            let text = format!("packets in the name of {source} do not verify under its key");
+            self.happened(Condition::PeerKey, text);
+        }
     }
 
     /// Something happened that weakens a promise and does not last: it is shown for a while.

@@ -153,6 +153,12 @@ impl Bridge {
         self.current_peers(now).find(|state| &state.source == source)
     }
 
+    /// Whether this is a peer that may be heard or spoken to.
+    #[must_use]
+    pub fn is_peer(&self, id: &RuntimeId) -> bool {
+        self.live.peers.contains_key(id)
+    }
+
     /// What peers said that are still authorised and whose packet is not older than
     /// `packet_max_age`: an expired packet never reaches the runtime (P7). Nothing while isolated
     /// (P4).
