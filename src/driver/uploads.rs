@@ -95,9 +95,12 @@ impl Driver {
                 self.effects.extend(self.bridge.recovered(now, 0, is_waiting));
             }
             Ask::Quiet { number, confirmed } => {
-                // An older order's answer says nothing about what was granted since.
+                // An older order's answer says nothing about what was granted since, but the doubt
+                // of the connection that it ended stays.
                 if self.uploads.is_newest(number) {
                     self.effects.extend(self.bridge.uploads_quiet(now, confirmed));
+                } else if !confirmed {
+                    self.effects.extend(self.bridge.uploads_unread(now));
                 }
             }
             Ask::Stored { digest, manifest } => {

@@ -160,9 +160,14 @@ impl Bridge {
             self.uploads.state = State::Idle;
         }
         // Also where caution had it stop: that connection has ended like any other.
-        if !confirmed {
-            self.uncertain_until = now.mono + LINGER_MAX;
-        }
+        if confirmed { self.settle(now) } else { self.uploads_unread(now) }
+    }
+
+    /// A connection of the uploader has ended, and the broker may still read what was sent on it.
+    #[must_use]
+    pub fn uploads_unread(&mut self, now: Now) -> Vec<Effect> {
+        self.pass(now);
+        self.uncertain_until = now.mono + LINGER_MAX;
         self.settle(now)
     }
 

@@ -132,3 +132,11 @@ fn p2_a_life_that_was_killed_with_packets_unread_leaves_its_doubt_to_the_next() 
     reported(&mut rig, 0.3);
     assert_eq!(closing(&mut rig), Some(Barrier::Confirmed));
 }
+
+#[test]
+fn p2_an_uploader_that_answers_an_older_order_leaves_its_doubt() {
+    let mut rig = open();
+    let effects = rig.bridge.uploads_unread(rig.now);
+    assert!(effects.is_empty());
+    assert_eq!(closing(&mut rig), Some(Barrier::Unconfirmed));
+}
