@@ -5,7 +5,7 @@ use core::hash::{Hash as _, Hasher};
 use super::{Duration, Entry, Outbox, Ticket};
 
 impl Outbox {
-    /// Part of the bridge's fingerprint: `place` gives the place of a number that was
+    /// The outbox's part of the bridge's fingerprint: `place` gives the place of a number that was
     /// sent, `rank` that of a ticket.
     pub(crate) fn fingerprint(
         &self,
