@@ -1,7 +1,7 @@
 //! The local interface: decode, ask the driver, encode (DESIGN section 4).
 //!
 //! Two listeners. The API listener is for the one runtime beside us: every request passes
-//! [`access`] (Host, Origin, token) before it is routed. The admin listener is for probes and
+//! `access` (Host, Origin, token) before it is routed. The admin listener is for probes and
 //! scrapers: it has no write route and no secrets, so anybody may ask. Both run under the
 //! accept loop of [`server`], because `axum::serve` has no header timeout, no connection cap and no
 //! way to say no.

@@ -149,7 +149,7 @@ impl Sidecar {
         })
     }
 
-    /// Stops in order and in time. `false` when a part did not end in [`STOP_TIMEOUT`]: then it is
+    /// Stops in order and in time. `false` when a part did not end in `STOP_TIMEOUT`: then it is
     /// no longer waited for, and the end of the process ends it.
     pub async fn stop(self) -> bool {
         let in_time = tokio::time::timeout(STOP_TIMEOUT, self.stop_in_order()).await.is_ok();

@@ -92,7 +92,7 @@ pub enum Translation {
         /// The report.
         report: StateReport,
         /// Names of top-level keys that the profile does not know, at most
-        /// [`IGNORED_MAX`](keys::IGNORED_MAX), shortened: for the runtime that sent them only.
+        /// `IGNORED_MAX`, shortened: for the runtime that sent them only.
         ignored: Vec<String>,
     },
     /// The newest report once more: same cycle, same content. It says nothing new.

@@ -17,7 +17,7 @@ use crate::protocol::snapshot::{Digest, Plain};
 
 impl Snapshots {
     /// One of our own: from the spool, or from the broker where only that has it. While its bytes
-    /// are held, one of [`READINGS_MAX`] places is taken.
+    /// are held, one of `READINGS_MAX` places is taken.
     ///
     /// # Errors
     /// [`Refused`].

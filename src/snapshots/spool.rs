@@ -15,7 +15,7 @@
 //! for its own runtime until a newer one is accepted.
 //!
 //! **Damage.** Record and bytes carry a SHA-256. What does not match withholds itself alone, and
-//! loudly: see [`recovery`].
+//! loudly: see `recovery`.
 //!
 //! **Unfinished.** What is being put or let go at the broker stands in `{seq}.unfinished` from
 //! before it begins until it is done, so that what a death leaves there is found from here.
