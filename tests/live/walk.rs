@@ -78,6 +78,6 @@ async fn each_transition_is_announced_without_state() {
     assert_eq!(bands, ["open", "caution", "blocked", "open", "isolated", "open"]);
     for notice in notices {
         let keys: Vec<&String> = notice.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["band", "epoch", "reasons", "runtime_id", "since"]);
+        assert_eq!(keys, ["band", "epoch", "mode", "reasons", "runtime_id", "since"]);
     }
 }
