@@ -454,7 +454,7 @@ async fn nobody_can_answer_for_a_packet_whose_reply_subject_they_did_not_see() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notice_is_unread_until_its_echo_comes() {
     let server = NatsServer::start();
-    let (_client, mut everything) = observer(&server, ">").await;
+    let (_client, mut everything) = observer(&server, "driftgate.v1.>").await;
     let proxy = Proxy::start(&server.url()).await;
     let mut settings = server.settings("planner");
     settings.urls = vec![proxy.url().parse().unwrap()];
@@ -471,7 +471,7 @@ async fn a_notice_is_unread_until_its_echo_comes() {
     proxy.up(Way::default());
     bench.find(|event| (*event == LinkEvent::Confirmed(2)).then_some(())).await;
     assert!(bench.link.is_read());
-    assert_eq!(&heard(&mut everything).await.payload[..], b"notice", "the first that was routed");
+    assert_eq!(&heard(&mut everything).await.payload[..], b"notice", "routed by then");
 }
 
 #[tokio::test(flavor = "multi_thread")]
