@@ -275,6 +275,8 @@ impl World<'_> {
         let node = &self.nodes[place];
         let wall = node.clock(self.now_us).wall;
         match node.life.oracle.band {
+            // Time has closed the gate and the bridge does not know yet: nothing is heard before.
+            band if band != node.life.bridge.band() => return Hearing::Unheard,
             Band::Isolated => return Hearing::Unheard,
             Band::Blocked if node.live.blocked_inbound_hold => return Hearing::Unheard,
             Band::Open | Band::Caution | Band::Blocked => {}

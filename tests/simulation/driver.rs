@@ -90,6 +90,9 @@ impl World<'_> {
                 node.live.keyring = self.parts.rings[ring].clone();
                 let effects = node.life.bridge.reload(now, node.live.clone());
                 let opinion = node.life.oracle.reload(self.now_us, &node.live);
+                let block = node.live.policy.thresholds.block - 1e-9;
+                let uploader = &mut node.life.uploader;
+                uploader.may_revoke |= uploader.newest.is_some_and(|index| index >= block);
                 self.judged(place, opinion);
                 self.collect(place, effects);
             }
@@ -117,6 +120,8 @@ impl World<'_> {
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
         node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
+        node.life.uploader.may_revoke |= node.life.oracle.held;
+        node.life.uploader.newest = raw.index().or(node.life.uploader.newest);
         if node.life.bridge.counters().malformed > refused {
             self.trace.event(self.now_us, place, "malformed", 0);
             self.demand(raw.flaw.is_some(), || format!("P8: {raw:?} was called malformed"));

@@ -297,7 +297,12 @@ impl RawReport {
 
     /// Whether it may say that the runtime is unstable, rather than that too little is known.
     pub(crate) fn is_unstable(&self, block: f64) -> bool {
-        self.index().is_some_and(|index| index >= block - 1e-9)
+        // From nothing to here it may have leapt.
+        let mark = block.min(0.4) - 1e-9;
+        self.index().is_some_and(|index| index >= mark)
+            || self.psi.is_some_and(|psi| psi < 0.6)
+            || self.psd.is_some_and(|psd| psd >= 0.15 - 1e-9)
+            || self.er.is_some_and(|er| er > 0.3)
             || matches!(self.stance(), Stance::Reflective | Stance::Recenter)
             || self.is_critical()
             || (self.is_weak() && self.stability < 0.5)

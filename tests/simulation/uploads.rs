@@ -48,6 +48,8 @@ pub(crate) struct Uploader {
     pub(crate) ended: VecDeque<Vec<u64>>,
     /// Whether something has happened that revokes what is unsent.
     pub(crate) may_revoke: bool,
+    /// The newest index, which a reload may judge again.
+    pub(crate) newest: Option<f64>,
     /// Whether the gate stood open or in caution after the last verdict.
     is_open: bool,
     /// A connection has ended with something on it that the broker may still read.
