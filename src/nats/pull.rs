@@ -23,8 +23,9 @@ const EXPIRES_MIN: Duration = Duration::from_secs(1);
 const EXPIRES_MAX: Duration = Duration::from_secs(300);
 /// Longest time between heartbeats of a request with nothing to deliver.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(10);
-/// Requests in a row that may go without a sign of life before it is a fault.
-const SILENCES_MAX: u8 = 2;
+/// Requests in a row that may go without a sign of life before it is a fault: with a heartbeat of
+/// 10 s a consumer that vanished without a word is missed after some 40 s.
+const SILENCES_MAX: u8 = 1;
 /// Pause before asking again after the broker said that now is a bad time.
 const PAUSE: Duration = Duration::from_millis(500);
 
