@@ -381,26 +381,3 @@ impl Gate {
         (next, Verdict { band, from: self.band, reasons: vec![Reason::Operator] })
     }
 }
-
-/// Proof that the gate let one report through. Only [`Verdict::clear`] makes one, and only
-/// `seal.rs` takes one, so no code path can sign what the gate refused.
-#[derive(Debug)]
-pub struct Clearance {
-    block: f64,
-}
-
-impl Clearance {
-    /// Any index at or above this fails inspection, whatever the verdict said.
-    #[must_use]
-    pub fn block(&self) -> f64 {
-        self.block
-    }
-}
-
-impl Verdict {
-    /// A clearance, when the band is open or caution.
-    #[must_use]
-    pub fn clear(&self, thresholds: &Thresholds) -> Option<Clearance> {
-        (!self.band.is_closed()).then_some(Clearance { block: thresholds.block })
-    }
-}

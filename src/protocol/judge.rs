@@ -91,8 +91,28 @@ pub struct Flapping {
     pub cycles: u32,
 }
 
+/// Proof that the gate let one report through. Only a [`Judge`] makes one, and only
+/// [`Keyring::seal`](super::seal::Keyring::seal) takes one, so no code path can sign what the gate
+/// refused.
+///
+/// ```compile_fail,E0451
+/// let clearance = driftgate::protocol::judge::Clearance { block: 0.5 };
+/// ```
+#[derive(Debug, PartialEq)]
+pub struct Clearance {
+    block: f64,
+}
+
+impl Clearance {
+    /// Any index at or above this fails inspection, whatever the verdict said.
+    #[must_use]
+    pub fn block(&self) -> f64 {
+        self.block
+    }
+}
+
 /// What was decided about one report.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Judgement {
     /// Gate verdict with its reasons.
     pub verdict: Verdict,
@@ -103,7 +123,7 @@ pub struct Judgement {
     /// Cycle number of the report, if it gave one.
     pub cycle: Option<u64>,
     /// Whether this report may be exported: the gate is not closed and the sample is evidence.
-    pub exportable: bool,
+    pub clearance: Option<Clearance>,
     /// Whether this report says something about the runtime: it ends a silence.
     pub is_valid: bool,
     /// Whether the runtime's memory is too weak to be shared, whatever the band.
@@ -210,7 +230,7 @@ impl Judge {
         self.newest = Some(basis);
         let (measurement, sample) = self.sample(&basis);
         let verdict = self.step(from, &sample);
-        let mut judgement = judgement(&basis, measurement, &sample, verdict);
+        let mut judgement = self.judgement(&basis, measurement, &sample, verdict);
         let reasons = &mut judgement.verdict.reasons;
         match report.continuity {
             Continuity::Next { missed: 1.. } => reasons.push(Reason::CycleGap),
@@ -233,7 +253,7 @@ impl Judge {
         let (measurement, sample) = self.sample(&basis);
         let verdict;
         (self.gate, verdict) = self.gate.judge_again(&sample, &self.policy.thresholds);
-        Some(judgement(&basis, measurement, &sample, verdict))
+        Some(self.judgement(&basis, measurement, &sample, verdict))
     }
 
     /// Mixes what the next verdict depends on, beside the gate and the policy, into `into`: all but
@@ -344,6 +364,26 @@ impl Judge {
             .or_else(|| is_refused.then_some(Reason::ProvenanceRefused))
     }
 
+    fn judgement(
+        &self,
+        basis: &Basis,
+        measurement: Measurement,
+        sample: &Sample,
+        verdict: Verdict,
+    ) -> Judgement {
+        let below = |vital: Option<Fraction>, mark| vital.is_some_and(|vital| vital.value() < mark);
+        let is_clear = !verdict.band.is_closed() && sample.untrusted.is_none();
+        Judgement {
+            clearance: is_clear.then_some(Clearance { block: self.policy.thresholds.block }),
+            verdict,
+            measurement,
+            di: sample.di,
+            cycle: basis.cycle,
+            is_valid: sample.di.is_some() && lack(basis, &measurement).is_none(),
+            withholds_memory: below(basis.vitals.ci, CI_MIN) || below(basis.vitals.cc, CC_MIN),
+        }
+    }
+
     /// A cycle that does not say how stable it was neither adds to a collapse nor ends one.
     fn count_unstable(&mut self, stability: Option<Fraction>) {
         let Some(stability) = stability else { return };
@@ -364,22 +404,4 @@ fn lack(basis: &Basis, measurement: &Measurement) -> Option<Reason> {
         .then_some(Reason::DuplicateCycle)
         .or(basis.untrusted)
         .or_else(|| is_zero.then_some(Reason::NoEvidence))
-}
-
-fn judgement(
-    basis: &Basis,
-    measurement: Measurement,
-    sample: &Sample,
-    verdict: Verdict,
-) -> Judgement {
-    let below = |vital: Option<Fraction>, mark| vital.is_some_and(|vital| vital.value() < mark);
-    Judgement {
-        exportable: !verdict.band.is_closed() && sample.untrusted.is_none(),
-        verdict,
-        measurement,
-        di: sample.di,
-        cycle: basis.cycle,
-        is_valid: sample.di.is_some() && lack(basis, &measurement).is_none(),
-        withholds_memory: below(basis.vitals.ci, CI_MIN) || below(basis.vitals.cc, CC_MIN),
-    }
 }

@@ -13,7 +13,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::canonical::{Json, write_string};
 use super::drift::{DriftIndex, Level};
-use super::gate::{Clearance, Reason};
+use super::gate::Reason;
+use super::judge::Clearance;
 use super::keyring::TokenParts;
 use super::packet::{
     Header, PACKET_BYTES_MAX, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId, Signature,

@@ -374,15 +374,3 @@ fn thresholds_tighten_and_never_loosen() {
     assert_eq!(Thresholds::new(0.45, 0.4, 0.6), Err(ThresholdFault::Unordered));
     assert_eq!(Thresholds::new(0.2, 0.4, 0.3), Err(ThresholdFault::Unordered));
 }
-
-#[test]
-fn p1_a_clearance_exists_only_while_the_gate_is_not_closed() {
-    for (way_in, state) in ways_in() {
-        let gate = way_in.iter().fold(Gate::new(false), apply);
-        for sample in samples() {
-            let (after, verdict) = gate.step(&sample, &Thresholds::default(), 1);
-            let cleared = verdict.clear(&Thresholds::default()).is_some();
-            assert_eq!(cleared, !after.band().is_closed(), "{state:?} then {sample:?}");
-        }
-    }
-}

@@ -6,12 +6,15 @@
     reason = "in a test a panic is the report; the clippy setting does not reach helpers"
 )]
 
+use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::{Coherence, DriftIndex, DriftParts, Fraction};
-use driftgate::protocol::gate::{Clearance, Gate, Reason, Sample, Thresholds};
+use driftgate::protocol::gate::{Reason, Thresholds};
+use driftgate::protocol::judge::{Clearance, Judge, Judgement, Policy};
 use driftgate::protocol::packet::{
     AttractorState, AttractorType, Header, MemorySnapshot, Payload, RuntimeId, SafetyFlags,
     StatePacket,
 };
+use driftgate::protocol::profile::{Translation, Translator};
 use driftgate::protocol::seal::{
     EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, Unproven,
     checksum, unstable,
@@ -19,10 +22,43 @@ use driftgate::protocol::seal::{
 use driftgate::protocol::time::Timestamp;
 use proptest::prelude::*;
 
+use crate::support::traces::native;
+
+/// What a judge makes of native reports, each a cycle number and its SDI.
+fn judged(policy: Policy, cycles: &[(u64, f64)]) -> Vec<Judgement> {
+    let mut translator = Translator::new(driftgate::profiles::load("srip-05").unwrap());
+    let mut judge = Judge::new(policy, false);
+    let mut judgement = |&(cycle, sdi): &(u64, f64)| {
+        let document = Json::parse(native(cycle, sdi).to_string().as_bytes()).unwrap();
+        match translator.translate(&document).unwrap() {
+            Translation::Report { report, .. } => Some(judge.report(&report)),
+            Translation::Retry => None,
+        }
+    };
+    cycles.iter().filter_map(&mut judgement).collect()
+}
+
+/// What a judge under these marks hands out for a report with an index of 0.08.
 fn clearance(thresholds: &Thresholds) -> Clearance {
-    let sample = Sample { di: DriftIndex::new(0.1), ..Sample::default() };
-    let (_, verdict) = Gate::new(false).step(&sample, thresholds, 1);
-    verdict.clear(thresholds).unwrap()
+    let policy = Policy { thresholds: *thresholds, ..Policy::default() };
+    judged(policy, &[(1, 0.0)]).pop().unwrap().clearance.unwrap()
+}
+
+#[test]
+fn p1_a_judge_clears_what_the_gate_lets_through_on_evidence_and_nothing_else() {
+    let mut cleared = Vec::new();
+    // An index of 0.08 and 0.29, both open, and an SDI past its critical mark.
+    let sdis = [0.0, 0.5, 0.9];
+    for (sdi, then) in sdis.into_iter().flat_map(|one| sdis.map(|two| (one, two))) {
+        // The third report repeats the cycle of the second with other numbers: no evidence.
+        for judgement in judged(Policy::default(), &[(1, sdi), (2, then), (2, 0.1)]) {
+            let is_evidence = !judgement.verdict.reasons.contains(&Reason::DuplicateCycle);
+            let is_clear = !judgement.verdict.band.is_closed() && is_evidence;
+            assert_eq!(judgement.clearance.is_some(), is_clear, "{judgement:?}");
+            cleared.push(is_clear);
+        }
+    }
+    assert!(cleared.contains(&true) && cleared.contains(&false));
 }
 
 fn hmac_ring() -> Keyring {
@@ -238,13 +274,7 @@ fn a_tightened_mark_holds_at_the_seal_too() {
     assert!(sample_di < 0.2);
     let encoded = EncodedPayload::new(&payload(parts(0.3, 0.1, 0.1, 0.8)), false);
     let header = golden().header;
-    let (_, verdict) = Gate::new(false).step(
-        &Sample { di: DriftIndex::new(0.05), ..Sample::default() },
-        &thresholds,
-        1,
-    );
-    let tight = verdict.clear(&thresholds).unwrap();
-    assert!(hmac_ring().seal(&tight, &header, &encoded, 1).is_err());
+    assert!(hmac_ring().seal(&clearance(&thresholds), &header, &encoded, 1).is_err());
     assert!(hmac_ring().seal(&clearance(&Thresholds::default()), &header, &encoded, 1).is_ok());
 }
 

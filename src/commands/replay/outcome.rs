@@ -149,7 +149,7 @@ fn judge_one(
 fn decide(report: &StateReport, judgement: &Judgement, pace: &mut Pace) -> (Decision, Vec<Reason>) {
     let band = judgement.verdict.band;
     let mut reasons = judgement.verdict.reasons.clone();
-    if !judgement.exportable {
+    if judgement.clearance.is_none() {
         return (closed_verdict(band), reasons);
     }
     if judgement.measurement.parts.is_none() || !report.attractor.is_fillable() {

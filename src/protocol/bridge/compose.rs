@@ -34,7 +34,7 @@ impl Bridge {
             barrier: None,
             ignored: Vec::new(),
         };
-        let payload = if judgement.exportable {
+        let payload = if judgement.clearance.is_some() {
             let payload = self.payload(report, judgement);
             if payload.is_none() {
                 reply.reasons.push(Reason::Unfillable);
@@ -65,7 +65,6 @@ impl Bridge {
         judgement: &Judgement,
         reply: &mut ReportReply,
     ) {
-        let clearance = judgement.verdict.clear(&self.live.policy.thresholds);
         // Encoded once per report, however many targets there are.
         let full = payload.map(|payload| EncodedPayload::new(payload, true));
         let minimal = payload.map(|payload| EncodedPayload::new(payload, false));
@@ -73,7 +72,7 @@ impl Bridge {
         for (line, (target, with_snapshot)) in targets.iter().enumerate() {
             let lane = self.outbox.lane(target);
             let encoded = if *with_snapshot { &full } else { &minimal };
-            let status = match (&clearance, encoded) {
+            let status = match (&judgement.clearance, encoded) {
                 (Some(clearance), Some(encoded)) => {
                     if caution && !self.is_due(lane) {
                         PacketStatus::Throttled

@@ -45,7 +45,7 @@ impl Bridge {
             let verdict = self.judge.tighten(band, fence.reason());
             judgement.verdict.band = verdict.band;
             judgement.verdict.reasons = verdict.reasons;
-            judgement.exportable = false;
+            judgement.clearance = None;
         }
     }
 
