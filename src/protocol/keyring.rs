@@ -1,7 +1,8 @@
 //! Keys, checksums and integrity tokens (DESIGN section 3).
 //!
-//! A token is `<alg>:<key-id>:<seq>:<tag>`, its tag over `driftgate-token-v1` LF key-id LF seq LF
-//! checksum. Packets and snapshot manifests are signed alike. What deliberately is not here: files
+//! A token is `<alg>:<key-id>:<seq>:<tag>`, its tag over `driftgate-<domain>-v1` LF key-id LF seq
+//! LF checksum, so that a signature over one kind of document is worth nothing on another. What
+//! deliberately is not here: files
 //! (`keys.rs`), randomness (`keygen`), and which key may speak for which source (`bridge.rs`).
 
 use core::fmt;
@@ -26,8 +27,6 @@ pub const SECRET_BYTES_MIN: usize = 32;
 /// Longest HMAC secret, in bytes: the block of SHA-256; a longer one is hashed down, which helps
 /// nobody.
 pub const SECRET_BYTES_MAX: usize = 64;
-/// First line of what a tag covers.
-const TOKEN_CONTEXT: &[u8] = b"driftgate-token-v1\n";
 /// First byte of a decoded user nkey (ADR-14 of the NATS architecture).
 const USER_PREFIX: u8 = 20 << 3;
 
@@ -49,6 +48,40 @@ impl Alg {
         match self {
             Self::HmacSha256 => "hmac-sha256",
             Self::Ed25519 => "ed25519",
+        }
+    }
+}
+
+/// What kind of document a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Domain {
+    /// A packet or a snapshot manifest.
+    Token,
+    /// An entry in the presence bucket.
+    Presence,
+    /// A `runtime_capabilities.yml` in the capabilities bucket.
+    Capabilities,
+    /// A handshake request or its answer.
+    Handshake,
+    /// The exchange envelope of a packet or of a snapshot manifest.
+    Exchange,
+    /// A phase telemetry frame.
+    Telemetry,
+    /// A notice of containment.
+    Notice,
+}
+
+impl Domain {
+    /// First line of what a tag covers.
+    fn context(self) -> &'static [u8] {
+        match self {
+            Self::Token => b"driftgate-token-v1\n",
+            Self::Presence => b"driftgate-presence-v1\n",
+            Self::Capabilities => b"driftgate-capabilities-v1\n",
+            Self::Handshake => b"driftgate-handshake-v1\n",
+            Self::Exchange => b"driftgate-exchange-v1\n",
+            Self::Telemetry => b"driftgate-telemetry-v1\n",
+            Self::Notice => b"driftgate-notice-v1\n",
         }
     }
 }
@@ -260,11 +293,11 @@ impl Keyring {
 
     /// The integrity token over a checksum, made with the signing key; `None` when there is none.
     #[must_use]
-    pub fn sign_checksum(&self, seq: u64, checksum: &str) -> Option<String> {
+    pub fn sign_checksum(&self, domain: Domain, seq: u64, checksum: &str) -> Option<String> {
         let key_id = self.sign_with()?;
         let key = self.keys.get(key_id)?;
         let seq = seq.to_string();
-        let tag = key.tag(&covered(key_id, &seq, checksum))?;
+        let tag = key.tag(&covered(domain, key_id, &seq, checksum))?;
         let mut token = String::with_capacity(32 + key_id.len() + seq.len() + tag.len());
         for part in [key.alg().word(), ":", key_id, ":", &seq, ":", &tag] {
             token.push_str(part);
@@ -277,7 +310,12 @@ impl Keyring {
     /// # Errors
     /// [`Fault::Malformed`](super::refusal::Fault::Malformed) when it is no token,
     /// [`Fault::Forged`](super::refusal::Fault::Forged) when key, algorithm or tag are wrong.
-    pub fn verify_token(&self, token: &str, checksum: &str) -> Result<(String, u64), Refusal> {
+    pub fn verify_token(
+        &self,
+        domain: Domain,
+        token: &str,
+        checksum: &str,
+    ) -> Result<(String, u64), Refusal> {
         let parts = TokenParts::parse(token)?;
         let key = self
             .keys
@@ -286,7 +324,8 @@ impl Keyring {
         if key.alg().word() != parts.alg {
             return Err(Refusal::forged("/signature/integrity_token: not this key's algorithm"));
         }
-        if !key.accepts(&covered(parts.key_id, parts.seq_text, checksum), parts.tag) {
+        let message = covered(domain, parts.key_id, parts.seq_text, checksum);
+        if !key.accepts(&message, parts.tag) {
             return Err(Refusal::forged("/signature/integrity_token: wrong tag"));
         }
         Ok((parts.key_id.to_owned(), parts.seq))
@@ -301,8 +340,8 @@ pub fn is_key_id(id: &str) -> bool {
 }
 
 /// What a tag covers.
-fn covered<'a>(key_id: &'a str, seq: &'a str, checksum: &'a str) -> [&'a [u8]; 6] {
-    [TOKEN_CONTEXT, key_id.as_bytes(), b"\n", seq.as_bytes(), b"\n", checksum.as_bytes()]
+fn covered<'a>(domain: Domain, key_id: &'a str, seq: &'a str, checksum: &'a str) -> [&'a [u8]; 6] {
+    [domain.context(), key_id.as_bytes(), b"\n", seq.as_bytes(), b"\n", checksum.as_bytes()]
 }
 
 /// A token taken apart; nothing in it is proved.

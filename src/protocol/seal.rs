@@ -15,7 +15,7 @@ use super::canonical::{Json, write_string};
 use super::drift::{DriftIndex, Level};
 use super::gate::Reason;
 use super::judge::Clearance;
-use super::keyring::TokenParts;
+use super::keyring::{Domain, TokenParts};
 use super::packet::{
     Header, PACKET_BYTES_MAX, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId, Signature,
     StatePacket, TEXT_BYTES_MAX, is_digest, is_text,
@@ -233,7 +233,8 @@ impl Keyring {
         let mut bytes = Vec::with_capacity(encoded_header.len() + payload.bytes.len() + 384);
         open_packet(&mut bytes, &encoded_header, &payload.bytes);
         let checksum = checksum(&[&bytes, b"}"]);
-        let token = self.sign_checksum(seq, &checksum).ok_or(Reason::InspectionFailed)?;
+        let token =
+            self.sign_checksum(Domain::Token, seq, &checksum).ok_or(Reason::InspectionFailed)?;
         close_packet(&mut bytes, &checksum, &token);
         if bytes.len() > PACKET_BYTES_MAX {
             return Err(Reason::InspectionFailed);
@@ -249,7 +250,7 @@ impl Keyring {
     pub fn open(&self, bytes: &[u8]) -> Result<Verified, Refusal> {
         let unproven = Unproven::read(bytes)?;
         let Signature { checksum, integrity_token } = &unproven.signature;
-        self.verify_token(integrity_token, checksum)?;
+        self.verify_token(Domain::Token, integrity_token, checksum)?;
         Ok(Verified(unproven))
     }
 }

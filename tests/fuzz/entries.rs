@@ -18,7 +18,7 @@ use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
-use driftgate::protocol::keyring::{KeyMaterial, Keyring, checksum};
+use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring, checksum};
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
 use driftgate::protocol::snapshot::{
     Digest, Expected, FrameKind, Limits, Plain, VerifiedManifest, decode,
@@ -138,7 +138,7 @@ fn signed(bytes: &[u8]) -> Option<Vec<u8>> {
     packet.remove("signature");
     let checksum = checksum(&[&Json::Object(packet.clone()).to_canonical()]);
     let seq = u64::try_from(EPOCH_MS).expect("after 1970") * 1000;
-    let token = keyring().sign_checksum(seq, &checksum)?;
+    let token = keyring().sign_checksum(Domain::Token, seq, &checksum)?;
     let texts = [("checksum", checksum), ("integrity_token", token)];
     let signature = texts.map(|(name, text)| (name.to_owned(), Json::String(text)));
     packet.insert("signature".to_owned(), Json::Object(signature.into()));
@@ -178,7 +178,7 @@ fn signed_manifest(bytes: &[u8]) -> Option<Vec<u8>> {
     members.retain(|name, _| name != "checksum" && name != "integrity_token");
     let seq = format!("{}", members.get("seq")?.as_f64()?).parse().ok()?;
     let checksum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    let token = keyring().sign_checksum(seq, &checksum)?;
+    let token = keyring().sign_checksum(Domain::Token, seq, &checksum)?;
     for (name, text) in [("checksum", checksum), ("integrity_token", token)] {
         members.insert(name.to_owned(), Json::String(text));
     }

@@ -12,6 +12,7 @@ mod bookkeeping;
 #[cfg(test)]
 mod bridge;
 #[cfg(test)]
+mod documents;
 mod drift;
 #[cfg(test)]
 mod evidence;

@@ -10,6 +10,7 @@ use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::{Coherence, DriftIndex, DriftParts, Fraction};
 use driftgate::protocol::gate::{Reason, Thresholds};
 use driftgate::protocol::judge::{Clearance, Judge, Judgement, Policy};
+use driftgate::protocol::keyring::Domain;
 use driftgate::protocol::packet::{
     AttractorState, AttractorType, Header, MemorySnapshot, Payload, RuntimeId, SafetyFlags,
     StatePacket,
@@ -211,7 +212,7 @@ fn a_packet_may_be_as_long_as_the_limit_and_not_longer() {
     let text = str::from_utf8(sealed.bytes()).unwrap().replace(r#""1.0""#, r#""1.1""#);
     let (content, _) = text.split_once(r#","signature""#).unwrap();
     let checksum = checksum(&[content.as_bytes(), b"}"]);
-    let token = ring.sign_checksum(sealed.seq(), &checksum).unwrap();
+    let token = ring.sign_checksum(Domain::Token, sealed.seq(), &checksum).unwrap();
     let signature = format!(r#"{{"checksum":"{checksum}","integrity_token":"{token}"}}"#);
     let bytes = format!(r#"{content},"signature":{signature}}}"#).into_bytes();
     // A field that a later 1.x may add, and that sorts after the three we know.

@@ -7,7 +7,7 @@
 )]
 
 use driftgate::protocol::canonical::{Json, write_number};
-use driftgate::protocol::keyring::{KeyMaterial, Keyring};
+use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring};
 use serde_json::Value;
 
 fn vectors(text: &str) -> Value {
@@ -95,9 +95,12 @@ fn tokens_of_both_algorithms_are_those_of_the_foreign_program() {
         };
         let keyring = Keyring::new([(key_id.to_owned(), material.unwrap())], Some(key_id)).unwrap();
         let checksum = packet["signature"]["checksum"].as_str().unwrap();
-        let token = keyring.sign_checksum(seq, checksum).unwrap();
+        let token = keyring.sign_checksum(Domain::Token, seq, checksum).unwrap();
         assert_eq!(token, packet["signature"]["integrity_token"], "{name}");
-        assert_eq!(keyring.verify_token(&token, checksum), Ok((key_id.to_owned(), seq)));
+        assert_eq!(
+            keyring.verify_token(Domain::Token, &token, checksum),
+            Ok((key_id.to_owned(), seq))
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use driftgate::protocol::bridge::Memory;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Thresholds;
-use driftgate::protocol::keyring::checksum;
+use driftgate::protocol::keyring::{Domain, checksum};
 use driftgate::protocol::time::Timestamp;
 
 use crate::broker::{Event, Message, Mood, Packet};
@@ -318,7 +318,7 @@ fn seal(document: &mut Json, ring: &driftgate::protocol::keyring::Keyring, seq: 
     let Json::Object(members) = document else { panic!("a packet is an object") };
     members.remove("signature");
     let sum = checksum(&[&document.to_canonical()]);
-    let token = ring.sign_checksum(seq, &sum).expect("a ring that signs");
+    let token = ring.sign_checksum(Domain::Token, seq, &sum).expect("a ring that signs");
     let signature = [("checksum", sum), ("integrity_token", token)]
         .map(|(name, text)| (name.to_owned(), Json::String(text)));
     set(document, &["signature"], Json::Object(signature.into()));

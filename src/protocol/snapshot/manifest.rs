@@ -17,6 +17,7 @@ use super::frame::{FrameKind, WINDOW_LOG_MAX, WINDOW_LOG_MIN};
 use super::plain::Digest;
 use crate::protocol::canonical::{INTEGER_MAX, Json};
 use crate::protocol::gate::Band;
+use crate::protocol::keyring::Domain;
 use crate::protocol::packet::{RuntimeId, is_digest, is_text};
 use crate::protocol::seal::{Fault, Keyring, Refusal, checksum};
 use crate::protocol::time::Timestamp;
@@ -146,7 +147,7 @@ impl Manifest {
     pub fn sign(&self, keyring: &Keyring) -> Option<Vec<u8>> {
         let mut members = self.members();
         let checksum = checksum_of(&members);
-        let token = keyring.sign_checksum(self.seq, &checksum)?;
+        let token = keyring.sign_checksum(Domain::Token, self.seq, &checksum)?;
         members.insert("checksum".into(), Json::String(checksum));
         members.insert("integrity_token".into(), Json::String(token));
         let bytes = Json::Object(members).to_canonical();
@@ -298,10 +299,11 @@ impl VerifiedManifest {
         if !is_digest(&claimed) || !bool::from(claimed.as_bytes().ct_eq(checksum.as_bytes())) {
             return Err(Refusal::forged("/checksum: not that of the manifest"));
         }
-        let (key_id, seq) = keyring.verify_token(&token, &checksum).map_err(|refusal| Refusal {
-            detail: refusal.detail.replace("/signature/", "/"),
-            ..refusal
-        })?;
+        let (key_id, seq) =
+            keyring.verify_token(Domain::Token, &token, &checksum).map_err(|refusal| Refusal {
+                detail: refusal.detail.replace("/signature/", "/"),
+                ..refusal
+            })?;
         if seq != manifest.seq {
             return Err(Refusal::forged("/integrity_token: not of this seq"));
         }

@@ -2,6 +2,7 @@
 
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::Band;
+use driftgate::protocol::keyring::Domain;
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::seal::{Fault, KeyMaterial, Keyring, checksum};
 use driftgate::protocol::snapshot::{
@@ -59,7 +60,7 @@ fn forge(manifest: &Manifest, changes: &[(&str, Option<Json>)]) -> Vec<u8> {
         };
     }
     let sum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    let token = keyring(1).sign_checksum(manifest.seq, &sum).unwrap();
+    let token = keyring(1).sign_checksum(Domain::Token, manifest.seq, &sum).unwrap();
     members.insert("checksum".into(), Json::String(sum));
     members.insert("integrity_token".into(), Json::String(token));
     Json::Object(members).to_canonical()
@@ -130,7 +131,7 @@ fn a_token_of_another_seq_is_refused() {
     let Json::Object(members) = Json::parse(text.as_bytes()).unwrap() else { panic!() };
     let sum = members["checksum"].as_str().unwrap();
     let token = members["integrity_token"].as_str().unwrap();
-    let later = keyring(1).sign_checksum(full().seq + 1, sum).unwrap();
+    let later = keyring(1).sign_checksum(Domain::Token, full().seq + 1, sum).unwrap();
     let refusal =
         VerifiedManifest::open(&keyring(1), text.replace(token, &later).as_bytes()).unwrap_err();
     assert_eq!(refusal.to_string(), "forged: /integrity_token: not of this seq");
