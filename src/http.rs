@@ -23,9 +23,11 @@ mod safety;
 mod snapshot;
 mod operator;
 mod admin;
+mod describe;
 mod access;
 mod document;
 mod accept;
+mod coding;
 mod query;
 mod problem;
 pub mod settings;
@@ -194,6 +196,7 @@ struct ApiState<A> {
 /// GET  /aegida/safety thresholds, band, reasons
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
 /// POST /operator/isolate, /operator/release   an operator's hold
+/// GET  /context.jsonld what the packet's members mean
 /// ```
 pub fn api_router<A: Backend>(
     backend: A,
@@ -214,7 +217,8 @@ pub fn api_router<A: Backend>(
         .merge(phase_telemetry::routes())
         .merge(safety::routes())
         .merge(snapshot::routes())
-        .merge(operator::routes());
+        .merge(operator::routes())
+        .merge(describe::routes());
     let routes = finish(routes).with_state(state);
     let access = Arc::new(Access::new(settings, bound));
     // Access is checked before the router, not inside it: a path trick can at most choose between

@@ -24,6 +24,7 @@ use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::{Origin, Outcome};
+use crate::protocol::packet::CONTEXT;
 use crate::protocol::seal::Sealed;
 use crate::protocol::time::Timestamp;
 use crate::protocol::view::{Decision, ReportReply, Ticket};
@@ -34,9 +35,6 @@ mod drain;
 mod operate;
 mod readiness;
 
-/// IRI of the packet's JSON-LD context (DESIGN section 3 "Headers"). A name, not an address that
-/// anybody has to fetch.
-const CONTEXT: &str = "urn:driftgate:context:v1";
 /// Messages that one pull request asks for.
 const PULL_BATCH: u16 = 64;
 /// How long one pull request stands at the broker.

@@ -1,20 +1,61 @@
-//! `Accept`: which media type an answer is written in (RFC 9110 section 12.5.1).
+//! What a client takes: media types and codings with their weights (RFC 9110 section 12).
 //!
-//! The document is the same in both; JSON-LD differs in its label only. Errors do not negotiate:
-//! they are always `application/problem+json`.
+//! An answer is one document in every media type. JSON-LD has the packet's `@context` beside the
+//! rest; YAML is the same JSON value. Errors do not negotiate: they are always
+//! `application/problem+json`.
+//!
+//! A route with an answer of its own calls [`AnswerType::of`] before it does anything, and
+//! [`AnswerType::write`] with what it has to say. Bodies are read by `document.rs`.
 
 use axum::response::{IntoResponse, Response};
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_TYPE};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use serde::Serialize;
 
-use super::problem::{Outcome, Problem};
+use super::coding::Coding;
+use super::problem::{MEDIA_TYPES, Outcome, Problem};
+use crate::protocol::packet::CONTEXT;
 
-/// The media type of one answer.
+/// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AnswerType {
+pub(super) enum Form {
     Json,
     JsonLd,
+    Yaml,
+}
+
+/// The media types of documents, both ways; of equal ones the first is answered.
+const FORMS: [(&str, Form); 5] = [
+    ("application/json", Form::Json),
+    ("application/ld+json", Form::JsonLd),
+    ("application/yaml", Form::Yaml),
+    ("application/x-yaml", Form::Yaml),
+    ("text/yaml", Form::Yaml),
+];
+
+impl Form {
+    /// Of a media type without its parameters.
+    pub(super) fn of(media_type: &str) -> Option<Self> {
+        let is_named = |(name, _): &&(&str, Self)| name.eq_ignore_ascii_case(media_type);
+        FORMS.iter().find(is_named).map(|(_, form)| *form)
+    }
+}
+
+/// How one answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AnswerType {
+    media_type: &'static str,
+    form: Form,
+    coding: Coding,
+}
+
+/// A document of linked data.
+#[derive(Serialize)]
+struct Linked<'a, T> {
+    #[serde(rename = "@context")]
+    context: &'static str,
+    #[serde(flatten)]
+    value: &'a T,
 }
 
 impl AnswerType {
@@ -24,57 +65,75 @@ impl AnswerType {
     /// [`Outcome::NotAcceptable`]. Asked before anything is done, so that no request takes effect
     /// that could not be answered.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let ranges: Vec<&str> = headers
-            .get_all(ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(str::trim)
-            .filter(|range| !range.is_empty())
-            .collect();
-        if ranges.is_empty() {
-            return Ok(Self::Json);
-        }
-        let [json, json_ld] = [Self::Json, Self::JsonLd].map(|kind| kind.weight(&ranges));
-        if json.max(json_ld) == 0 {
-            let detail = "answers are application/json or application/ld+json";
-            return Err(Problem::new(Outcome::NotAcceptable, detail).of_field(ACCEPT.as_str()));
-        }
-        Ok(if json_ld > json { Self::JsonLd } else { Self::Json })
+        let offered = FORMS.map(|(media_type, _)| media_type);
+        let media_type = preferred(headers, &offered).ok_or_else(|| {
+            let detail = format!("answers are one of: {MEDIA_TYPES}");
+            Problem::new(Outcome::NotAcceptable, detail).of_field(ACCEPT.as_str())
+        })?;
+        let form = Form::of(media_type).unwrap_or(Form::Json);
+        Ok(Self { media_type, form, coding: Coding::of_answer(headers)? })
     }
 
-    /// Writes `value` as a 200.
+    /// Writes `value`, which has the form of an object, as a 200.
     ///
     /// # Errors
     /// [`Outcome::Unencodable`]: a bug of ours, no view has such a value.
     pub(super) fn write(self, value: &impl Serialize) -> Result<Response, Problem> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|_| Problem::new(Outcome::Unencodable, "a value has no JSON form"))?;
-        Ok(([(CONTENT_TYPE, self.media_type())], bytes).into_response())
-    }
-
-    fn media_type(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-            Self::JsonLd => "application/ld+json",
-        }
-    }
-
-    /// How much the ranges want this one, in thousandths; the most specific range decides.
-    fn weight(self, ranges: &[&str]) -> u16 {
-        let patterns = ["*/*", "application/*", self.media_type()];
-        let weigh = |range: &&str| {
-            let mut parts = range.split(';').map(str::trim);
-            let named = parts.next()?;
-            let rank = patterns.iter().position(|pattern| pattern.eq_ignore_ascii_case(named))?;
-            let weight = match parts.find_map(|part| part.strip_prefix("q=")) {
-                Some(text) => thousandths(text)?,
-                None => 1000,
-            };
-            Some((rank, weight))
+        let written = match self.form {
+            Form::Json => serde_json::to_vec(value).ok(),
+            Form::JsonLd => serde_json::to_vec(&Linked { context: CONTEXT, value }).ok(),
+            // By way of a JSON value, for a packet inside is kept as JSON text.
+            Form::Yaml => serde_json::to_value(value)
+                .ok()
+                .and_then(|value| serde_saphyr::to_string(&value).ok())
+                .map(String::into_bytes),
         };
-        ranges.iter().filter_map(weigh).max().map_or(0, |(_, weight)| weight)
+        let plain = written
+            .ok_or_else(|| Problem::new(Outcome::Unencodable, "a value cannot be written"))?;
+        let (coding, bytes) = self.coding.encode(plain);
+        let mut response = ([(CONTENT_TYPE, self.media_type)], bytes).into_response();
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+        if let Some(coding) = coding {
+            headers.insert(CONTENT_ENCODING, coding);
+        }
+        Ok(response)
     }
+}
+
+/// Whether the client says nothing in this header.
+pub(super) fn is_absent(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().all(HeaderValue::is_empty)
+}
+
+/// Which of the media types that there are `Accept` wants most, the first of equal ones; `None`
+/// when it wants none of them.
+pub(super) fn preferred<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    if is_absent(headers, &ACCEPT) {
+        return offered.first().copied();
+    }
+    let wanted = |media_type: &&'a str| {
+        let (kind, _) = media_type.split_once('/').unwrap_or_default();
+        let weight = weight(headers, &ACCEPT, &["*/*", &format!("{kind}/*"), media_type]);
+        Some((weight.filter(|weight| *weight > 0)?, *media_type))
+    };
+    // The last of equal ones is the largest.
+    let (_, best) = offered.iter().rev().filter_map(wanted).max_by_key(|(weight, _)| *weight)?;
+    Some(best)
+}
+
+/// How much a client wants something, in thousandths: as the last of `patterns`, from the widest
+/// to the closest, that the header names says; `None` when it names none of them.
+pub(super) fn weight(headers: &HeaderMap, name: &HeaderName, patterns: &[&str]) -> Option<u16> {
+    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let weigh = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next()?;
+        let rank = patterns.iter().position(|pattern| pattern.eq_ignore_ascii_case(named))?;
+        let given = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+        Some((rank, given.map_or(Some(1000), thousandths)?))
+    };
+    texts.flat_map(|text| text.split(',')).filter_map(weigh).max().map(|(_, weight)| weight)
 }
 
 /// A weight of RFC 9110 section 12.4.2 (`0.875`) in thousandths; `None` when it is not one.
@@ -91,24 +150,31 @@ fn thousandths(text: &str) -> Option<u16> {
 mod tests {
     use super::*;
 
-    fn check(accept: &str, expected: Option<AnswerType>) {
+    fn check(accept: &str, expected: Option<&str>) {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        assert_eq!(AnswerType::of(&headers).ok(), expected, "{accept}");
+        let found = AnswerType::of(&headers).ok().map(|answer| answer.media_type);
+        assert_eq!(found, expected, "{accept}");
     }
 
     #[test]
     fn the_most_specific_range_and_the_highest_weight_decide() {
-        check("", Some(AnswerType::Json));
-        check("*/*", Some(AnswerType::Json));
-        check("application/*;q=0.1", Some(AnswerType::Json));
-        check("Application/JSON", Some(AnswerType::Json));
-        check("application/ld+json", Some(AnswerType::JsonLd));
-        check("application/json;q=0.5, application/ld+json;q=0.9", Some(AnswerType::JsonLd));
-        check("application/json;q=0, */*", Some(AnswerType::JsonLd));
-        check("text/html, */*;q=0.8", Some(AnswerType::Json));
-        check("application/yaml", None);
+        let [json, json_ld] = ["application/json", "application/ld+json"].map(Some);
+        let yaml = Some("application/yaml");
+        check("", json);
+        check("*/*", json);
+        check("application/*;q=0.1", json);
+        check("Application/JSON", json);
+        check("application/ld+json", json_ld);
+        check("application/json;q=0.5, application/ld+json;Q=0.9", json_ld);
+        check("application/json;q=0, */*", json_ld);
+        check("text/html, */*;q=0.8", json);
+        check("application/yaml", yaml);
+        check("application/json;q=0.2, application/yaml;q=0.3", yaml);
+        check("text/*", Some("text/yaml"));
+        check("application/x-yaml, text/html", Some("application/x-yaml"));
         check("text/html", None);
+        check("application/problem+json", None);
         check("*/*;q=0", None);
         check("application/json;q=0.0", None);
         check("application/json;q=7", None);

@@ -1,4 +1,4 @@
-//! A report body: media type, content coding, bounds, and the document that is in it.
+//! A body: media type, content coding, bounds, and the document that is in it.
 //!
 //! Two steps, because they differ in what they may do. [`BodyForm::of`] looks at headers only: what
 //! it refuses was never a report, so a page in a browser cannot move the gate with it.
@@ -10,20 +10,22 @@
 //! whole before it is read on, so that no two wait for each other. Small ones need no place.
 
 use core::time::Duration;
-use std::io::Read;
 use std::sync::Arc;
 
 use axum::body::Body;
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use hyper::body::Body as _;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use hyper::header::{CONTENT_TYPE, EXPECT};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::problem::{Outcome, Problem, REPORT_CODINGS, REPORT_MEDIA_TYPES};
+use super::accept::Form;
+use super::coding::Coding;
+use super::problem::{MEDIA_TYPES, Outcome, Problem};
 use super::settings::BodyLimits;
-use crate::protocol::canonical::Json;
+use crate::protocol::canonical::{Json, push_pointer};
+use crate::protocol::packet::CONTEXT;
 
 /// Bytes of an oversized body that are read and thrown away, so that a client which writes all
 /// before it reads sees its 413 and not a reset connection.
@@ -42,22 +44,6 @@ const BUDGET_BYTES: usize = 24 * 1024 * 1024;
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds until a place may be free.
 const PLACE_RETRY_S: u32 = 1;
-/// Largest window a zstd frame may ask for: 8 MiB, what RFC 8878 section 3.1.1.1.2 asks every
-/// decoder to support. It is held for one synchronous decode, so once per worker thread.
-const WINDOW_LOG_MAX: u32 = 23;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Syntax {
-    Json,
-    Yaml,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    Identity,
-    Zstd,
-}
-
 /// The memory that bodies may take together.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Arc<Semaphore>);
@@ -87,7 +73,7 @@ pub(super) struct Document {
 /// How the headers say that the body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyForm {
-    syntax: Syntax,
+    form: Form,
     coding: Coding,
     /// The client waits for `100 Continue`: it has sent nothing of the body yet.
     expects: bool,
@@ -99,15 +85,12 @@ impl BodyForm {
     /// # Errors
     /// [`Outcome::UnsupportedMedia`] or [`Outcome::UnsupportedCoding`].
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let syntax = syntax(headers).ok_or_else(|| {
-            let detail = format!("send one of: {REPORT_MEDIA_TYPES}; charset utf-8");
+        let form = form(headers).ok_or_else(|| {
+            let detail = format!("send one of: {MEDIA_TYPES}; charset utf-8");
             Problem::new(Outcome::UnsupportedMedia, detail).of_field(CONTENT_TYPE.as_str())
         })?;
-        let coding = coding(headers).ok_or_else(|| {
-            let detail = format!("send one of: {REPORT_CODINGS}");
-            Problem::new(Outcome::UnsupportedCoding, detail).of_field(CONTENT_ENCODING.as_str())
-        })?;
-        Ok(Self { syntax, coding, expects: headers.contains_key(EXPECT) })
+        let coding = Coding::of_body(headers)?;
+        Ok(Self { form, coding, expects: headers.contains_key(EXPECT) })
     }
 
     /// Reads the document within `limits` and `budget`.
@@ -161,7 +144,7 @@ impl BodyForm {
             if place.is_none() && bytes.len().saturating_add(piece.len()) > FREE_BYTES {
                 let whole = match self.coding {
                     Coding::Identity => declared.unwrap_or(bytes_max),
-                    Coding::Zstd => bytes_max,
+                    Coding::Gzip | Coding::Zstd => bytes_max,
                 };
                 place = Some(budget.reserve(whole).await?);
                 bytes.reserve_exact(declared.unwrap_or_default());
@@ -178,23 +161,11 @@ impl BodyForm {
         limits: BodyLimits,
         budget: &Budget,
     ) -> Result<Document, Problem> {
-        let bytes_max = limits.bytes_max;
-        let bytes = match self.coding {
-            Coding::Identity => bytes,
-            Coding::Zstd => match decode(&bytes, FREE_BYTES.min(bytes_max))? {
-                Some(plain) => plain,
-                None => {
-                    if place.is_none() {
-                        let reserved = budget.reserve(bytes_max).await;
-                        place = Some(reserved.map_err(|gap| gap.problem(bytes_max))?);
-                    }
-                    decode(&bytes, bytes_max)?.ok_or_else(|| Gap::Large.problem(bytes_max))?
-                }
-            },
-        };
-        let json = match self.syntax {
-            Syntax::Json => Json::parse(&bytes)?,
-            Syntax::Yaml => {
+        let bytes = self.plain(bytes, &mut place, limits.bytes_max, budget).await?;
+        let json = match self.form {
+            Form::Json => Json::parse(&bytes)?,
+            Form::JsonLd => unlinked(Json::parse(&bytes)?)?,
+            Form::Yaml => {
                 let text = str::from_utf8(&bytes).map_err(|error| {
                     unreadable(&format!("not UTF-8 after byte {}", error.valid_up_to()))
                 })?;
@@ -203,13 +174,35 @@ impl BodyForm {
         };
         Ok(Document { json, place })
     }
+
+    /// The bytes without their coding. More than a small body of them takes a place, too.
+    async fn plain(
+        self,
+        bytes: Vec<u8>,
+        place: &mut Option<OwnedSemaphorePermit>,
+        bytes_max: usize,
+        budget: &Budget,
+    ) -> Result<Vec<u8>, Problem> {
+        if self.coding == Coding::Identity {
+            return Ok(bytes);
+        }
+        if let Some(plain) = self.coding.decode(&bytes, FREE_BYTES.min(bytes_max))? {
+            return Ok(plain);
+        }
+        if place.is_none() {
+            let reserved = budget.reserve(bytes_max).await;
+            *place = Some(reserved.map_err(|gap| gap.problem(bytes_max))?);
+        }
+        let plain = self.coding.decode(&bytes, bytes_max)?;
+        plain.ok_or_else(|| Gap::Large.problem(bytes_max))
+    }
 }
 
-fn syntax(headers: &HeaderMap) -> Option<Syntax> {
+fn form(headers: &HeaderMap) -> Option<Form> {
     let mut given = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
     let mut parts = value.to_str().ok()?.split(';').map(str::trim);
-    let media_type = parts.next()?.to_ascii_lowercase();
+    let form = Form::of(parts.next()?);
     for part in parts {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         if name.trim().eq_ignore_ascii_case("charset")
@@ -218,24 +211,47 @@ fn syntax(headers: &HeaderMap) -> Option<Syntax> {
             return None;
         }
     }
-    match media_type.as_str() {
-        "application/json" | "application/ld+json" => Some(Syntax::Json),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => Some(Syntax::Yaml),
-        _ => None,
+    form
+}
+
+/// Takes our own context out of a document of linked data. Another would give its members another
+/// meaning, and nothing is fetched to learn which.
+fn unlinked(mut json: Json) -> Result<Json, Problem> {
+    if let Json::Object(members) = &mut json {
+        let is_own = |context: &Json| context.as_str() == Some(CONTEXT);
+        let own = match members.get("@context") {
+            None => true,
+            Some(Json::Array(contexts)) => contexts.iter().all(is_own),
+            Some(context) => is_own(context),
+        };
+        if own {
+            members.remove("@context");
+        }
+    }
+    match foreign_context(&json) {
+        None => Ok(json),
+        Some(field) => {
+            let detail = format!("the one context that is read is {CONTEXT}, at the top");
+            Err(Problem::new(Outcome::Unreadable, detail).of_field(field))
+        }
     }
 }
 
-fn coding(headers: &HeaderMap) -> Option<Coding> {
-    let mut given = headers.get_all(CONTENT_ENCODING).iter();
-    match (given.next(), given.next()) {
-        (None, _) => Some(Coding::Identity),
-        (Some(value), None) => match value.to_str().ok()?.trim().to_ascii_lowercase().as_str() {
-            "identity" => Some(Coding::Identity),
-            "zstd" => Some(Coding::Zstd),
-            _ => None,
-        },
-        // One coding is enough for a report; a chain of them is how bombs are built.
-        (Some(_), Some(_)) => None,
+/// Where a document names a context.
+fn foreign_context(json: &Json) -> Option<String> {
+    let below = |key: &str, json| {
+        let rest = foreign_context(json)?;
+        let mut field = String::new();
+        push_pointer(&mut field, key);
+        Some(field + &rest)
+    };
+    match json {
+        Json::Object(members) if members.contains_key("@context") => Some("/@context".into()),
+        Json::Object(members) => members.iter().find_map(|(key, json)| below(key, json)),
+        Json::Array(elements) => {
+            elements.iter().zip(0..).find_map(|(json, index)| below(&format!("{index}"), json))
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
     }
 }
 
@@ -274,17 +290,6 @@ async fn discard(body: &mut Body) {
         let Some(Ok(frame)) = body.frame().await else { return };
         left = left.saturating_sub(frame.data_ref().map_or(1, |piece| piece.len().max(1)));
     }
-}
-
-/// Decodes zstd; `None` when that is more than `bytes_max`, of which one more is enough to know.
-fn decode(bytes: &[u8], bytes_max: usize) -> Result<Option<Vec<u8>>, Problem> {
-    let broken = |_| unreadable("not a whole zstd frame").of_field(CONTENT_ENCODING.as_str());
-    let mut decoder = zstd::Decoder::with_buffer(bytes).map_err(broken)?;
-    decoder.window_log_max(WINDOW_LOG_MAX).map_err(broken)?;
-    let mut plain = Vec::new();
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    decoder.take(limit).read_to_end(&mut plain).map_err(broken)?;
-    Ok((plain.len() <= bytes_max).then_some(plain))
 }
 
 fn unreadable(detail: &str) -> Problem {

@@ -26,6 +26,7 @@ use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::accept::preferred;
 use super::problem::{Outcome, Problem};
 use super::query::parameters;
 use super::server::Stopping;
@@ -33,6 +34,7 @@ use super::settings::Limits;
 use super::{ApiState, Backend};
 use crate::telemetry::feed::Subscription;
 
+const EVENT_STREAM: &str = "text/event-stream";
 /// What a listener is told to wait before it connects again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Seconds until a place may be free. Streams are long, so asking more often is of no use.
@@ -75,22 +77,10 @@ async fn listen<A: Backend>(
 }
 
 fn check_accept(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .map(str::trim)
-        .peekable();
-    let fits = |range: &str| {
-        ["text/event-stream", "text/*", "*/*"].iter().any(|own| range.eq_ignore_ascii_case(own))
-    };
-    if ranges.peek().is_none() || ranges.any(fits) {
-        return Ok(());
-    }
-    let problem = Problem::new(Outcome::NotAcceptable, "this route answers text/event-stream");
-    Err(problem.of_field(ACCEPT.as_str()))
+    preferred(headers, &[EVENT_STREAM]).map(|_| ()).ok_or_else(|| {
+        let detail = format!("this route answers {EVENT_STREAM}");
+        Problem::new(Outcome::NotAcceptable, detail).of_field(ACCEPT.as_str())
+    })
 }
 
 struct Listener {

@@ -6,7 +6,7 @@
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
     WWW_AUTHENTICATE,
 };
 use serde::Serialize;
@@ -19,11 +19,10 @@ use crate::protocol::view::Barrier;
 
 /// Media type of every error (RFC 9457).
 const MEDIA_TYPE: &str = "application/problem+json";
-/// Media types of a report, for the `Accept` header of a 415.
-pub(super) const REPORT_MEDIA_TYPES: &str =
-    "application/json, application/ld+json, application/yaml";
-/// Content codings of a report, for the `Accept-Encoding` header of a 415.
-pub(super) const REPORT_CODINGS: &str = "zstd, identity";
+/// Media types of documents, both ways: for people, and the `Accept` header of a 415.
+pub(super) const MEDIA_TYPES: &str = "application/json, application/ld+json, application/yaml";
+/// Content codings, both ways: for people, and the `Accept-Encoding` header of a 415.
+pub(super) const CODINGS: &str = "zstd, gzip, identity";
 /// A sidecar that stops is replaced by one that is ready within a fraction of a second.
 const STOPPING_RETRY_S: u32 = 1;
 
@@ -84,7 +83,7 @@ impl Outcome {
             Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
             Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
-            Self::NotAcceptable => (406, "not-acceptable", "No acceptable media type"),
+            Self::NotAcceptable => (406, "not-acceptable", "Nothing acceptable"),
             Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedCoding => (415, "unsupported-coding", "Content coding not supported"),
@@ -115,8 +114,9 @@ impl Outcome {
     fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
             Self::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer realm=\"driftgate\"")),
-            Self::UnsupportedCoding => Some((ACCEPT_ENCODING, REPORT_CODINGS)),
-            Self::UnsupportedMedia => Some((ACCEPT, REPORT_MEDIA_TYPES)),
+            Self::NotAcceptable => Some((VARY, "accept, accept-encoding")),
+            Self::UnsupportedCoding => Some((ACCEPT_ENCODING, CODINGS)),
+            Self::UnsupportedMedia => Some((ACCEPT, MEDIA_TYPES)),
             Self::BodyTooSlow
             | Self::BodyTooLarge
             | Self::SpoolFull
@@ -138,7 +138,6 @@ impl Outcome {
             | Self::UnknownRoute
             | Self::UnknownPeer
             | Self::WrongMethod
-            | Self::NotAcceptable
             | Self::Misdirected
             | Self::BadOrder
             | Self::EmptySnapshot

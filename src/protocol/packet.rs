@@ -12,6 +12,9 @@ use super::time::Timestamp;
 
 /// The one protocol version that is written. Any `1.x` is read (SRIP-05 section 5).
 pub const PROTOCOL_VERSION: &str = "1.0";
+/// IRI of the packet's JSON-LD context. A name, not an address that anybody has to fetch: the
+/// document is `deploy/context.jsonld`, and every sidecar serves it at `/context.jsonld`.
+pub const CONTEXT: &str = "urn:driftgate:context:v1";
 /// Longest runtime id, in bytes: one NATS token (DESIGN section 3).
 pub const RUNTIME_ID_BYTES_MAX: usize = 64;
 /// Longest free string leaf that is read or written (attractor id, summary hash), in bytes.

@@ -9,6 +9,9 @@ mod rig;
 mod table;
 
 #[cfg(test)]
+mod forms;
+
+#[cfg(test)]
 mod operator;
 
 #[cfg(test)]

@@ -214,10 +214,9 @@ async fn what_is_no_report_by_its_headers_leaves_the_gate_alone() {
         ("content-type: application/json\ncontent-type: application/json", 415, "content-type"),
         ("content-type: application/json; charset=latin1", 415, "content-type"),
         ("content-type: application/json\ncontent-encoding: br", 415, "content-encoding"),
-        ("content-type: application/json\ncontent-encoding: gzip", 415, "content-encoding"),
+        ("content-type: application/json\ncontent-encoding: gzip, zstd", 415, "content-encoding"),
         ("content-type: application/json\ncontent-encoding: zstd, zstd", 415, "content-encoding"),
         ("content-type: application/json\naccept: text/html", 406, "accept"),
-        ("content-type: application/json\naccept: application/yaml", 406, "accept"),
         ("content-type: application/json\nhost: evil.example", 421, "host"),
         ("content-type: application/json\norigin: null", 403, "origin"),
     ] {

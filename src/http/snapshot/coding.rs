@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT_ENCODING, HeaderName};
 
+use crate::http::accept::weight;
 use crate::protocol::snapshot::Digest;
 
 /// Digest of the content of one message (RFC 9530 section 2).
@@ -63,16 +64,7 @@ fn byte_sequence(text: &str) -> Option<Digest> {
 /// Whether the client takes a coding. One that is not named is not taken: unasked, bytes are sent
 /// as they are.
 pub(super) fn takes(headers: &HeaderMap, coding: &str) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING);
-    let ranges = values.iter().filter_map(|value| value.to_str().ok());
-    ranges.flat_map(|text| text.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding));
-        let is_none = |part: &str| {
-            part.strip_prefix("q=").is_some_and(|weight| weight.trim_matches(['0', '.']).is_empty())
-        };
-        is_named && !parts.any(is_none)
-    })
+    weight(headers, &ACCEPT_ENCODING, &[coding]).is_some_and(|weight| weight > 0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::Snapshots;
 use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, digest_field, takes};
+use crate::http::accept::AnswerType;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
@@ -37,8 +38,8 @@ pub(super) async fn pull(
         })?),
     };
     if parameters.remove("list").is_some() {
-        let snapshots = snapshots.list(source).await?;
-        return Ok(axum::Json(List { snapshots }).into_response());
+        let answer = AnswerType::of(headers)?;
+        return answer.write(&List { snapshots: snapshots.list(source).await? });
     }
     let which = match parameters.remove("digest") {
         None => Which::Newest,

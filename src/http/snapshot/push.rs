@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::coding::{CONTENT_DIGEST, Claim, PLAIN_DIGEST, REPR_DIGEST, claim};
 use super::{Receipt, Snapshots};
+use crate::http::accept::AnswerType;
 use crate::http::document::discard_some;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
@@ -41,6 +42,7 @@ pub(super) async fn push(
 ) -> Result<Response, Problem> {
     let (parts, mut body) = request.into_parts();
     let may_be_empty = parameters(&parts.uri, &["empty"])?.contains_key("empty");
+    let answer = AnswerType::of(&parts.headers)?;
     let media_type = media_type(&parts.headers)?;
     let coding = coding(&parts.headers)?;
     let sent = [CONTENT_DIGEST, REPR_DIGEST].map(|name| wanted(&parts.headers, name));
@@ -76,7 +78,7 @@ pub(super) async fn push(
             (StatusCode::OK, entry, stored)
         }
     };
-    Ok((status, axum::Json(receipt(&entry, stored.as_ref()))).into_response())
+    Ok((status, answer.write(&receipt(&entry, stored.as_ref()))?).into_response())
 }
 
 fn receipt(entry: &Entry, stored: Option<&Stored>) -> Receipt {
