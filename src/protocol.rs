@@ -19,6 +19,7 @@ pub mod document;
 pub mod keyring;
 pub mod gate;
 pub mod wire;
+pub mod exchange;
 pub mod packet;
 pub mod refusal;
 pub mod reason;

@@ -85,7 +85,10 @@ impl Driver {
         let grant = |_| Grant { now: now.wall, revocations };
         match ask {
             // Whoever asked may have given up.
-            Ask::Accept(answer) | Ask::Upload(answer) => {
+            Ask::Accept(answer) => {
+                let _ = answer.send(self.bridge.grant_push(now).map(grant));
+            }
+            Ask::Upload(answer) => {
                 let _ = answer.send(self.bridge.grant_upload(now).map(grant));
             }
             Ask::Fetch(answer) => {
@@ -139,6 +142,6 @@ impl Driver {
     /// Tells the room where the gate stands.
     pub(super) fn show_uploads(&self) {
         let is_isolated = self.bridge.band() == crate::protocol::gate::Band::Isolated;
-        self.uploads.show(self.bridge.may_upload(), is_isolated);
+        self.uploads.show(self.bridge.may_share(self.clock.now()), is_isolated);
     }
 }

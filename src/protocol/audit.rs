@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::canonical::{INTEGER_MAX, Json};
+use super::exchange::{ExchangeMode, Version};
 use super::gate::{Band, Reason};
 use super::keyring::{checksum, hex};
 use super::packet::{RuntimeId, is_text};
@@ -117,19 +118,6 @@ impl Loss {
     }
 }
 
-/// The outcome of a handshake with a peer. Reserved: no handshake is made yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeMode {
-    /// Everything that both sides know.
-    Full,
-    /// State and drift only (SRIP-05 section 5).
-    Minimal,
-    /// Unsupported major version, or isolated.
-    Rejected,
-    /// The peer did not answer.
-    Unreachable,
-}
-
 /// What happened. Closed: a kind of event that is not here is not audited.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -177,10 +165,10 @@ pub enum Event {
         peer: RuntimeId,
         /// Whether the peer asked.
         inbound: bool,
-        /// Its protocol version, major and minor, if it named one.
-        theirs: Option<(u32, u32)>,
+        /// Its protocol version, if it named one.
+        theirs: Option<Version>,
         /// How it ended.
-        mode: HandshakeMode,
+        mode: ExchangeMode,
     },
     /// An operator acted.
     Operator {

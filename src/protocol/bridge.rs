@@ -17,6 +17,7 @@ use std::sync::Arc;
 use super::audit::Event;
 use super::canonical::Json;
 use super::drift::{DriftIndex, Provenance};
+use super::exchange::Exchange;
 use super::gate::{Band, Mode, Reason, Verdict};
 use super::inbox::{Arrival, Inbound, Inbox};
 use super::judge::{Judge, Judgement};
@@ -41,6 +42,7 @@ mod fence;
 mod fingerprint;
 mod time;
 mod effect;
+mod exchanges;
 mod reports;
 mod retry;
 mod settings;
@@ -150,6 +152,8 @@ pub struct Bridge {
     latest: Option<retry::Latest>,
     snapshot_digest: Option<String>,
     uploads: uploads::Uploads,
+    /// What is exchanged with each peer of which anything is known.
+    exchanges: BTreeMap<RuntimeId, Exchange>,
     transitions: VecDeque<Transition>,
     counters: Counters,
     closing_times: Vec<Duration>,
@@ -175,12 +179,7 @@ impl Bridge {
         let first = if memory.operator_hold { Reason::Operator } else { Reason::Starting };
         Self {
             outbox: Outbox::new(identity.window, identity.ack_timeout),
-            inbox: Inbox::new(
-                identity.runtime_id.clone(),
-                memory.floors,
-                now.wall,
-                &live.trust().limits,
-            ),
+            inbox: Inbox::new(identity.runtime_id.clone(), memory.floors, now.wall, &live.limits()),
             seq: memory.seq,
             connection: Connection::Down,
             uncertain_until: if memory.in_doubt { now.mono + LINGER_MAX } else { Duration::ZERO },
@@ -203,6 +202,7 @@ impl Bridge {
             latest: None,
             snapshot_digest: None,
             uploads: uploads::Uploads::new(),
+            exchanges: BTreeMap::new(),
             transitions: VecDeque::new(),
             counters: Counters::default(),
             closing_times: Vec::new(),
@@ -287,7 +287,8 @@ impl Bridge {
         if !self.may_receive() || self.is_overdue(now) {
             return None;
         }
-        let inbound = self.inbox.receive(now.wall, arrival, &self.live.trust());
+        let trust = exchanges::trust(&self.live, &self.exchanges);
+        let inbound = self.inbox.receive(now.wall, arrival, &trust);
         match &inbound {
             Inbound::Accepted { .. } => self.counters.accepted += 1,
             Inbound::Redelivered { .. } => self.counters.redelivered += 1,
@@ -391,10 +392,9 @@ impl Bridge {
         self.advance_closing(now);
         self.subscribe();
         while self.may_send() {
-            let peers = &self.live.peers;
-            let may_reach = |target: &RuntimeId| {
-                peers.get(target).is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
-            };
+            let (peers, exchanges) = (&self.live.peers, &self.exchanges);
+            let may_reach =
+                |target: &RuntimeId| exchanges::may_reach(peers, exchanges, now.wall, target);
             let Some((token, packet, origin)) = self.outbox.next(now.mono, may_reach) else {
                 break;
             };

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::drift::Provenance;
+use super::exchange::{Exchange, ExchangeMode, incompatible};
 use super::packet::RuntimeId;
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
@@ -87,6 +88,8 @@ pub struct Trust<'a> {
     pub keyring: &'a Keyring,
     /// Who may be heard.
     pub peers: &'a BTreeMap<RuntimeId, Peer>,
+    /// What is exchanged with those of whom anything is known.
+    pub exchanges: &'a BTreeMap<RuntimeId, Exchange>,
     /// Limits.
     pub limits: InboundLimits,
 }
@@ -104,6 +107,10 @@ impl Trust<'_> {
         let is_pinned = peer.key_id.as_deref().is_none_or(|pinned| pinned == key_id);
         if !is_pinned || !self.keyring.has(key_id) {
             return refuse("signed with a key that is not the source's");
+        }
+        let known = self.exchanges.get(source);
+        if known.is_some_and(|known| known.mode(now) == ExchangeMode::Rejected) {
+            return Err(incompatible());
         }
         Ok(peer)
     }

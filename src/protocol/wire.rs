@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::canonical::{Json, push_pointer, write_bool, write_number, write_string};
 use super::drift::{Coherence, DriftIndex, DriftParts, Fraction};
+use super::exchange::{SUPPORTED, Version};
 use super::packet::{
     AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, RuntimeId,
     SafetyFlags, Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_digest, is_text,
@@ -124,23 +125,15 @@ impl Payload {
 
 /// Whether the version is 1.0, in which no field is unknown.
 fn is_closed_version(version: &str) -> Result<bool, Refusal> {
-    let number = |text: &str| {
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-            && (text == "0" || !text.starts_with('0'));
-        plain.then(|| text.parse::<u32>().ok()).flatten()
-    };
-    let parts = version.split_once('.').map(|(major, minor)| (number(major), number(minor)));
-    match parts {
-        Some((Some(1), Some(minor))) => Ok(minor == 0),
-        Some((Some(_), Some(_))) => Err(Refusal {
+    match Version::parse(version) {
+        Some(version) if version.major == SUPPORTED.major => Ok(version.minor == 0),
+        Some(_) => Err(Refusal {
             fault: Fault::Incompatible,
             detail: format!(
                 "/header/protocol_version: another major version; {PROTOCOL_VERSION} is supported"
             ),
         }),
-        Some(_) | None => {
-            Err(Refusal::malformed("/header/protocol_version", "must be MAJOR.MINOR"))
-        }
+        None => Err(Refusal::malformed("/header/protocol_version", "must be MAJOR.MINOR")),
     }
 }
 

@@ -1,9 +1,10 @@
 //! The chain itself: pure, no file.
 
 use driftgate::protocol::audit::{
-    Act, BY_BYTES_MAX, Broken, Chain, Entry, Event, HandshakeMode, LINE_BYTES_MAX, Link, Loss,
-    NOTHING_BEFORE, REASON_BYTES_MAX, Remark, Verifier, Way, Why, verify,
+    Act, BY_BYTES_MAX, Broken, Chain, Entry, Event, LINE_BYTES_MAX, Link, Loss, NOTHING_BEFORE,
+    REASON_BYTES_MAX, Remark, Verifier, Way, Why, verify,
 };
+use driftgate::protocol::exchange::{ExchangeMode, Version};
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::keyring::checksum;
 use driftgate::protocol::packet::RuntimeId;
@@ -50,8 +51,8 @@ fn events() -> Vec<Event> {
         Event::Handshake {
             peer: id("critic"),
             inbound: true,
-            theirs: Some((2, 0)),
-            mode: HandshakeMode::Rejected,
+            theirs: Some(Version { major: 2, minor: 0 }),
+            mode: ExchangeMode::Rejected,
         },
         Event::Operator {
             act: Act::Isolate,

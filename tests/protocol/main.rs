@@ -17,6 +17,8 @@ mod drift;
 #[cfg(test)]
 mod evidence;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
 mod exploration;
 #[cfg(test)]
 mod file_profiles;

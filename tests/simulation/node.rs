@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::exchange::{Offer, SUPPORTED};
 use driftgate::protocol::gate::{Band, Mode, Thresholds};
 use driftgate::protocol::inbox::Peer;
 use driftgate::protocol::judge::{Flapping, Policy};
@@ -241,8 +242,14 @@ impl Life {
         let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), read(*floor))).collect();
         let last_seq = memory.seq;
         let now = clock(now_us, now_us, skew_ms);
+        let mut bridge = Bridge::new(identity.clone(), live.clone(), memory, now);
+        let (versions, digest) = (vec![SUPPORTED], String::new());
+        let offer = Offer { seq: 1, digest, versions, state: true, snapshot: true, expires: None };
+        for peer in live.peers.keys() {
+            drop(bridge.peer_capabilities(now, peer, Ok(offer.clone())));
+        }
         Self {
-            bridge: Bridge::new(identity.clone(), live.clone(), memory, now),
+            bridge,
             oracle,
             born_us: now_us,
             link: None,

@@ -111,7 +111,7 @@ impl World<'_> {
     fn push(&mut self, place: usize) -> bool {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
-        let grant = node.life.bridge.grant_upload(now);
+        let grant = node.life.bridge.grant_push(now);
         if !self.check_grant(place, grant) {
             return false;
         }

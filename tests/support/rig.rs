@@ -14,6 +14,7 @@ use driftgate::protocol::bridge::{
     Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
 };
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::exchange::{ModeReason, Offer, SUPPORTED};
 use driftgate::protocol::gate::Mode;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
@@ -41,6 +42,12 @@ pub(crate) fn peer(text: &str) -> Peer {
         expires: None,
         accepts_derived: false,
     }
+}
+
+/// What a peer offers that does all that we do, in its `seq`th manifest.
+pub(crate) fn offer(seq: u64) -> Offer {
+    let (digest, versions) = (format!("sha256:{seq:064}"), vec![SUPPORTED]);
+    Offer { seq, digest, versions, state: true, snapshot: true, expires: None }
 }
 
 /// What a bridge is started with.
@@ -130,8 +137,16 @@ impl Rig {
     }
 
     pub(crate) fn at(Setup { identity, live }: Setup, memory: Memory, now: Now) -> Self {
-        let bridge = Bridge::new(identity, live, memory, now);
+        let peers: Vec<_> = live.peers.keys().cloned().collect();
+        let mut bridge = Bridge::new(identity, live, memory, now);
+        for peer in peers {
+            assert!(bridge.peer_capabilities(now, &peer, Ok(offer(1))).is_empty());
+        }
         Self { bridge, now, cycle: 0, ticket: 0, effects: Vec::new() }
+    }
+
+    pub(crate) fn learn(&mut self, peer: &str, found: Result<Offer, ModeReason>) {
+        self.note(|bridge, now| bridge.peer_capabilities(now, &id(peer), found));
     }
 
     /// Connected to three targets, nothing reported yet.

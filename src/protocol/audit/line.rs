@@ -5,7 +5,7 @@
 //! `evidence`, `provenance` and `trace_id`.
 
 use super::{
-    BTreeMap, Entry, Event, HandshakeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason, RuntimeId,
+    BTreeMap, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason, RuntimeId,
     Timestamp, Transition, digest,
 };
 
@@ -81,7 +81,7 @@ fn nature(entry: &Entry) -> Nature {
         Event::InboundRefused { source, .. } | Event::Quarantined { source, .. } => inbound(source),
         Event::Handshake { peer, inbound: true, mode, .. } => Nature {
             scope: "handshake",
-            evidence: if *mode == HandshakeMode::Rejected { "refused" } else { "accepted" },
+            evidence: if *mode == ExchangeMode::Rejected { "refused" } else { "accepted" },
             ..inbound(&Some(peer.clone()))
         },
         Event::Handshake { peer, inbound: false, .. } => Nature {
@@ -135,12 +135,7 @@ fn rules(event: &Event) -> Vec<&'static str> {
         Event::InboundRefused { fault, .. } | Event::Quarantined { fault, .. } => {
             vec![fault.word()]
         }
-        Event::Handshake { mode, .. } => vec![match mode {
-            HandshakeMode::Full => "full",
-            HandshakeMode::Minimal => "minimal",
-            HandshakeMode::Rejected => "rejected",
-            HandshakeMode::Unreachable => "unreachable",
-        }],
+        Event::Handshake { mode, .. } => vec![mode.word()],
         Event::Operator { .. } => vec![Reason::Operator.word()],
         Event::Barrier(barrier) => vec![barrier.word()],
         Event::Lost { loss, .. } => vec![loss.word()],
@@ -161,8 +156,7 @@ fn detail(event: &Event) -> Vec<(&'static str, Json)> {
         }
         Event::InspectionFailed { packets, .. } => vec![("packets", number(*packets))],
         Event::Handshake { theirs, .. } => {
-            let version = |(major, minor): &(u32, u32)| text(&format!("{major}.{minor}"));
-            vec![("theirs", optional(theirs.as_ref(), version))]
+            vec![("theirs", optional(*theirs, |version| text(&version.to_string())))]
         }
         Event::Operator { act, way, by, reason, operator_hold } => vec![
             ("act", text(act.word())),

@@ -6,6 +6,7 @@ use super::{
     Now, Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason,
     ReportReply, RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
 };
+use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::gate::Band;
 
 impl Bridge {
@@ -43,12 +44,16 @@ impl Bridge {
         } else {
             None
         };
-        let targets: Vec<(RuntimeId, bool)> = self
+        let targets: Vec<(RuntimeId, ExchangeMode)> = self
             .live
             .peers
             .values()
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
-            .map(|peer| (peer.id.clone(), peer.export_snapshot))
+            .map(|peer| {
+                let mode = self.exchange_mode(now, &peer.id);
+                let most = if peer.export_snapshot { mode } else { ExchangeMode::Minimal };
+                (peer.id.clone(), mode.min(most))
+            })
             .collect();
         let origin = Origin { provenance: judgement.measurement.provenance, trace };
         self.fan_out((now, ticket), payload.as_ref(), &targets, &origin, judgement, &mut reply);
@@ -60,7 +65,7 @@ impl Bridge {
         &mut self,
         (now, ticket): (Now, Ticket),
         payload: Option<&Payload>,
-        targets: &[(RuntimeId, bool)],
+        targets: &[(RuntimeId, ExchangeMode)],
         origin: &Origin,
         judgement: &Judgement,
         reply: &mut ReportReply,
@@ -69,9 +74,13 @@ impl Bridge {
         let full = payload.map(|payload| EncodedPayload::new(payload, true));
         let minimal = payload.map(|payload| EncodedPayload::new(payload, false));
         let caution = reply.band == Band::Caution;
-        for (line, (target, with_snapshot)) in targets.iter().enumerate() {
+        for (line, (target, mode)) in targets.iter().enumerate() {
             let lane = self.outbox.lane(target);
-            let encoded = if *with_snapshot { &full } else { &minimal };
+            let encoded = match mode {
+                ExchangeMode::Full => &full,
+                ExchangeMode::Minimal => &minimal,
+                ExchangeMode::Rejected | ExchangeMode::Unreachable => &None,
+            };
             let status = match (&judgement.clearance, encoded) {
                 (Some(clearance), Some(encoded)) => {
                     if caution && !self.is_due(lane) {

@@ -1,6 +1,6 @@
 //! What may no longer leave for a reason that is no report: a twin, a peer that was removed.
 
-use super::{Band, Bridge, Cause, Effect, Judgement, Now, Reason, RuntimeId};
+use super::{Band, Bridge, Cause, Effect, Judgement, Now, Reason, exchanges};
 
 /// Another live sidecar has the id of our runtime. While it does, the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,13 +51,10 @@ impl Bridge {
 
     /// Revokes what waits and may no longer leave.
     pub(super) fn revoke_waiting(&mut self, now: Now) {
-        let live = &self.live;
+        let (live, exchanges) = (&self.live, &self.exchanges);
         let is_held = live.caution_blocks && self.judge.gate().band() == Band::Caution;
-        let may_reach = |target: &RuntimeId| {
-            live.peers
-                .get(target)
-                .is_some_and(|peer| peer.export_state && peer.is_current(now.wall))
-        };
-        self.outbox.revoke_unless(|target| !is_held && may_reach(target));
+        self.outbox.revoke_unless(|target| {
+            !is_held && exchanges::may_reach(&live.peers, exchanges, now.wall, target)
+        });
     }
 }

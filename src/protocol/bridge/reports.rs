@@ -84,6 +84,7 @@ impl Bridge {
         self.pass(now);
         self.judge.set_policy(live.policy.clone());
         self.live = Arc::new(live);
+        self.forget_exchanges();
         if let Some(judgement) = self.judge.judge_again() {
             self.newest.di = judgement.di;
             self.newest.source = judgement.measurement.provenance.word();
@@ -93,6 +94,7 @@ impl Bridge {
             }
         }
         self.revoke_waiting(now);
+        self.stop_unread_uploads(now);
         self.settle(now)
     }
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use crate::protocol::gate::Mode;
-use crate::protocol::inbox::{InboundLimits, Peer, Trust};
+use crate::protocol::inbox::{InboundLimits, Peer};
 use crate::protocol::judge::Policy;
 use crate::protocol::packet::{AttractorType, RuntimeId};
 use crate::protocol::profile::Profile;
@@ -60,13 +60,12 @@ pub struct Live {
 }
 
 impl Live {
-    pub(super) fn trust(&self) -> Trust<'_> {
-        let limits = InboundLimits {
+    pub(super) fn limits(&self) -> InboundLimits {
+        InboundLimits {
             packet_max_age: self.packet_max_age,
             clock_skew_max: self.clock_skew_max,
             block: self.policy.thresholds.block,
-        };
-        Trust { keyring: &self.keyring, peers: &self.peers, limits }
+        }
     }
 }
 

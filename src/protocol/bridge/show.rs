@@ -2,7 +2,7 @@
 
 use super::{
     Band, Bridge, Connection, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now,
-    PeerState, RuntimeId, SafetyView, ThresholdsView,
+    PeerState, RuntimeId, SafetyView, ThresholdsView, exchanges,
 };
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
@@ -163,7 +163,7 @@ impl Bridge {
     /// `packet_max_age`: an expired packet never reaches the runtime (P7). Nothing while isolated
     /// (P4).
     fn current_peers(&self, now: Now) -> impl Iterator<Item = &PeerState> {
-        let current = self.inbox.current(now.wall, self.live.trust());
+        let current = self.inbox.current(now.wall, exchanges::trust(&self.live, &self.exchanges));
         current.filter(|_| self.band() != Band::Isolated)
     }
 
@@ -178,7 +178,12 @@ impl Bridge {
         source: &RuntimeId,
         seq: u64,
     ) -> Result<bytes::Bytes, Fault> {
-        self.inbox.deliverable(now.wall, source, seq, &self.live.trust())
+        self.inbox.deliverable(
+            now.wall,
+            source,
+            seq,
+            &exchanges::trust(&self.live, &self.exchanges),
+        )
     }
 
     /// What has to survive a restart of the sidecar.

@@ -100,14 +100,26 @@ impl Bridge {
             && !self.uploads.is_stopping()
     }
 
-    /// Grants that a snapshot is accepted, or the next one uploaded, now, under a sequence number
-    /// from the same clock as those of packets; `None` while none may be.
-    pub fn grant_upload(&mut self, now: Now) -> Option<u64> {
+    /// Whether somebody may have what is uploaded, beside that it may leave: an authorised peer is
+    /// in full mode. What was accepted waits until one is.
+    #[must_use]
+    pub fn may_share(&self, now: Now) -> bool {
+        self.may_upload() && self.has_reader(now)
+    }
+
+    /// Grants that a snapshot is accepted now, under a sequence number from the same clock as those
+    /// of packets; `None` while none may be.
+    pub fn grant_push(&mut self, now: Now) -> Option<u64> {
         (self.may_upload() && !self.is_overdue(now)).then(|| {
             self.uploads.state = State::Running;
             self.uploads.holds = true;
             self.take_seq(now)
         })
+    }
+
+    /// Grants in the same way that the next one is uploaded now.
+    pub fn grant_upload(&mut self, now: Now) -> Option<u64> {
+        if self.has_reader(now) { self.grant_push(now) } else { None }
     }
 
     /// Grants that a connection is opened in order to fetch a peer's snapshot.
@@ -143,7 +155,7 @@ impl Bridge {
         self.snapshot_digest = Some(digest);
         if let Some(manifest) = manifest
             && self.may_send()
-            && self.may_upload()
+            && self.may_share(now)
         {
             self.outbox.stamp();
             self.effects.push(Effect::Announce(manifest));
@@ -199,6 +211,13 @@ impl Bridge {
     pub(super) fn withhold_uploads(&mut self) {
         if self.uploads.state == State::Running {
             self.effects.push(Effect::StopUploads { revoke: false });
+        }
+    }
+
+    /// Nobody may have a snapshot any more: what waits goes on waiting.
+    pub(super) fn stop_unread_uploads(&mut self, now: Now) {
+        if !self.has_reader(now) {
+            self.withhold_uploads();
         }
     }
 

@@ -69,7 +69,7 @@ fn p2_what_was_sent_before_an_echo_or_an_acknowledgement_is_read() {
 #[test]
 fn p2_an_upload_that_caution_stopped_unconfirmed_leaves_a_doubt() {
     let mut rig = open();
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     rig.report(0.46);
     rig.uploads_quiet(false);
     let closing = rig.report(0.55);

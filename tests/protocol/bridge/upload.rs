@@ -28,7 +28,7 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
     assert!(rig.bridge.may_upload());
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     let closing = rig.report(0.55);
     let stops = stops(&mut rig);
     assert_eq!(stops, [true]);
@@ -46,7 +46,7 @@ fn p2_a_closing_waits_until_the_upload_is_quiet() {
 fn a_report_that_leaves_the_gate_open_leaves_the_upload_alone() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     reported(&mut rig, 0.31);
     assert!(stops(&mut rig).is_empty());
     assert!(rig.bridge.may_upload());
@@ -56,7 +56,7 @@ fn a_report_that_leaves_the_gate_open_leaves_the_upload_alone() {
 fn p2_an_upload_that_does_not_become_quiet_is_severed_and_the_reply_says_so() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     let closing = rig.report(0.55);
     echo_all(&mut rig);
     store_all(&mut rig);
@@ -71,7 +71,7 @@ fn p2_an_upload_that_does_not_become_quiet_is_severed_and_the_reply_says_so() {
 fn an_upload_that_was_cut_unconfirmed_makes_the_closing_unconfirmed() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     let closing = rig.report(0.7);
     rig.uploads_quiet(false);
     store_all(&mut rig);
@@ -84,7 +84,7 @@ fn an_upload_that_was_cut_unconfirmed_makes_the_closing_unconfirmed() {
 fn a_closing_without_a_broker_waits_for_the_upload_too() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     rig.disconnect();
     let closing = rig.report(0.55);
     assert!(rig.answers().is_empty());
@@ -96,7 +96,7 @@ fn a_closing_without_a_broker_waits_for_the_upload_too() {
 fn caution_holds_snapshots_back_and_revokes_none() {
     let mut rig = Rig::connected();
     reported(&mut rig, 0.3);
-    rig.bridge.grant_upload(rig.now).unwrap();
+    rig.bridge.grant_push(rig.now).unwrap();
     reported(&mut rig, 0.47);
     assert_eq!(stops(&mut rig), [false]);
     assert!(!rig.bridge.may_upload());

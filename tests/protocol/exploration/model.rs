@@ -216,7 +216,7 @@ impl World {
             Event::Arrive => self.arrive(),
             Event::Push => {
                 let is_open = self.band == Band::Open && !self.is_closing && !self.bars_uploads;
-                let is_granted = self.bridge.grant_upload(self.now).is_some();
+                let is_granted = self.bridge.grant_push(self.now).is_some();
                 self.demand(is_granted == is_open, "P1: a snapshot is accepted, or is not");
                 self.is_uploading |= is_granted;
             }
