@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -58,6 +58,12 @@ msrv: ## builds with the oldest compiler that Cargo.toml declares
 	@version=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
 	echo "rust $$version"; \
 	cargo +$$version check --locked --all-targets --target-dir $(or $(CARGO_TARGET_DIR),target)/msrv
+
+# A Python of its own with pyld, in the folder of what is built.
+linked: ## a packet through an independent JSON-LD processor, fetched when there is none
+	@python=target/pyld/bin/python; $$python -c 'import pyld' 2>/dev/null || { \
+		python3 -m venv target/pyld && $$python -m pip install --quiet pyld==3.3.0; }; \
+	DRIFTGATE_PYTHON=$$python cargo test --locked --test protocol linked_data -- --nocapture
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)

@@ -27,6 +27,8 @@ mod fuzz;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod linked_data;
+#[cfg(test)]
 mod packets;
 #[cfg(test)]
 mod profiles;
