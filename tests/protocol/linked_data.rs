@@ -59,7 +59,7 @@ fn the_context_names_and_types_each_of_the_twenty_leaves() {
 
 /// What an independent processor makes of a document; `None`, loudly, where there is none.
 fn quads(document: &Value) -> Option<Vec<String>> {
-    let python = std::env::var("DRIFTGATE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var_os("DRIFTGATE_PYTHON").unwrap_or_else(|| "python3".into());
     let child = Command::new(&python)
         .args(["tests/vectors/linked_data.py", "deploy/context.jsonld"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -80,7 +80,7 @@ fn quads(document: &Value) -> Option<Vec<String>> {
             panic!("the processor refuses it: {}", output.status)
         }
         _ => {
-            println!("SKIPPED: {python} has no pyld; `make linked` fetches one");
+            println!("SKIPPED: {python:?} has no pyld; `make linked` fetches one");
             None
         }
     }
