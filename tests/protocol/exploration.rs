@@ -11,7 +11,10 @@ mod model;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
 use std::time::Instant;
+
+use driftgate::protocol::gate::Mode;
 
 use events::{EVENTS, Event};
 use model::World;
@@ -65,18 +68,22 @@ fn way_to(tree: &[Node], mut node: usize) -> Vec<Event> {
     events
 }
 
-#[test]
-fn p1_to_p6_hold_in_every_order_of_events() {
-    let bound = std::env::var_os("DRIFTGATE_EXPLORE_STATES").map_or(STATES, |text| {
+/// How many distinct states to explore.
+fn bound() -> usize {
+    std::env::var_os("DRIFTGATE_EXPLORE_STATES").map_or(STATES, |text| {
         text.to_str().and_then(|text| text.parse().ok()).expect("a number of states")
-    });
+    })
+}
+
+/// Explores up to `bound` distinct states; gives how many there are in each band.
+fn explore(mode: Mode, bound: usize) -> BTreeMap<&'static str, u64> {
     #[expect(clippy::disallowed_methods, reason = "how long it takes is what is printed")]
     let begun = Instant::now();
-    let root = World::new(&Start::new());
+    let root = World::new(&Rc::new(Start::new(mode)));
     let mut seen = HashSet::from([root.fingerprint()]);
     let mut tree = vec![Node { parent: 0, event: 0 }];
     let mut way = Way { nodes: vec![0], worlds: vec![root] };
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     let (mut next, mut depth, mut transitions) = (0, 0, 0_u64);
     let mut complete = true;
     'layers: while next < tree.len() {
@@ -115,7 +122,19 @@ fn p1_to_p6_hold_in_every_order_of_events() {
         begun.elapsed().as_secs_f64(),
     );
     assert!(tree.len() >= bound || complete);
+    counts
+}
+
+#[test]
+fn p1_to_p6_hold_in_every_order_of_events() {
+    let counts = explore(Mode::Enforce, bound());
     for band in ["open", "caution", "blocked", "isolated"] {
         assert!(counts.get(band).is_some_and(|count| *count > 0), "{band} was never reached");
     }
+}
+
+#[test]
+fn nothing_leaves_a_shadow_in_any_order_of_events() {
+    let counts = explore(Mode::Shadow, bound().min(STATES));
+    assert!(counts.contains_key("open"), "it never opened");
 }

@@ -25,12 +25,12 @@ enum State {
 /// and revoked only by evidence that the runtime is unstable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Earlier {
-    /// It waits for the first opening, if the spool holds any.
-    Waits,
-    /// The gate has opened: it is like everything else that was accepted.
-    Released,
-    /// It never leaves, even if the spool comes up with it only now.
+    /// The spool has not been read: what it may hold waits for that, and for an opening.
+    Unread,
+    /// The same, and it never leaves, whatever the gate does until the spool is read.
     Revoked,
+    /// It is like everything else that was accepted.
+    Read,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ pub(super) struct Uploads {
 
 impl Uploads {
     pub(super) fn new() -> Self {
-        Self { state: State::Idle, holds: false, earlier: Earlier::Waits }
+        Self { state: State::Idle, holds: false, earlier: Earlier::Unread }
     }
 
     pub(super) fn is_stopping(self) -> bool {
@@ -56,7 +56,8 @@ impl Uploads {
     }
 }
 
-/// Whether a reason says that the runtime is unstable, rather than that too little is known.
+/// Whether a reason says that the runtime is unstable, rather than that too little is known. A hold
+/// does, too, but it is no matter of one reason.
 fn is_instability(reason: Reason) -> bool {
     matches!(
         reason,
@@ -64,7 +65,6 @@ fn is_instability(reason: Reason) -> bool {
             | Reason::DiIsolate
             | Reason::DiCritical
             | Reason::DiJump
-            | Reason::Locked
             | Reason::Flapping
             | Reason::PsiLow
             | Reason::PsdHigh
@@ -76,7 +76,6 @@ fn is_instability(reason: Reason) -> bool {
             | Reason::PdCritical
             | Reason::ScrCritical
             | Reason::Collapse
-            | Reason::Operator
     )
 }
 
@@ -138,7 +137,8 @@ impl Bridge {
     pub fn recovered(&mut self, now: Now, newest: u64, is_waiting: bool) -> Vec<Effect> {
         self.seq = self.seq.max(newest);
         self.uploads.holds |= is_waiting;
-        if self.uploads.earlier == Earlier::Revoked {
+        let earlier = core::mem::replace(&mut self.uploads.earlier, Earlier::Read);
+        if earlier == Earlier::Revoked {
             self.revoke_uploads();
         } else if is_waiting && self.uploads.state == State::Idle {
             self.uploads.state = State::Running;
@@ -186,15 +186,18 @@ impl Bridge {
     /// What a verdict means for snapshots: a closing and evidence of instability revoke them,
     /// caution holds them back.
     pub(super) fn judge_uploads(&mut self, verdict: &Verdict) {
-        let is_unstable = verdict.reasons.iter().any(|reason| is_instability(*reason));
+        // To let go of a hold says nothing about the runtime; to hold it does.
+        let is_unstable = self.judge.gate().operator_hold()
+            || verdict.reasons.iter().any(|reason| is_instability(*reason));
         if !verdict.band.is_closed() {
-            self.uploads.earlier = Earlier::Released;
             let is_held = verdict.band == Band::Caution && verdict.from == Band::Open;
             if is_held && self.uploads.state == State::Running {
                 self.effects.push(Effect::StopUploads { revoke: false });
             }
         } else if !verdict.from.is_closed() || is_unstable {
-            self.uploads.earlier = Earlier::Revoked;
+            if self.uploads.earlier == Earlier::Unread {
+                self.uploads.earlier = Earlier::Revoked;
+            }
             self.revoke_uploads();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use driftgate::protocol::bridge::Effect;
+use driftgate::protocol::bridge::{Effect, Memory};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::view::Barrier;
@@ -136,6 +136,17 @@ fn p5_a_start_is_no_closing_and_revokes_nothing_of_an_earlier_life() {
 }
 
 #[test]
+fn letting_go_of_a_hold_is_no_evidence_of_instability() {
+    let memory = Memory { operator_hold: true, ..Memory::default() };
+    let mut rig = Rig::with(settings("planner", &["critic"]), memory);
+    rig.recovered(7, true);
+    rig.hold(false);
+    assert!(stops(&mut rig).is_empty());
+    rig.hold(true);
+    assert_eq!(stops(&mut rig), [true]);
+}
+
+#[test]
 fn p5_evidence_of_instability_revokes_what_an_earlier_life_accepted() {
     let at_block: fn(&mut Rig) = |rig| _ = rig.report(0.5);
     let strong = [
@@ -181,6 +192,11 @@ fn p5_what_is_found_in_the_spool_after_the_evidence_is_revoked_too() {
     rig.unreadable();
     rig.recovered(7, true);
     assert_eq!(stops(&mut rig), [true], "it had opened, so this is a closing");
+    let mut rig = Rig::connected();
+    rig.report(0.7);
+    reported(&mut rig, 0.3);
+    rig.recovered(7, true);
+    assert_eq!(stops(&mut rig), [true], "an opening before the spool is read undoes nothing");
 }
 
 #[test]

@@ -30,19 +30,36 @@ pub(crate) enum Event {
     Linger,
     /// The peer is removed, or listed again.
     Reload,
+    /// The marks are tightened, or are the specification's again.
+    Tighten,
     /// A twin is seen, or is gone.
     Fence,
     /// A good packet arrives.
     Arrive,
-    /// A snapshot is to be accepted, has been stored, is quiet.
+    Upload(Upload),
+    /// `kill -9`, and a new life with what is on the disk.
+    Restart,
+}
+
+/// What may happen to snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// One is to be accepted, has been stored.
     Push,
     Stored,
+    /// The uploader has stopped.
     Quiet,
     QuietUnconfirmed,
+    /// Its connection ends by itself.
+    Lost,
+    /// A peer's is to be fetched.
+    Fetch,
+    /// The spool of the earlier life has been read, and something in it waits.
+    Recovered,
 }
 
 /// All of them.
-pub(crate) const EVENTS: [Event; 24] = [
+pub(crate) const EVENTS: [Event; 29] = [
     Event::Good,
     Event::Weak,
     Event::Bad,
@@ -61,10 +78,15 @@ pub(crate) const EVENTS: [Event; 24] = [
     Event::Tick,
     Event::Linger,
     Event::Reload,
+    Event::Tighten,
     Event::Fence,
     Event::Arrive,
-    Event::Push,
-    Event::Stored,
-    Event::Quiet,
-    Event::QuietUnconfirmed,
+    Event::Upload(Upload::Push),
+    Event::Upload(Upload::Stored),
+    Event::Upload(Upload::Quiet),
+    Event::Upload(Upload::QuietUnconfirmed),
+    Event::Upload(Upload::Lost),
+    Event::Upload(Upload::Fetch),
+    Event::Upload(Upload::Recovered),
+    Event::Restart,
 ];

@@ -6,19 +6,22 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftgate::protocol::audit;
-use driftgate::protocol::bridge::{Answer, Bridge, Effect, Fence, LINGER_MAX, Live, Memory};
-use driftgate::protocol::canonical::Json;
+use driftgate::protocol::bridge::{Answer, Bridge, Effect, Fence, LINGER_MAX, Memory};
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::inbox::Arrival;
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::time::{Now, Timestamp};
 use driftgate::protocol::view::{Barrier, Ticket};
 
+mod lives;
 mod rules;
+mod uploads;
+
+use uploads::Uploads;
 
 use super::events::Event;
 use super::start::Start;
-use crate::support::rig::{EPOCH_MS, Setup, live};
+use crate::support::rig::EPOCH_MS;
 
 /// Answers that may be open, and things on the wire: with more, this event waits.
 const WAITING_MAX: usize = 3;
@@ -44,7 +47,7 @@ struct Owed {
 
 #[derive(Clone)]
 pub(crate) struct World {
-    start: Rc<Parts>,
+    start: Rc<Start>,
     bridge: Bridge,
     now: Now,
     tickets: u64,
@@ -65,65 +68,22 @@ pub(crate) struct World {
     lingers_until: Duration,
     owed: BTreeMap<Ticket, Owed>,
     is_listed: bool,
+    is_tight: bool,
     is_fenced: bool,
+    /// The newest report, which a reload judges again.
+    newest: Option<usize>,
     /// The event under way leaps over deadlines.
     jumps: bool,
-    /// The uploader was told to stop, and something of it may be unread.
-    is_stopping: bool,
-    /// For a closing, not for caution.
-    bars_uploads: bool,
-    is_uploading: bool,
+    uploads: Uploads,
     effects: VecDeque<Effect>,
     /// The first promise that was broken.
     pub(crate) broken: Option<String>,
 }
 
-/// What worlds share.
-struct Parts {
-    documents: [Json; 4],
-    inbound: Vec<u8>,
-    listed: Live,
-    unlisted: Live,
-}
-
 impl World {
-    pub(crate) fn new(start: &Start) -> Self {
+    pub(crate) fn new(start: &Rc<Start>) -> Self {
         let now = Now { wall: Timestamp::from_unix_ms(EPOCH_MS), mono: Duration::ZERO };
-        let Setup { identity, live: listed } = start.setup.clone();
-        let unlisted = Live { caution_every: listed.caution_every, ..live(&[]) };
-        let parts = Parts {
-            documents: start.documents.clone(),
-            inbound: start.inbound.clone(),
-            listed: listed.clone(),
-            unlisted,
-        };
-        Self {
-            start: Rc::new(parts),
-            bridge: Bridge::new(identity, listed, Memory::default(), now),
-            now,
-            tickets: 0,
-            band: Band::Blocked,
-            held: false,
-            last_valid: Duration::ZERO,
-            is_closing: false,
-            confirmed: false,
-            exportable: Vec::new(),
-            is_connected: false,
-            has_acks: false,
-            pulls: false,
-            newest_number: 0,
-            wire: VecDeque::new(),
-            lingers_until: Duration::ZERO,
-            owed: BTreeMap::new(),
-            is_listed: true,
-            is_fenced: false,
-            jumps: false,
-            is_stopping: false,
-            bars_uploads: false,
-            is_uploading: false,
-            effects: VecDeque::new(),
-            broken: None,
-        }
+        Self::life(start, Memory::default(), now, Duration::ZERO)
     }
 
     pub(crate) fn band_word(&self) -> &'static str {
@@ -135,9 +95,8 @@ impl World {
         let numbers: Vec<u64> = self.wire.iter().map(|(number, _)| *number).collect();
         self.bridge.fingerprint(self.now, &numbers, &mut hasher);
         self.wire.iter().for_each(|(_, item)| item.hash(&mut hasher));
-        let flags =
-            [self.has_acks, self.pulls, self.is_listed, self.is_stopping, self.is_uploading];
-        (flags, self.is_connected, self.is_closing, self.bars_uploads).hash(&mut hasher);
+        let flags = [self.has_acks, self.pulls, self.is_listed, self.is_tight];
+        (flags, self.is_connected, self.is_closing, self.uploads).hash(&mut hasher);
         self.lingers_until.saturating_sub(self.now.mono).hash(&mut hasher);
         hasher.finish()
     }
@@ -166,11 +125,9 @@ impl World {
             Event::Connect => !self.is_connected,
             Event::Full => self.wire.back().is_some_and(|(_, item)| *item == Item::Packet),
             Event::Tick => self.bridge.deadline(self.now) < Duration::MAX,
-            Event::Linger | Event::Reload | Event::Fence => true,
+            Event::Linger | Event::Reload | Event::Tighten | Event::Fence | Event::Restart => true,
             Event::Arrive => self.pulls,
-            Event::Push => !self.is_uploading,
-            Event::Stored => self.is_uploading && self.wire.len() < WIRE_MAX,
-            Event::Quiet | Event::QuietUnconfirmed => self.is_stopping,
+            Event::Upload(event) => self.can_upload(event),
         }
     }
 
@@ -183,6 +140,7 @@ impl World {
             Event::Worse => self.report(3),
             Event::Unreadable => {
                 self.enter(self.band.max(Band::Blocked));
+                self.uploads.is_doomed |= self.held;
                 let ticket = self.owe(self.is_closing);
                 self.perform(|bridge, now| bridge.unreadable(now, ticket));
             }
@@ -208,30 +166,16 @@ impl World {
             Event::Tick | Event::Linger => self.tick(),
             Event::Reload => {
                 self.is_listed = !self.is_listed;
-                let start = Rc::clone(&self.start);
-                let live = if self.is_listed { &start.listed } else { &start.unlisted };
-                self.perform(|bridge, now| bridge.reload(now, live.clone()));
+                self.reload();
+            }
+            Event::Tighten => {
+                self.is_tight = !self.is_tight;
+                self.reload();
             }
             Event::Fence => self.fence(),
             Event::Arrive => self.arrive(),
-            Event::Push => {
-                let is_open = self.band == Band::Open && !self.is_closing && !self.bars_uploads;
-                let is_granted = self.bridge.grant_push(self.now).is_some();
-                self.demand(is_granted == is_open, "P1: a snapshot is accepted, or is not");
-                self.is_uploading |= is_granted;
-            }
-            Event::Stored => self.perform(|bridge, now| {
-                bridge.stored(now, String::new(), Some(bytes::Bytes::from_static(b"{}")))
-            }),
-            Event::Quiet | Event::QuietUnconfirmed => {
-                let is_confirmed = event == Event::Quiet;
-                (self.is_stopping, self.is_uploading) = (false, false);
-                self.bars_uploads = false;
-                if !is_confirmed {
-                    self.lingers_until = self.now.mono + LINGER_MAX;
-                }
-                self.perform(|bridge, now| bridge.uploads_quiet(now, is_confirmed));
-            }
+            Event::Upload(event) => self.upload(event),
+            Event::Restart => self.restart(),
         }
         self.check();
     }
@@ -273,6 +217,7 @@ impl World {
         self.held = held;
         if held {
             self.enter(Band::Isolated);
+            self.uploads.is_doomed = true;
         }
         let ticket = self.owe(self.is_closing);
         self.perform(|bridge, now| bridge.hold(now, ticket, held));
@@ -288,7 +233,9 @@ impl World {
     /// A report: the first row of the table that applies (P3).
     fn report(&mut self, kind: usize) {
         self.last_valid = self.now.mono;
-        let called = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated][kind];
+        self.newest = Some(kind);
+        let called = self.called(kind);
+        self.uploads.is_doomed |= called >= Band::Blocked || self.held;
         let is_closed = self.band.is_closed();
         let before = self.band;
         let to = match called {
@@ -323,6 +270,7 @@ impl World {
         if to.is_closed() && to > self.band {
             self.is_closing = true;
             self.exportable.clear();
+            self.uploads.is_doomed |= !self.band.is_closed();
         }
         self.band = to;
     }
@@ -376,8 +324,8 @@ impl World {
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::Publish { token, packet, .. } => {
-                let is_open = !self.band.is_closed();
-                self.demand(is_open, "P1: published while closed");
+                let is_open = !self.band.is_closed() && !self.is_shadow();
+                self.demand(is_open, "P1: published while closed, or in shadow");
                 self.demand(!self.is_closing, "P2: published during a closing");
                 let is_exportable = self.exportable.contains(&packet.seq());
                 self.demand(is_exportable, "P5: made from a refused report, or before a closing");
@@ -391,14 +339,15 @@ impl World {
                 self.send(self.newest_number + 1, Item::Beside);
             }
             Effect::Announce(_) => {
-                let is_open = self.band == Band::Open && !self.is_closing;
+                let is_open = self.band == Band::Open && !self.is_closing && !self.is_shadow();
                 self.demand(is_open, "P1: a manifest is announced while not open");
                 self.send(self.newest_number + 1, Item::Beside);
             }
             Effect::Confirm(number) => self.send(number, Item::Echo),
             Effect::Cut => (self.has_acks, self.pulls) = (false, false),
             Effect::Subscribe { pull } => {
-                let is_allowed = self.band != Band::Isolated && self.is_connected;
+                let is_allowed =
+                    self.band != Band::Isolated && self.is_connected && !(pull && self.is_shadow());
                 self.demand(is_allowed, "P4: subscribes while isolated");
                 (self.has_acks, self.pulls) = (true, pull);
             }
@@ -407,13 +356,9 @@ impl World {
                 let effects = self.bridge.disconnected(self.now);
                 self.effects.extend(effects);
             }
-            Effect::StopUploads { .. } => {
-                self.is_stopping = true;
-                self.bars_uploads |= self.band.is_closed() || self.is_closing;
-            }
+            Effect::StopUploads { revoke } => self.stop_uploads(revoke),
             Effect::SeverUploads => {
-                (self.is_stopping, self.is_uploading) = (false, false);
-                self.bars_uploads = false;
+                self.uploads.stopped();
                 self.lingers_until = self.now.mono + LINGER_MAX;
             }
             Effect::Record(audit::Event::Barrier(barrier)) => self.end_closing(barrier),
@@ -438,7 +383,7 @@ impl World {
             self.demand(!unread, "P2: confirmed with something unread");
             let is_over = self.now.mono >= self.lingers_until;
             self.demand(is_over, "P2: confirmed while an ended connection may be read");
-            self.demand(!self.is_stopping, "P2: confirmed before the uploads were quiet");
+            self.demand(!self.uploads.is_stopping, "P2: confirmed before the uploads were quiet");
         } else {
             self.demand(!unread, "P2: unconfirmed, and the connection was kept");
         }

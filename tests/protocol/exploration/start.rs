@@ -1,6 +1,8 @@
 //! What the small world starts with.
 
+use driftgate::protocol::bridge::Live;
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::gate::{Mode, Thresholds};
 
 use crate::support::rig::{Rig, Setup, report, settings};
 
@@ -12,8 +14,9 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         let mut setup = settings("planner", &["critic"]);
+        setup.identity.mode = mode;
         setup.identity.window = 2;
         setup.live.caution_every = 2;
         let mut critic = Rig::new(settings("critic", &["planner"]));
@@ -32,5 +35,17 @@ impl Start {
             | Json::Array(_)) => other,
         };
         Self { setup, documents: [0.3, 0.46, 0.55, 0.7].map(document), inbound }
+    }
+
+    /// Settings with or without the peer, with the specification's marks or tight ones.
+    pub(super) fn live(&self, is_listed: bool, is_tight: bool) -> Live {
+        let mut live = self.setup.live.clone();
+        if !is_listed {
+            live.peers.clear();
+        }
+        if is_tight {
+            live.policy.thresholds = Thresholds::new(0.25, 0.28, 0.4).expect("tight marks");
+        }
+        live
     }
 }
