@@ -18,8 +18,8 @@ use super::{
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::{AssetFault, AssetReport};
-use crate::nats::headers::PacketHeaders;
-use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing};
+use crate::nats::headers::{self, PacketHeaders};
+use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing, Told};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
 use crate::protocol::gate::Band;
@@ -312,6 +312,13 @@ impl Driver {
                 }
                 self.audit_inbound(now);
             }
+            LinkEvent::Notice(Told { source, token, body }) => {
+                // Anybody can write there, as often as they like: what moves nothing is not logged
+                // where it would be read.
+                if let Err(refusal) = self.bridge.noticed(now, &source, token.as_deref(), &body) {
+                    tracing::debug!(fault = refusal.fault.word(), "a notice moves nothing");
+                }
+            }
             LinkEvent::PullFault(fault) => {
                 self.conditions.begin(Condition::PullFailed, fault.to_string());
                 self.connector.repair();
@@ -349,13 +356,12 @@ impl Driver {
                 self.publish(token, &packet, &origin);
             }
             Effect::Notify(notice) => {
-                if let (Some((link, settings)), Ok(bytes)) =
-                    (self.connector.link_and_settings(), serde_json::to_vec(&notice))
-                {
+                let (payload, token) = self.bridge.signed(&notice);
+                if let Some((link, settings)) = self.connector.link_and_settings() {
                     self.keeper.doubt();
                     let subject = settings.prefix.containment(&settings.runtime_id);
-                    let headers = crate::nats::HeaderMap::new();
-                    if link.notify(Outgoing { subject, headers, payload: bytes.into() }).is_err() {
+                    let headers = headers::signed(token.as_deref());
+                    if link.notify(Outgoing { subject, headers, payload }).is_err() {
                         tracing::warn!("a containment notice found the connection full");
                     }
                 }
@@ -438,6 +444,7 @@ impl Driver {
         }
         let settings = self.connector.settings();
         let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
+        self.order(Link::hear_notices).await;
         self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;
     }
 

@@ -51,6 +51,8 @@ const ECHOES_LEN_MAX: usize = 64;
 pub(super) enum Topic {
     /// Answers to what was published with a reply subject.
     Answers,
+    /// Notices of containment.
+    Notices,
     /// What our consumer delivers.
     Pull,
     /// What a short-lived consumer delivers to one reader.

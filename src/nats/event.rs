@@ -1,9 +1,10 @@
 //! What goes into a link and comes out of it, as values.
 
-use async_nats::{HeaderMap, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 
 use super::ack::{PublishFault, Stored};
+use super::headers;
 use super::inbound::InboundMessage;
 use super::pull::PullFault;
 
@@ -28,11 +29,34 @@ pub enum LinkEvent {
     Inbound(InboundMessage),
     /// The server is about to shut down: use the time to connect elsewhere.
     LameDuck,
+    /// Somebody says where a gate stands. Nothing in it is proved.
+    Notice(Told),
     /// Pulling has stopped, its subscription is gone;
     /// [`Link::start_pull`](super::link::Link::start_pull) begins anew.
     PullFault(PullFault),
     /// The server complained, for instance about a permission. The link goes on.
     ServerFault(String),
+}
+
+/// A core message of a peer about itself, before anyone believes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The last token of its subject: who is said to speak.
+    pub source: String,
+    /// Header `Driftgate-Token`.
+    pub token: Option<String>,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+impl Told {
+    pub(super) fn of(message: &Message) -> Self {
+        Self {
+            source: message.subject.rsplit('.').next().unwrap_or_default().to_owned(),
+            token: headers::token(message.headers.as_ref()),
+            body: message.payload.clone(),
+        }
+    }
 }
 
 /// A message to publish.

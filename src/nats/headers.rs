@@ -13,6 +13,7 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DRIFT_SOURCE: HeaderName = HeaderName::from_static("Driftgate-Drift-Source");
 const REASON: HeaderName = HeaderName::from_static("Driftgate-Reason");
 const SUBJECT: HeaderName = HeaderName::from_static("Driftgate-Subject");
+const TOKEN: HeaderName = HeaderName::from_static("Driftgate-Token");
 const STREAM_SEQ: HeaderName = HeaderName::from_static("Driftgate-Stream-Seq");
 
 /// Longest inbound header value that is handed over, in bytes: ours are far shorter, and a longer
@@ -59,6 +60,23 @@ pub fn quarantine(reason: &str, subject: &str, stream_seq: u64) -> HeaderMap {
     add(&mut headers, SUBJECT, subject);
     add(&mut headers, STREAM_SEQ, &stream_seq.to_string());
     headers
+}
+
+/// The header of a body that is signed from outside; none where there is no token.
+#[must_use]
+pub fn signed(token: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        add(&mut headers, TOKEN, token);
+    }
+    headers
+}
+
+/// The token of a body that is signed from outside, as it came.
+#[must_use]
+pub fn token(headers: Option<&HeaderMap>) -> Option<String> {
+    let value = headers?.get(TOKEN)?.as_str();
+    (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
 }
 
 fn add(headers: &mut HeaderMap, name: HeaderName, text: &str) {

@@ -34,7 +34,7 @@ use super::session::clipped;
 use super::settings::Settings;
 use super::subject::AssetName;
 
-pub use super::event::{LinkEvent, Outgoing};
+pub use super::event::{LinkEvent, Outgoing, Told};
 pub use super::pull::{BATCH_MAX, PullFault};
 pub use super::session::ConnectFault;
 pub use crate::config::WINDOW_MAX;
@@ -251,6 +251,18 @@ impl Link {
         self.pull_on_a_new_inbox(Pull::new(order)).map_err(NotTaken::of)
     }
 
+    /// Hears the notices of all runtimes, those of our own included. Twice is once.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn hear_notices(&mut self) -> Result<(), NotTaken> {
+        if self.connection.has(Topic::Notices) {
+            return Ok(());
+        }
+        let subject = self.settings.prefix.every_containment();
+        self.connection.subscribe(Topic::Notices, subject).map_err(NotTaken::of)
+    }
+
     /// Ends pulling and its subscription. Messages that had arrived and were not handed over come
     /// again after the consumer's `ack_wait`.
     ///
@@ -342,6 +354,7 @@ impl Link {
                 return;
             }
             Arrival::LameDuck => LinkEvent::LameDuck,
+            Arrival::Notice(message) => LinkEvent::Notice(Told::of(&message)),
             Arrival::Pulled(message) => return self.take_pulled(message),
         };
         self.events.push_back(event);

@@ -106,6 +106,12 @@ impl Prefix {
         Subject::from(format!("{}.containment.{source}", self.0))
     }
 
+    /// Every notice of a gate transition.
+    #[must_use]
+    pub fn every_containment(&self) -> String {
+        format!("{}.containment.*", self.0)
+    }
+
     /// Where inbound bytes that `target` refused are kept.
     #[must_use]
     pub fn quarantine(&self, target: &RuntimeId) -> Subject {

@@ -40,6 +40,7 @@ mod compose;
 mod show;
 mod fence;
 mod fingerprint;
+mod notice;
 mod time;
 mod effect;
 mod exchanges;
@@ -48,8 +49,9 @@ mod retry;
 mod settings;
 mod uploads;
 
-pub use effect::{Answer, Effect, GateState, Notice};
+pub use effect::{Answer, Effect, GateState};
 pub use fence::Fence;
+pub use notice::{NOTICE_BYTES_MAX, Notice};
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;
 

@@ -95,9 +95,14 @@ pub struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    /// The peer, if it may be heard now in a packet that `key_id` signed.
-    fn peer(&self, now: Timestamp, source: &RuntimeId, key_id: &str) -> Result<&Peer, Refusal> {
-        let refuse = |detail: &str| Err(refusal(Fault::Unauthorised, detail));
+    /// The peer, if it may be heard now in what `key_id` signed.
+    pub(super) fn peer(
+        &self,
+        now: Timestamp,
+        source: &RuntimeId,
+        key_id: &str,
+    ) -> Result<&Peer, Refusal> {
+        let refuse = |detail: &str| Err(Refusal::of(Fault::Unauthorised, detail));
         let Some(peer) = self.peers.get(source).filter(|peer| peer.import_state) else {
             return refuse("source is not listed for import");
         };
@@ -119,11 +124,11 @@ impl Trust<'_> {
         let (age, ahead) = (now.since(sent), sent.since(now));
         if age > self.limits.packet_max_age {
             let detail = format!("timestamp is {} s old", age.as_secs());
-            return Err(refusal(Fault::Expired, &detail));
+            return Err(Refusal::of(Fault::Expired, &detail));
         }
         if ahead > self.limits.clock_skew_max {
             let detail = format!("timestamp is {} s in the future", ahead.as_secs());
-            return Err(refusal(Fault::Expired, &detail));
+            return Err(Refusal::of(Fault::Expired, &detail));
         }
         Ok(())
     }
@@ -167,14 +172,6 @@ struct Held {
     state: PeerState,
 }
 
-impl Held {
-    /// Whether it may be shown or handed on now.
-    fn check(&self, now: Timestamp, source: &RuntimeId, trust: &Trust<'_>) -> Result<(), Fault> {
-        let heard = trust.peer(now, source, &self.key_id).map(drop);
-        heard.and_then(|()| trust.fresh(now, self.sent)).map_err(|refusal| refusal.fault)
-    }
-}
-
 /// See the module's documentation.
 #[derive(Clone, Debug)]
 pub struct Inbox {
@@ -183,6 +180,9 @@ pub struct Inbox {
     floors: BTreeMap<RuntimeId, Floor>,
     /// Bounded by the configured peers.
     held: BTreeMap<RuntimeId, Held>,
+    /// When each source last said that its gate is closed: what it sent up to then is withheld.
+    /// Bounded by the peers that were ever configured.
+    closed: BTreeMap<RuntimeId, Timestamp>,
 }
 
 impl Inbox {
@@ -199,7 +199,34 @@ impl Inbox {
             let seq = if seq > limits.seq_max(now) { now.unix_us() } else { seq };
             (source, Floor { seq, checksum: None })
         };
-        Self { me, floors: floors.into_iter().map(read).collect(), held: BTreeMap::new() }
+        Self {
+            me,
+            floors: floors.into_iter().map(read).collect(),
+            held: BTreeMap::new(),
+            closed: BTreeMap::new(),
+        }
+    }
+
+    /// The source's gate has been closed since then: what it sent up to then is neither shown nor
+    /// handed on any more. An earlier time than the one known changes nothing.
+    pub(super) fn withhold(&mut self, source: RuntimeId, since: Timestamp) {
+        let known = self.closed.entry(source).or_insert(since);
+        *known = since.max(*known);
+    }
+
+    /// Whether the newest packet of a source may be shown or handed on now.
+    fn check(
+        &self,
+        now: Timestamp,
+        source: &RuntimeId,
+        held: &Held,
+        trust: &Trust<'_>,
+    ) -> Result<(), Fault> {
+        if self.closed.get(source).is_some_and(|since| held.sent <= *since) {
+            return Err(Fault::Unstable);
+        }
+        let heard = trust.peer(now, source, &held.key_id).map(drop);
+        heard.and_then(|()| trust.fresh(now, held.sent)).map_err(|refusal| refusal.fault)
     }
 
     /// Highest accepted sequence number of each source, to be kept across restarts.
@@ -216,14 +243,18 @@ impl Inbox {
         trust: Trust<'a>,
     ) -> impl Iterator<Item = &'a PeerState> {
         let held = self.held.iter();
-        let current = held.filter(move |(source, held)| held.check(now, source, &trust).is_ok());
+        let is_current = move |(source, held): &(&RuntimeId, &Held)| {
+            self.check(now, source, held, &trust).is_ok()
+        };
+        let current = held.filter(is_current);
         current.map(|(_, held)| &held.state)
     }
 
     /// The packet of that number, if it is the newest of its source and may be handed on now.
     ///
     /// # Errors
-    /// [`Fault::Replayed`], [`Fault::Unauthorised`] or [`Fault::Expired`]: it never may again.
+    /// [`Fault::Replayed`], [`Fault::Unauthorised`], [`Fault::Expired`] or, where the source has
+    /// closed since, [`Fault::Unstable`]: it never may again.
     pub fn deliverable(
         &self,
         now: Timestamp,
@@ -232,7 +263,7 @@ impl Inbox {
         trust: &Trust<'_>,
     ) -> Result<Bytes, Fault> {
         let held = self.held.get(source).filter(|held| held.seq == seq).ok_or(Fault::Replayed)?;
-        held.check(now, source, trust)?;
+        self.check(now, source, held, trust)?;
         Ok(Bytes::copy_from_slice(held.state.packet.get().as_bytes()))
     }
 
@@ -259,11 +290,11 @@ impl Inbox {
                 return Ok(Inbound::Redelivered { source, seq });
             }
             let problem = "seq is that of another packet, or lower than one already accepted";
-            return Err(refusal(Fault::Replayed, problem));
+            return Err(Refusal::of(Fault::Replayed, problem));
         }
         trust.fresh(now, verified.packet().header.timestamp)?;
         if seq > trust.limits.seq_max(now) {
-            return Err(refusal(Fault::Expired, "seq is too far ahead of the clock"));
+            return Err(Refusal::of(Fault::Expired, "seq is too far ahead of the clock"));
         }
         let peer = trust.peer(now, &source, verified.key_id())?;
         match arrival.drift_source {
@@ -272,7 +303,7 @@ impl Inbox {
             Some(word) if word == Provenance::Derived.word() && peer.accepts_derived => {}
             Some(_) => {
                 let problem = "its drift metrics are not native, which its entry does not accept";
-                return Err(refusal(Fault::Unauthorised, problem));
+                return Err(Refusal::of(Fault::Unauthorised, problem));
             }
         }
         if let Some(detail) = unstable(verified.packet(), trust.limits.block) {
@@ -292,10 +323,10 @@ impl Inbox {
             || header.target_runtime_id.as_str() != target
         {
             let problem = "header and subject name different runtimes";
-            return Err(refusal(Fault::Misaddressed, problem));
+            return Err(Refusal::of(Fault::Misaddressed, problem));
         }
         if header.target_runtime_id != self.me {
-            return Err(refusal(Fault::Misaddressed, "target_runtime_id is not this runtime"));
+            return Err(Refusal::of(Fault::Misaddressed, "target_runtime_id is not this runtime"));
         }
         Ok(header.source_runtime_id.clone())
     }
@@ -309,7 +340,7 @@ impl Inbox {
         let text = String::from_utf8_lossy(verified.bytes()).into_owned();
         // Verified bytes are JSON; should the two parsers ever disagree, refuse.
         let packet = serde_json::value::RawValue::from_string(text)
-            .map_err(|_| refusal(Fault::Malformed, "not one JSON document"))?;
+            .map_err(|_| Refusal::of(Fault::Malformed, "not one JSON document"))?;
         let seq = verified.seq();
         let checksum = Some(verified.checksum().to_owned());
         self.floors.insert(source.clone(), Floor { seq, checksum });
@@ -319,8 +350,4 @@ impl Inbox {
         self.held.insert(source.clone(), Held { seq, sent, key_id, state });
         Ok(Inbound::Accepted { source, seq })
     }
-}
-
-fn refusal(fault: Fault, detail: &str) -> Refusal {
-    Refusal { fault, detail: detail.to_owned() }
 }

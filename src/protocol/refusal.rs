@@ -51,6 +51,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A refusal of any fault.
+    #[must_use]
+    pub fn of(fault: Fault, detail: &str) -> Self {
+        Self { fault, detail: detail.into() }
+    }
+
     /// [`Fault::Malformed`] at a JSON Pointer.
     #[must_use]
     pub fn malformed(field: &str, problem: &str) -> Self {
@@ -60,6 +66,6 @@ impl Refusal {
     /// [`Fault::Forged`].
     #[must_use]
     pub fn forged(detail: &str) -> Self {
-        Self { fault: Fault::Forged, detail: detail.into() }
+        Self::of(Fault::Forged, detail)
     }
 }

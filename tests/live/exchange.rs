@@ -126,3 +126,27 @@ async fn p8_a_delivery_is_acknowledged_after_the_runtime_took_it() {
     let sent = observed.iter().find(|packet| packet.seq == newer).unwrap();
     assert_eq!(bytes.as_bytes(), &sent.bytes[..], "byte for byte");
 }
+
+/// A notice says it at once; nothing else would before the packet is 5 min old.
+#[tokio::test(flavor = "multi_thread")]
+async fn p7_what_a_closed_peer_sent_is_shown_no_longer() {
+    let server = NatsServer::start();
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let critic = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
+    critic.report(0.30).await;
+    planner.report(0.30).await;
+    until("the packet to be shown", async || planner.shown("critic").await).await;
+    critic.report(0.55).await;
+    until("the packet to be withheld", async || {
+        planner.shown("critic").await.is_none().then_some(())
+    })
+    .await;
+    // An unsigned notice in its name, were it believed, would withhold for decades.
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let forged = r#"{"runtime_id":"critic","mode":"enforce","band":"isolated","reasons":[],
+        "since":"2100-01-01T00:00:00.000Z","epoch":1}"#;
+    client.publish("driftgate.v1.containment.critic", forged.into()).await.unwrap();
+    client.flush().await.unwrap();
+    let seq = critic.report(0.30).await["seq"].as_u64().unwrap();
+    shows(&planner, "critic", seq).await;
+}

@@ -22,6 +22,9 @@ mod fence;
 mod inbound;
 
 #[cfg(test)]
+mod notices;
+
+#[cfg(test)]
 mod upload;
 
 use std::time::Duration;

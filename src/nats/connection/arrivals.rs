@@ -29,6 +29,8 @@ pub(in crate::nats) enum Arrival {
     Knocked,
     /// The server is about to shut down.
     LameDuck,
+    /// A message on the notices' subscription.
+    Notice(Message),
     /// A message on the pull's subscription.
     Pulled(Message),
 }
@@ -132,6 +134,7 @@ impl Connection {
     fn take(&mut self, topic: Topic, message: Message) {
         match topic {
             Topic::Answers => self.take_answer(message),
+            Topic::Notices => self.arrivals.push_back(Arrival::Notice(message)),
             Topic::Pull => self.arrivals.push_back(Arrival::Pulled(message)),
             Topic::Reader(id) => {
                 let is_taken =

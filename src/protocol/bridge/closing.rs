@@ -1,8 +1,7 @@
 //! The barrier and the cut (P2, P4): from the closing verdict to the broker's echo.
 
 use super::{
-    Band, Barrier, Bridge, Closing, Connection, Duration, Effect, Event, LINGER_MAX, Notice, Now,
-    Step,
+    Band, Barrier, Bridge, Closing, Connection, Duration, Effect, Event, LINGER_MAX, Now, Step,
 };
 
 impl Bridge {
@@ -77,23 +76,6 @@ impl Bridge {
             self.effects.push(Effect::Sever);
         }
         self.end_closing(now);
-    }
-
-    /// Tells everybody who listens of the present band.
-    pub(super) fn notify(&mut self, now: Now) {
-        let band = self.judge.gate().band();
-        self.notified = band;
-        if self.connection != Connection::Down {
-            self.outbox.stamp();
-            self.effects.push(Effect::Notify(Notice {
-                runtime_id: self.identity.runtime_id.clone(),
-                mode: self.identity.mode,
-                band,
-                reasons: self.reasons.clone(),
-                since: now.wall,
-                epoch: self.judge.epoch(),
-            }));
-        }
     }
 
     fn end_closing(&mut self, now: Now) {

@@ -2,31 +2,13 @@
 
 use bytes::Bytes;
 
+use super::notice::Notice;
 use crate::protocol::audit::Event;
-use crate::protocol::gate::{Band, Mode, Reason};
+use crate::protocol::gate::{Band, Reason};
 use crate::protocol::outbox::Origin;
-use crate::protocol::packet::RuntimeId;
 use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Sealed;
-use crate::protocol::time::Timestamp;
 use crate::protocol::view::{Barrier, ReportReply, Ticket};
-
-/// State-free notice of a transition, `{p}.containment.{source}` (DESIGN section 3).
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Notice {
-    /// This runtime.
-    pub runtime_id: RuntimeId,
-    /// Whether what the gate lets through is exported at all.
-    pub mode: Mode,
-    /// Band from here on.
-    pub band: Band,
-    /// Why.
-    pub reasons: Vec<Reason>,
-    /// Since when.
-    pub since: Timestamp,
-    /// Runtime restarts seen.
-    pub epoch: u64,
-}
 
 /// Where the gate stands, for an answer that is no [`ReportReply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +68,7 @@ pub enum Effect {
         /// Where it came from, for the headers.
         origin: Origin,
     },
-    /// Publish a transition notice, if connected.
+    /// Publish a transition notice, as [`Bridge::signed`](super::Bridge::signed) gives it.
     Notify(Notice),
     /// Publish the signed manifest of a snapshot that is stored.
     Announce(Bytes),
