@@ -86,7 +86,8 @@ fn a_peer_that_does_not_answer_is_shown_as_that_and_keeps_its_mode() {
     assert_eq!(exchange.shown(NOW()), (ExchangeMode::Full, ModeReason::Matching));
 }
 
-/// Reports a cycle with memory; whether the packet for the critic links a snapshot, if there is one.
+/// Reports a cycle with memory; whether the packet for the critic links a snapshot, if there is
+/// one.
 fn links(rig: &mut Rig) -> Option<bool> {
     rig.cycle += 1;
     let text = format!(

@@ -9,7 +9,7 @@ use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
 use crate::checkers::Hearing;
-use crate::node::{Made, Owed, RESERVE_US, RINGS, id_of};
+use crate::node::{Made, Owed, RESERVE_US, RINGS, id_of, meet};
 use crate::oracle::Opinion;
 use crate::report::RawReport;
 use crate::world::World;
@@ -88,7 +88,8 @@ impl World<'_> {
                 node.live = *live;
                 node.ring = ring;
                 node.live.keyring = self.parts.rings[ring].clone();
-                let effects = node.life.bridge.reload(now, node.live.clone());
+                let mut effects = node.life.bridge.reload(now, node.live.clone());
+                effects.extend(meet(&mut node.life.bridge, &node.live, now));
                 let opinion = node.life.oracle.reload(self.now_us, &node.live);
                 let block = node.live.policy.thresholds.block - 1e-9;
                 let uploader = &mut node.life.uploader;

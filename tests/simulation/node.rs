@@ -233,6 +233,15 @@ fn clock(now_us: u64, born_us: u64, skew_ms: i64) -> Now {
     }
 }
 
+/// The manifest of every peer was read, and matches.
+pub(crate) fn meet(bridge: &mut Bridge, live: &Live, now: Now) -> Vec<Effect> {
+    let (versions, digest) = (vec![SUPPORTED], String::new());
+    let offer = Offer { seq: 1, digest, versions, state: true, snapshot: true, expires: None };
+    let found =
+        live.peers.keys().map(|peer| bridge.peer_capabilities(now, peer, Ok(offer.clone())));
+    found.flatten().collect()
+}
+
 impl Life {
     fn new(identity: &Identity, live: &Live, memory: Memory, now_us: u64, skew_ms: i64) -> Self {
         let oracle = GateOracle::new(memory.operator_hold, now_us);
@@ -243,11 +252,7 @@ impl Life {
         let last_seq = memory.seq;
         let now = clock(now_us, now_us, skew_ms);
         let mut bridge = Bridge::new(identity.clone(), live.clone(), memory, now);
-        let (versions, digest) = (vec![SUPPORTED], String::new());
-        let offer = Offer { seq: 1, digest, versions, state: true, snapshot: true, expires: None };
-        for peer in live.peers.keys() {
-            drop(bridge.peer_capabilities(now, peer, Ok(offer.clone())));
-        }
+        drop(meet(&mut bridge, live, now));
         Self {
             bridge,
             oracle,

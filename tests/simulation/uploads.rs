@@ -321,7 +321,10 @@ impl World<'_> {
     /// Whether all that was promised has gone, and nothing hangs (P8).
     pub(crate) fn is_uploaded(&self, place: usize) -> bool {
         let node = &self.nodes[place];
-        let unsent = node.spool.held.values().any(|fate| *fate == Fate::Unsent);
+        let bridge = &node.life.bridge;
+        // Where nobody may have it, it waits.
+        let waits = bridge.may_upload() && !bridge.may_share(node.clock(self.now_us));
+        let unsent = !waits && node.spool.held.values().any(|fate| *fate == Fate::Unsent);
         node.life.uploader.is_recovered && node.life.uploader.stop.is_none() && !unsent
     }
 }
