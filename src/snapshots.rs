@@ -32,9 +32,10 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::nats;
+use crate::protocol::digest::Digest;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::{Digest, Level};
+use crate::protocol::snapshot::Level;
 use crate::protocol::time::Timestamp;
 use crate::telemetry::{Condition, Conditions, Feed};
 

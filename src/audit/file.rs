@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::{BATCH_MAX, Settings};
 use crate::protocol::audit::{Chain, Entry, Event, LINE_BYTES_MAX, Link};
-use crate::protocol::keyring::checksum;
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::Timestamp;
 
@@ -127,8 +127,7 @@ impl LogFile {
 
     fn close_torn(&mut self, torn: &[u8], me: &RuntimeId, now: Timestamp) -> io::Result<()> {
         tracing::warn!(bytes = torn.len(), "the audit log's last write was cut short");
-        let digest = checksum(&[torn]).trim_start_matches("sha256:").to_owned();
-        let event = Event::Torn { bytes: length(torn), digest };
+        let event = Event::Torn { bytes: length(torn), digest: Digest::of(torn).hex() };
         self.append(&[Entry { time: now, runtime_id: me.clone(), event }])
     }
 }

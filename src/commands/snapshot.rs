@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::config::{Config, read_from_disk};
-use crate::protocol::snapshot::Digest;
+use crate::protocol::digest::Digest;
 
 use super::sysexits::{self, Fault, INTERRUPTED};
 
@@ -149,5 +149,5 @@ fn load(files: &[PathBuf], environment: &BTreeMap<String, String>) -> Result<Con
 }
 
 fn digest(text: &str) -> Result<Digest, &'static str> {
-    Digest::parse(text).ok_or("must be sha256: and 64 lower-case hex digits")
+    Digest::parse(text).ok_or(Digest::RULE)
 }

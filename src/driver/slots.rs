@@ -13,9 +13,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
 use super::operator::Holds;
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
 
 /// Bytes of one slot: the longest id and the longest number fit twice, and 512-byte sectors hold
@@ -27,8 +26,6 @@ const GROWTH: usize = 64;
 const SLOTS_MAX: usize = 8192;
 /// Largest file.
 pub(super) const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// Hexadecimal digits of a slot's checksum: it is there against damage, not against an enemy.
-const SUM_DIGITS: usize = 16;
 
 /// What stands in the first slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -99,11 +96,10 @@ pub(super) fn read(bytes: &[u8]) -> Found {
     found
 }
 
+/// Against damage, not against an enemy.
 fn sum(index: usize, slot: &str) -> String {
     // With the slot's place, so that one that ended up elsewhere is damage.
-    let digest = Sha256::digest(format!("{index} {slot}"));
-    let digits = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    digits.chars().take(SUM_DIGITS).collect()
+    Digest::of(format!("{index} {slot}").as_bytes()).start()
 }
 
 fn encode(index: usize, slot: &Slot) -> io::Result<Vec<u8>> {

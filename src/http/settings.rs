@@ -3,12 +3,12 @@
 //! Every bound of the local interface is named here with its default and its reason. Reading files
 //! and environment deliberately is not here.
 
+use crate::protocol::digest::Digest;
 use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// Connections served at once on one listener. One runtime needs a handful; 256 leaves room for a
@@ -164,7 +164,7 @@ impl Default for ApiSettings {
 /// A bearer token, kept as its digest: it cannot be printed, and comparing tells neither where a
 /// guess differs nor how long the token is.
 #[derive(Clone)]
-pub struct Token([u8; 32]);
+pub struct Token(Digest);
 
 /// Why a text is no bearer token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,14 +189,13 @@ impl Token {
         if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)) {
             return Err(TokenFault::Character);
         }
-        Ok(Self(Sha256::digest(text.as_bytes()).into()))
+        Ok(Self(Digest::of(text.as_bytes())))
     }
 
     /// Whether `guess` is the token; takes the same time for every guess of one length.
     #[must_use]
     pub fn matches(&self, guess: &[u8]) -> bool {
-        let guess: [u8; 32] = Sha256::digest(guess).into();
-        self.0.ct_eq(&guess).into()
+        self.0.as_bytes().ct_eq(Digest::of(guess).as_bytes()).into()
     }
 }
 

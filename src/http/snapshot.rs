@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend};
+use crate::protocol::digest::Digest;
 use crate::snapshots::fetch::FetchFault;
 use crate::snapshots::spool::SpoolFault;
 use crate::snapshots::{Refused, Snapshots};
@@ -51,12 +52,12 @@ fn snapshots<A: Backend>(state: &ApiState<A>) -> Result<Snapshots, Problem> {
 /// What a push became.
 #[derive(Serialize)]
 struct Receipt {
-    digest: String,
+    digest: Digest,
     seq: u64,
     kind: Option<&'static str>,
     size: u64,
     stored_bytes: Option<u64>,
-    base: Option<String>,
+    base: Option<Digest>,
 }
 
 impl From<Refused> for Problem {

@@ -2,6 +2,7 @@
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::protocol::digest::Digest;
 use crate::protocol::drift::Provenance;
 use crate::protocol::trace::TraceParent;
 
@@ -23,8 +24,8 @@ pub const HEADER_BYTES_MAX: usize = 256;
 /// What the headers of one packet are made of.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketHeaders<'a> {
-    /// `sha256:` and 64 hex digits.
-    pub checksum: &'a str,
+    /// The packet's checksum.
+    pub checksum: Digest,
     /// The `seq` of the integrity token.
     pub seq: u64,
     /// IRI of the JSON-LD context.

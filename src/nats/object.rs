@@ -35,7 +35,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::meta::{Ids, Meta, check_name, encode_name};
@@ -46,6 +45,7 @@ use super::requests::{RequestFault, Requests};
 use super::session::ConnectFault;
 use super::settings::Settings;
 use super::subject::AssetName;
+use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::time::Timestamp;
 
 pub use self::fault::StoreFault;
@@ -288,7 +288,7 @@ impl Store {
         label: &Label,
         id: &str,
         content: Content,
-        digest: [u8; 32],
+        digest: Digest,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ObjectInfo, StoreFault> {
         self.put_content(label, id, content, Some(digest), progress).await
@@ -299,7 +299,7 @@ impl Store {
         label: &Label,
         id: &str,
         content: Content,
-        digest: Option<[u8; 32]>,
+        digest: Option<Digest>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<ObjectInfo, StoreFault> {
         let mut content = write::Outgoing::new(content, digest).await?;
@@ -344,7 +344,7 @@ impl Store {
         // The semaphore is never closed. Whoever holds a place is under a deadline of its own.
         let _place = shared.readers.acquire().await;
         let mut bytes = BytesMut::new();
-        let mut digest = Sha256::new();
+        let mut hasher = Hasher::default();
         if info.chunks > 0 {
             let filter = shared.chunk_subject(&info.nuid);
             let id = shared.next_id();
@@ -358,7 +358,7 @@ impl Store {
                 if chunk.payload.len() > size - bytes.len() {
                     return Err(corrupt("it has more bytes than described"));
                 }
-                digest.update(&chunk.payload);
+                hasher.update(&chunk.payload);
                 bytes.extend_from_slice(&chunk.payload);
                 progress(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             }
@@ -366,7 +366,7 @@ impl Store {
         if bytes.len() != size {
             return Err(corrupt(&format!("{} bytes of {size}", bytes.len())));
         }
-        if digest.finalize().as_slice() != info.digest.as_slice() {
+        if hasher.finish() != info.digest {
             return Err(corrupt("its digest does not match"));
         }
         Ok(bytes.freeze())

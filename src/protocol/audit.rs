@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 
 use super::canonical::{INTEGER_MAX, Json};
+use super::digest::Digest;
 use super::exchange::{ExchangeMode, Version};
 use super::gate::{Band, Reason};
-use super::keyring::{checksum, hex};
 use super::packet::{RuntimeId, is_text};
 use super::refusal::Fault;
 use super::time::Timestamp;
@@ -281,8 +281,8 @@ impl Chain {
     /// A chain without lines. Its id is taken from whose it is and when it began.
     #[must_use]
     pub fn new(runtime_id: &RuntimeId, now: Timestamp) -> Self {
-        let digest = checksum(&[runtime_id.as_str().as_bytes(), now.to_string().as_bytes()]);
-        let id = digest.trim_start_matches("sha256:").chars().take(16).collect();
+        let now = now.to_string();
+        let id = Digest::of_parts(&[runtime_id.as_str().as_bytes(), now.as_bytes()]).start();
         Self { id, seq: 0, head: NOTHING_BEFORE.to_owned() }
     }
 
@@ -312,12 +312,7 @@ impl Chain {
         members.insert("previous".to_owned(), line::text(&self.head));
         members.insert("seq".to_owned(), line::number(self.seq));
         let bytes = Json::Object(members).to_canonical();
-        self.head = digest(&bytes);
+        self.head = Digest::of(&bytes).hex();
         bytes
     }
-}
-
-/// Hex SHA-256.
-fn digest(bytes: &[u8]) -> String {
-    checksum(&[bytes]).trim_start_matches("sha256:").to_owned()
 }

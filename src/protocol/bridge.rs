@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::audit::Event;
 use super::canonical::Json;
+use super::digest::Digest;
 use super::drift::{DriftIndex, Provenance};
 use super::exchange::Exchange;
 use super::gate::{Band, Mode, Reason, Verdict};
@@ -152,7 +153,7 @@ pub struct Bridge {
     /// Another sidecar has this runtime's id.
     fence: Option<Fence>,
     latest: Option<retry::Latest>,
-    snapshot_digest: Option<String>,
+    snapshot_digest: Option<Digest>,
     uploads: uploads::Uploads,
     /// What is exchanged with each peer of which anything is known.
     exchanges: BTreeMap<RuntimeId, Exchange>,

@@ -9,10 +9,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use subtle::ConstantTimeEq as _;
 
 use super::canonical::Json;
-use super::keyring::{Domain, Keyring, checksum};
+use super::digest::Digest;
+use super::keyring::{Domain, Keyring};
 use super::refusal::Refusal;
 
 /// The member that holds the signature of a JSON document.
@@ -42,9 +42,9 @@ pub fn sign(
     let Json::Object(mut members) = Json::parse(&serde_json::to_vec(document).ok()?).ok()? else {
         return None;
     };
-    let checksum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    let token = keyring.sign_checksum(domain, seq, &checksum)?;
-    let signature = [("checksum", checksum), ("integrity_token", token)];
+    let checksum = Digest::of(&Json::Object(members.clone()).to_canonical());
+    let token = keyring.sign_checksum(domain, seq, checksum)?;
+    let signature = [("checksum", checksum.to_string()), ("integrity_token", token)];
     let signature = signature.map(|(name, text)| (name.to_owned(), Json::String(text)));
     members.insert(SIGNATURE.to_owned(), Json::Object(signature.into()));
     Some(Json::Object(members).to_canonical())
@@ -72,11 +72,11 @@ pub fn open(
         return Err(Refusal::malformed("/", "must be a JSON object"));
     };
     let (claimed, token) = signature(members.remove(SIGNATURE))?;
-    let checksum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    if !bool::from(claimed.as_bytes().ct_eq(checksum.as_bytes())) {
+    let checksum = Digest::of(&Json::Object(members.clone()).to_canonical());
+    if Digest::parse(&claimed) != Some(checksum) {
         return Err(Refusal::forged("/signature/checksum: not that of the document"));
     }
-    let (key_id, seq) = keyring.verify_token(domain, &token, &checksum)?;
+    let (key_id, seq) = keyring.verify_token(domain, &token, checksum)?;
     Ok(Proved { members, key_id, seq })
 }
 
@@ -99,7 +99,7 @@ fn signature(member: Option<Json>) -> Result<(String, String), Refusal> {
 /// The detached token over a body; `None` when the ring cannot sign.
 #[must_use]
 pub fn sign_body(keyring: &Keyring, domain: Domain, seq: u64, body: &[u8]) -> Option<String> {
-    keyring.sign_checksum(domain, seq, &checksum(&[body]))
+    keyring.sign_checksum(domain, seq, Digest::of(body))
 }
 
 /// Verifies a detached token over a body: the key that signed it, and its sequence number.
@@ -112,5 +112,5 @@ pub fn verify_body(
     token: &str,
     body: &[u8],
 ) -> Result<(String, u64), Refusal> {
-    keyring.verify_token(domain, token, &checksum(&[body]))
+    keyring.verify_token(domain, token, Digest::of(body))
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::digest::Digest;
 use super::drift::Provenance;
 use super::exchange::{Exchange, ExchangeMode, incompatible};
 use super::packet::RuntimeId;
@@ -160,7 +161,7 @@ pub enum Inbound {
 struct Floor {
     seq: u64,
     /// Of the packet that had it; unknown when the number is from before a restart.
-    checksum: Option<String>,
+    checksum: Option<Digest>,
 }
 
 /// The newest accepted packet of one source.
@@ -285,8 +286,7 @@ impl Inbox {
         let source = self.addressed(arrival.subject, &verified)?;
         let seq = verified.seq();
         if let Some(floor) = self.floors.get(&source).filter(|floor| seq <= floor.seq) {
-            let checksum = floor.checksum.as_deref();
-            if seq == floor.seq && checksum.is_none_or(|known| known == verified.checksum()) {
+            if seq == floor.seq && floor.checksum.is_none_or(|known| known == verified.checksum()) {
                 return Ok(Inbound::Redelivered { source, seq });
             }
             let problem = "seq is that of another packet, or lower than one already accepted";
@@ -342,7 +342,7 @@ impl Inbox {
         let packet = serde_json::value::RawValue::from_string(text)
             .map_err(|_| Refusal::of(Fault::Malformed, "not one JSON document"))?;
         let seq = verified.seq();
-        let checksum = Some(verified.checksum().to_owned());
+        let checksum = Some(verified.checksum());
         self.floors.insert(source.clone(), Floor { seq, checksum });
         let state = PeerState { source: source.clone(), external: true, received: now, packet };
         let sent = verified.packet().header.timestamp;

@@ -12,9 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use super::digest::{Digest, hex};
 use super::refusal::Refusal;
 
 /// Longest key id, in bytes: as long as a runtime id, which it often is.
@@ -293,11 +294,11 @@ impl Keyring {
 
     /// The integrity token over a checksum, made with the signing key; `None` when there is none.
     #[must_use]
-    pub fn sign_checksum(&self, domain: Domain, seq: u64, checksum: &str) -> Option<String> {
+    pub fn sign_checksum(&self, domain: Domain, seq: u64, checksum: Digest) -> Option<String> {
         let key_id = self.sign_with()?;
         let key = self.keys.get(key_id)?;
         let seq = seq.to_string();
-        let tag = key.tag(&covered(domain, key_id, &seq, checksum))?;
+        let tag = key.tag(&covered(domain, key_id, &seq, &checksum.to_string()))?;
         let mut token = String::with_capacity(32 + key_id.len() + seq.len() + tag.len());
         for part in [key.alg().word(), ":", key_id, ":", &seq, ":", &tag] {
             token.push_str(part);
@@ -314,7 +315,7 @@ impl Keyring {
         &self,
         domain: Domain,
         token: &str,
-        checksum: &str,
+        checksum: Digest,
     ) -> Result<(String, u64), Refusal> {
         let parts = TokenParts::parse(token)?;
         let key = self
@@ -324,7 +325,8 @@ impl Keyring {
         if key.alg().word() != parts.alg {
             return Err(Refusal::forged("/signature/integrity_token: not this key's algorithm"));
         }
-        let message = covered(domain, parts.key_id, parts.seq_text, checksum);
+        let checksum = checksum.to_string();
+        let message = covered(domain, parts.key_id, parts.seq_text, &checksum);
         if !key.accepts(&message, parts.tag) {
             return Err(Refusal::forged("/signature/integrity_token: wrong tag"));
         }
@@ -371,37 +373,5 @@ impl<'a> TokenParts<'a> {
             return Err(malformed());
         }
         Ok(Self { alg, key_id, seq_text, seq, tag })
-    }
-}
-
-/// `sha256:` and the hex SHA-256 of the parts, one after the other.
-///
-/// ```
-/// use driftgate::protocol::keyring::checksum;
-/// assert!(checksum(&[b"a", b"bc"]).starts_with("sha256:ba7816bf"));
-/// ```
-#[must_use]
-pub fn checksum(parts: &[&[u8]]) -> String {
-    let mut state = Sha256::new();
-    for part in parts {
-        state.update(part);
-    }
-    let mut text = String::with_capacity(71);
-    text.push_str("sha256:");
-    push_hex(&mut text, &state.finalize());
-    text
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    push_hex(&mut text, bytes);
-    text
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0x0f] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
     }
 }

@@ -7,6 +7,7 @@
 use core::fmt;
 use std::sync::Arc;
 
+use super::digest::Digest;
 use super::drift::{DriftIndex, DriftParts, Fraction};
 use super::time::Timestamp;
 
@@ -63,13 +64,6 @@ impl serde::Serialize for RuntimeId {
 #[must_use]
 pub fn is_text(text: &str, bytes_max: usize) -> bool {
     (1..=bytes_max).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// Whether `text` is `sha256:` and 64 lower-case hex digits.
-#[must_use]
-pub fn is_digest(text: &str) -> bool {
-    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    text.strip_prefix("sha256:").is_some_and(|tail| tail.len() == 64 && tail.bytes().all(hex))
 }
 
 /// Macro posture of SRIP-05 section 9, mildest first. [`Posture::Unknown`] refuses.
@@ -211,8 +205,8 @@ pub struct AttractorState {
 /// `payload.memory_snapshot` of SRIP-05 section 3. Absent in minimal exchange mode (SPEC A19).
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemorySnapshot {
-    /// `sha256:` and 64 hex digits: digest of the newest stored snapshot's plain bytes.
-    pub summary_hash: String,
+    /// Digest of the newest stored snapshot's plain bytes.
+    pub summary_hash: Digest,
     /// Retention index of SRIP-04, 0 to 1.
     pub retention_index: Fraction,
 }
@@ -255,8 +249,8 @@ pub struct StatePacket {
 /// `signature` of SRIP-05 section 3, as it stands on the wire. `keyring.rs` says what it is worth.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// `sha256:` and 64 hex digits over the canonical bytes of `{header, payload}`.
-    pub checksum: String,
+    /// Over the canonical bytes of `{header, payload}`.
+    pub checksum: Digest,
     /// `<alg>:<key-id>:<seq>:<tag>` (DESIGN section 3).
     pub integrity_token: String,
 }

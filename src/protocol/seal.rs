@@ -9,20 +9,20 @@
 //! What deliberately is not here: freshness, addresses, authority and replay (`bridge.rs`).
 
 use bytes::Bytes;
-use subtle::ConstantTimeEq as _;
 
 use super::canonical::{Json, write_string};
+use super::digest::Digest;
 use super::drift::{DriftIndex, Level};
 use super::gate::Reason;
 use super::judge::Clearance;
 use super::keyring::{Domain, TokenParts};
 use super::packet::{
     Header, PACKET_BYTES_MAX, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId, Signature,
-    StatePacket, TEXT_BYTES_MAX, is_digest, is_text,
+    StatePacket, TEXT_BYTES_MAX, is_text,
 };
 use super::wire::{write_header, write_payload};
 
-pub use super::keyring::{Alg, KeyMaterial, Keyring, KeyringFault, MaterialFault, checksum};
+pub use super::keyring::{Alg, KeyMaterial, Keyring, KeyringFault, MaterialFault};
 pub use super::refusal::{Fault, Refusal};
 
 /// The one safety status that may travel (SPEC A28).
@@ -54,14 +54,13 @@ impl EncodedPayload {
 /// Every invariant of a sendable payload that does not depend on the gate; the index to be held
 /// against it when all are met.
 fn sendable_index(payload: &Payload) -> Option<DriftIndex> {
-    let Payload { attractor_state, drift, di, memory_snapshot, safety_flags } = payload;
+    let Payload { attractor_state, drift, di, safety_flags, .. } = payload;
     let formula = drift.index();
     let is_wire_phase = Phase::of_word(&attractor_state.phase)
         .is_some_and(|phase| phase.word() == attractor_state.phase);
     let holds = (di.value() - formula.value()).abs() <= INDEX_ERROR_MAX
         && is_wire_phase
         && is_text(&attractor_state.id, TEXT_BYTES_MAX)
-        && memory_snapshot.as_ref().is_none_or(|memory| is_digest(&memory.summary_hash))
         && safety_flags.aegida_status == NOMINAL
         && !safety_flags.phase_lock
         && !safety_flags.recenter_active;
@@ -80,7 +79,7 @@ fn reads_back(bytes: &[u8], payload: &Payload, full: bool) -> bool {
 pub struct Sealed {
     target: RuntimeId,
     seq: u64,
-    checksum: String,
+    checksum: Digest,
     bytes: Bytes,
 }
 
@@ -95,10 +94,10 @@ impl Sealed {
     pub fn seq(&self) -> u64 {
         self.seq
     }
-    /// `sha256:` and 64 hex digits.
+    /// The checksum of header and payload.
     #[must_use]
-    pub fn checksum(&self) -> &str {
-        &self.checksum
+    pub fn checksum(&self) -> Digest {
+        self.checksum
     }
     /// The RFC 8785 bytes that go on the wire.
     #[must_use]
@@ -145,11 +144,11 @@ impl Unproven {
         };
         let mut known = Vec::with_capacity(bytes.len());
         open_packet(&mut known, &header, &payload);
-        let expected = checksum(&[&known, b"}"]);
-        if !bool::from(expected.as_bytes().ct_eq(signature.checksum.as_bytes())) {
+        let expected = Digest::of_parts(&[&known, b"}"]);
+        if expected != signature.checksum {
             return Err(Refusal::forged("/signature/checksum: not that of header and payload"));
         }
-        close_packet(&mut known, &signature.checksum, &signature.integrity_token);
+        close_packet(&mut known, signature.checksum, &signature.integrity_token);
         let parts = TokenParts::parse(&signature.integrity_token)?;
         let (key_id, seq) = (parts.key_id.to_owned(), parts.seq);
         Ok(Self { packet, signature, key_id, seq, bytes: known.into() })
@@ -193,10 +192,10 @@ impl Verified {
     pub fn seq(&self) -> u64 {
         self.0.seq
     }
-    /// `sha256:` and 64 hex digits.
+    /// The checksum of header and payload.
     #[must_use]
-    pub fn checksum(&self) -> &str {
-        &self.0.signature.checksum
+    pub fn checksum(&self) -> Digest {
+        self.0.signature.checksum
     }
     /// The bytes as they came. Fields outside header and payload that a later 1.x may have added
     /// are left out, because no signature covers them.
@@ -232,10 +231,10 @@ impl Keyring {
         write_header(&mut encoded_header, header);
         let mut bytes = Vec::with_capacity(encoded_header.len() + payload.bytes.len() + 384);
         open_packet(&mut bytes, &encoded_header, &payload.bytes);
-        let checksum = checksum(&[&bytes, b"}"]);
+        let checksum = Digest::of_parts(&[&bytes, b"}"]);
         let token =
-            self.sign_checksum(Domain::Token, seq, &checksum).ok_or(Reason::InspectionFailed)?;
-        close_packet(&mut bytes, &checksum, &token);
+            self.sign_checksum(Domain::Token, seq, checksum).ok_or(Reason::InspectionFailed)?;
+        close_packet(&mut bytes, checksum, &token);
         if bytes.len() > PACKET_BYTES_MAX {
             return Err(Reason::InspectionFailed);
         }
@@ -250,7 +249,7 @@ impl Keyring {
     pub fn open(&self, bytes: &[u8]) -> Result<Verified, Refusal> {
         let unproven = Unproven::read(bytes)?;
         let Signature { checksum, integrity_token } = &unproven.signature;
-        self.verify_token(Domain::Token, integrity_token, checksum)?;
+        self.verify_token(Domain::Token, integrity_token, *checksum)?;
         Ok(Verified(unproven))
     }
 }
@@ -264,9 +263,9 @@ fn open_packet(bytes: &mut Vec<u8>, header: &[u8], payload: &[u8]) {
 }
 
 /// Appends the signature and the closing brace.
-fn close_packet(bytes: &mut Vec<u8>, checksum: &str, integrity_token: &str) {
+fn close_packet(bytes: &mut Vec<u8>, checksum: Digest, integrity_token: &str) {
     bytes.extend_from_slice(br#","signature":{"checksum":"#);
-    write_string(bytes, checksum);
+    write_string(bytes, &checksum.to_string());
     bytes.extend_from_slice(br#","integrity_token":"#);
     write_string(bytes, integrity_token);
     bytes.extend_from_slice(b"}}");

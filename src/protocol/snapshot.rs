@@ -28,7 +28,7 @@ pub use frame::{
 pub use manifest::{
     MANIFEST_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, Manifest, ObjectName, SCHEMA, VerifiedManifest,
 };
-pub use plain::{Digest, Plain};
+pub use plain::Plain;
 
 /// A frame that is ready to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 
 use super::canonical::{Json, push_pointer, write_bool, write_number, write_string};
+use super::digest::Digest;
 use super::drift::{Coherence, DriftIndex, DriftParts, Fraction};
 use super::exchange::{SUPPORTED, Version};
 use super::packet::{
     AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, RuntimeId,
-    SafetyFlags, Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_digest, is_text,
+    SafetyFlags, Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_text,
 };
 use super::refusal::{Fault, Refusal};
 use super::time::Timestamp;
@@ -55,7 +56,7 @@ pub fn write_payload(bytes: &mut Vec<u8>, payload: &Payload, full: bool) {
         let retention_index = memory_snapshot.retention_index.value();
         number(bytes, br#"},"memory_snapshot":{"retention_index":"#, retention_index);
         bytes.extend_from_slice(br#","summary_hash":"#);
-        write_string(bytes, &memory_snapshot.summary_hash);
+        write_string(bytes, &memory_snapshot.summary_hash.to_string());
     }
     bytes.extend_from_slice(br#"},"safety_flags":{"aegida_status":"#);
     write_string(bytes, &safety_flags.aegida_status);
@@ -230,12 +231,9 @@ impl<'a> Fields<'a> {
         Ok(text)
     }
 
-    fn digest(&self, name: &str) -> Result<String, Refusal> {
+    fn digest(&self, name: &str) -> Result<Digest, Refusal> {
         let text = self.text(name, TEXT_BYTES_MAX)?;
-        if !is_digest(text) {
-            return Err(self.refuse(name, "must be sha256: and 64 lower-case hex digits"));
-        }
-        Ok(text.to_owned())
+        Digest::parse(text).ok_or_else(|| self.refuse(name, Digest::RULE))
     }
 
     fn runtime_id(&self, name: &str) -> Result<RuntimeId, Refusal> {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use crate::nats::object::{Content, Entries, Kv, Label, Store, StoreFault};
 use crate::nats::settings::Settings;
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::Digest;
 
 /// Name of the bucket of objects.
 pub const BUCKET: &str = "driftgate-snapshots";
@@ -117,8 +117,7 @@ impl Bucket {
             media_type: Some(upload.media_type.to_owned()),
             metadata: BTreeMap::from([(MANIFEST_ENTRY.to_owned(), manifest)]),
         };
-        let digest = *upload.digest.as_bytes();
-        self.store.put_hashed(&label, upload.id, upload.content, digest, progress).await?;
+        self.store.put_hashed(&label, upload.id, upload.content, upload.digest, progress).await?;
         self.publish(upload.key, upload.manifest).await
     }
 

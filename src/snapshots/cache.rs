@@ -6,7 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::protocol::snapshot::{Digest, Plain};
+use crate::protocol::digest::Digest;
+use crate::protocol::snapshot::Plain;
 
 /// See the module's documentation. Lookups walk the list, which is as short as snapshots are large.
 #[derive(Debug)]

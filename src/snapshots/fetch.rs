@@ -15,10 +15,11 @@ use super::bucket::{self, Bucket, BucketFault};
 use super::progress::Sum;
 use super::spool::Entry;
 use super::{Which, blocking};
+use crate::protocol::digest::Digest;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::{
-    Digest, FrameKind, Limits, Manifest, Plain, VerifiedManifest, WINDOW_LOG_MAX, restore,
+    FrameKind, Limits, Manifest, Plain, VerifiedManifest, WINDOW_LOG_MAX, restore,
 };
 use crate::protocol::time::Timestamp;
 
@@ -82,7 +83,6 @@ pub struct Item {
     /// Its number.
     pub seq: u64,
     /// Digest of the plain bytes.
-    #[serde(serialize_with = "as_text")]
     pub digest: Digest,
     /// Plain bytes.
     pub size: u64,
@@ -91,7 +91,7 @@ pub struct Item {
     /// Stored bytes; `None` while it is not stored.
     pub stored_bytes: Option<u64>,
     /// Digest of the base of a delta.
-    pub base: Option<String>,
+    pub base: Option<Digest>,
     /// Media type of the plain bytes.
     pub media_type: String,
     /// When it was accepted or stored, RFC 3339.
@@ -100,10 +100,6 @@ pub struct Item {
     pub state: &'static str,
     /// Objects that restore it.
     pub objects: usize,
-}
-
-fn as_text<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(digest)
 }
 
 impl Item {
@@ -117,7 +113,7 @@ impl Item {
             size: manifest.size,
             kind: Some(manifest.kind().word()),
             stored_bytes: Some(manifest.stored_bytes),
-            base: manifest.base_digest.map(|digest| digest.to_string()),
+            base: manifest.base_digest,
             media_type: manifest.media_type.clone(),
             time: manifest.time.to_string(),
             state: "stored",
@@ -136,7 +132,7 @@ impl Item {
             size: entry.size,
             kind: stored.map(|stored| stored.kind.word()),
             stored_bytes: stored.map(|stored| stored.stored_bytes),
-            base: stored.and_then(|stored| stored.base).map(|digest| digest.to_string()),
+            base: stored.and_then(|stored| stored.base),
             media_type: entry.media_type.clone(),
             time: entry.accepted.to_string(),
             state: entry.state.word(),

@@ -14,9 +14,10 @@ use super::progress::{Direction, Tracker};
 use super::spool::{Entry, Spool, SpoolFault};
 use super::{Room, blocking};
 use crate::nats::object::Content;
+use crate::protocol::digest::Digest;
 use crate::protocol::gate::Band;
 use crate::protocol::snapshot::{
-    self, Chain, DCZ_HEADER_BYTES, Digest, EncodeFault, Encoded, FrameHeader, FrameKind, Manifest,
+    self, Chain, DCZ_HEADER_BYTES, EncodeFault, Encoded, FrameHeader, FrameKind, Manifest,
     ObjectName, Plain, Plan, encode_next,
 };
 use crate::protocol::time::Timestamp;
@@ -227,7 +228,6 @@ pub(super) fn restore_manifest(room: &Room, chain: &Chain, link: &snapshot::Entr
 }
 
 pub(super) fn object_name(room: &Room, seq: u64, digest: Digest, kind: FrameKind) -> ObjectName {
-    let mut digest_start = digest.hex();
-    digest_start.truncate(16);
-    ObjectName { runtime: room.settings.runtime_id.clone(), seq, digest_start, kind }
+    let runtime = room.settings.runtime_id.clone();
+    ObjectName { runtime, seq, digest_start: digest.start(), kind }
 }

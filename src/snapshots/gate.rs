@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::protocol::digest::Digest;
 use crate::protocol::time::Timestamp;
 
 /// Questions that may wait for the driver: one per open connection of the API and a few of the
@@ -47,8 +48,8 @@ pub enum Ask {
     },
     /// This is the newest stored snapshot.
     Stored {
-        /// `sha256:` and 64 hex digits.
-        digest: String,
+        /// Of its plain bytes.
+        digest: Digest,
         /// The signed manifest to announce; empty after a restart, when it is no news.
         manifest: Bytes,
     },

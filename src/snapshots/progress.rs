@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::protocol::digest::Digest;
 use crate::protocol::snapshot::Manifest;
 use crate::telemetry::Feed;
 
@@ -62,7 +63,7 @@ pub struct Progress {
     /// Its number.
     pub seq: u64,
     /// SHA-256 of its plain bytes.
-    pub digest: String,
+    pub digest: Digest,
     /// Stored bytes moved: acknowledged by the broker, or arrived.
     pub bytes_done: u64,
     /// Stored bytes in all; null when that is not known.
@@ -103,7 +104,7 @@ impl Tracker {
             direction,
             runtime_id: manifest.runtime.to_string(),
             seq: manifest.seq,
-            digest: manifest.digest.to_string(),
+            digest: manifest.digest,
             bytes_done: 0,
             bytes_total,
             bytes_per_s: 0,

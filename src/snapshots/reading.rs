@@ -12,8 +12,9 @@ use super::job::Job;
 use super::memory::Taken;
 use super::spool::SpoolFault;
 use super::{FETCH_TIMEOUT, READING_TIMEOUT, Refused, Snapshots, Which, blocking};
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::{Digest, Plain};
+use crate::protocol::snapshot::Plain;
 
 impl Snapshots {
     /// One of our own: from the spool, or from the broker where only that has it. While its bytes

@@ -33,7 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::gate::Grant;
-use crate::protocol::snapshot::{Digest, Plain};
+use crate::protocol::digest::Digest;
+use crate::protocol::snapshot::{BASES_MAX, Plain};
 use crate::protocol::time::Timestamp;
 
 mod disk;
@@ -46,9 +47,6 @@ pub use frame::Frame;
 pub use part::{Part, Sealed};
 pub use record::{Entry, Started, State, Stored, Unfinished};
 pub use recovery::Recovery;
-
-/// Stored snapshots that stay on disk as bases, besides the newest: as many as a plan may name.
-const BASES_MAX: usize = crate::protocol::snapshot::BASES_MAX;
 
 /// Why the spool cannot do it.
 #[derive(Debug, thiserror::Error)]

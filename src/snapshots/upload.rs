@@ -15,7 +15,8 @@ use super::gate::{Ask, Grant};
 use super::progress::{Direction, Tracker};
 use super::spool::{Entry, Spool, SpoolFault, Started, State, Stored, Unfinished};
 use super::{Room, blocking};
-use crate::protocol::snapshot::{self, Chain, ChainFault, Digest, FrameKind, Manifest};
+use crate::protocol::digest::Digest;
+use crate::protocol::snapshot::{self, Chain, ChainFault, FrameKind, Manifest};
 use crate::protocol::time::Timestamp;
 
 /// Objects let go after one upload: retention catches up over the next ones, so that no upload
@@ -182,7 +183,7 @@ pub(super) async fn upload(
     if let Some(known) = chain.entries().find(is_same) {
         // An earlier life had put it and could not note that any more.
         let stored = stored_of(chain, known);
-        let (digest, manifest) = (known.digest.to_string(), Bytes::new());
+        let (digest, manifest) = (known.digest, Bytes::new());
         room.gate.tell(Ask::Stored { digest, manifest }).await;
         return Ok(stored);
     }
@@ -240,7 +241,7 @@ pub(super) async fn upload(
     if let Some(plain) = frame.plain {
         room.cache.put(&plain);
     }
-    let digest = manifest.digest.to_string();
+    let digest = manifest.digest;
     room.gate.tell(Ask::Stored { digest, manifest: signed }).await;
     let shelf = Arc::clone(spool);
     blocking(move || shelf.end_at_broker(seq)).await?;

@@ -142,7 +142,7 @@ impl Task {
         let unsent = recovery.entries.iter().filter(|entry| entry.state == State::Unsent).count();
         tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
         if let Some(entry) = recovery.entries.iter().rev().find(|entry| entry.state.is_stored()) {
-            let (digest, manifest) = (entry.digest.to_string(), bytes::Bytes::new());
+            let (digest, manifest) = (entry.digest, bytes::Bytes::new());
             room.gate.tell(Ask::Stored { digest, manifest }).await;
         }
         room.gate.tell(Ask::Recovered { is_waiting: unsent > 0 }).await;

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use driftgate::nats::headers::PacketHeaders;
 use driftgate::nats::link::{Link, LinkEvent, Outgoing};
 use driftgate::nats::{HeaderMap, Subject, assets};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::trace::TraceParent;
 use futures_util::StreamExt;
@@ -33,11 +34,10 @@ use support::nats_server::NatsServer;
 
 const ROUNDS: usize = 9;
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-const CHECKSUM: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn headers(seq: u64) -> HeaderMap {
     PacketHeaders {
-        checksum: CHECKSUM,
+        checksum: Digest::of(b""),
         seq,
         context: "https://example.org/context",
         traceparent: TraceParent::parse(TRACE).as_ref(),

@@ -25,8 +25,8 @@ use std::time::Instant;
 use async_nats::jetstream::{self, Context, consumer::AckPolicy, consumer::pull};
 use bytes::Bytes;
 use driftgate::nats::object::{CHUNK_BYTES, Content, Store, WINDOW};
+use driftgate::protocol::digest::Digest;
 use futures_util::StreamExt;
-use sha2::{Digest as _, Sha256};
 use support::nats_server::NatsServer;
 use support::object::{BUCKET, MIB, NO_LIMIT, STREAM, label, noise, quiet};
 
@@ -91,7 +91,7 @@ async fn main() {
     let bytes = noise(LEN, 1);
     let raw = format!("$O.{BUCKET}.C.raw");
     let name = label("planner/object");
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
+    let digest = Digest::of(&bytes);
     // Object put, raw publish, object get, raw read.
     let mut rates: [Vec<f64>; 4] = Default::default();
     for round in 0..=ROUNDS {

@@ -15,14 +15,13 @@ use driftgate::http::listener::Bound;
 use driftgate::nats::headers::{HEADER_BYTES_MAX, InboundHeaders};
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
-use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring, checksum};
+use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring};
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
-use driftgate::protocol::snapshot::{
-    Digest, Expected, FrameKind, Limits, Plain, VerifiedManifest, decode,
-};
+use driftgate::protocol::snapshot::{Expected, FrameKind, Limits, Plain, VerifiedManifest, decode};
 use driftgate::protocol::time::{Now, Timestamp};
 use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::Ticket;
@@ -136,10 +135,10 @@ pub(crate) fn packet(bytes: &[u8]) {
 fn signed(bytes: &[u8]) -> Option<Vec<u8>> {
     let Json::Object(mut packet) = Json::parse(bytes).ok()? else { return None };
     packet.remove("signature");
-    let checksum = checksum(&[&Json::Object(packet.clone()).to_canonical()]);
+    let checksum = Digest::of(&Json::Object(packet.clone()).to_canonical());
     let seq = u64::try_from(EPOCH_MS).expect("after 1970") * 1000;
-    let token = keyring().sign_checksum(Domain::Token, seq, &checksum)?;
-    let texts = [("checksum", checksum), ("integrity_token", token)];
+    let token = keyring().sign_checksum(Domain::Token, seq, checksum)?;
+    let texts = [("checksum", checksum.to_string()), ("integrity_token", token)];
     let signature = texts.map(|(name, text)| (name.to_owned(), Json::String(text)));
     packet.insert("signature".to_owned(), Json::Object(signature.into()));
     Some(Json::Object(packet).to_canonical())
@@ -177,9 +176,9 @@ fn signed_manifest(bytes: &[u8]) -> Option<Vec<u8>> {
     let Json::Object(mut members) = Json::parse(bytes).ok()? else { return None };
     members.retain(|name, _| name != "checksum" && name != "integrity_token");
     let seq = format!("{}", members.get("seq")?.as_f64()?).parse().ok()?;
-    let checksum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    let token = keyring().sign_checksum(Domain::Token, seq, &checksum)?;
-    for (name, text) in [("checksum", checksum), ("integrity_token", token)] {
+    let checksum = Digest::of(&Json::Object(members.clone()).to_canonical());
+    let token = keyring().sign_checksum(Domain::Token, seq, checksum)?;
+    for (name, text) in [("checksum", checksum.to_string()), ("integrity_token", token)] {
         members.insert(name.to_owned(), Json::String(text));
     }
     Some(Json::Object(members).to_canonical())

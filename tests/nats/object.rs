@@ -22,6 +22,7 @@ use crate::support::object::{
 use async_nats::jetstream::{self, object_store, stream};
 use bytes::Bytes;
 use driftgate::nats::object::{CHUNK_BYTES, Content, Store, StoreFault, WINDOW};
+use driftgate::protocol::digest::Digest;
 use futures_util::StreamExt;
 use tokio::io::AsyncReadExt;
 
@@ -166,7 +167,10 @@ async fn a_name_keeps_its_bytes() {
     let (id, content) = (store.next_id(), || Content::Bytes(bytes.clone()));
     let known = store.put_hashed(&label("planner/a"), &id, content(), first.digest, &quiet).await;
     assert_eq!(known.unwrap().nuid, again.nuid);
-    assert_eq!(store.put_hashed(&label("planner/a"), &id, content(), [0; 32], &quiet).await, taken);
+    assert_eq!(
+        store.put_hashed(&label("planner/a"), &id, content(), Digest::of(b""), &quiet).await,
+        taken
+    );
     assert_eq!(chunks(&server).await, 3);
     assert!(store.get("planner/a", NO_LIMIT, &quiet).await.unwrap() == bytes);
 

@@ -5,6 +5,7 @@
 use driftgate::nats::headers::{InboundHeaders, PacketHeaders};
 use driftgate::nats::settings::{NotAServerUrl, ServerUrl};
 use driftgate::nats::subject::{Address, AssetName, Prefix};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::trace::TraceParent;
@@ -88,8 +89,9 @@ fn an_address_names_a_server_and_holds_no_secret() {
 fn a_packet_carries_its_five_headers() {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let parsed = TraceParent::parse(trace).unwrap();
+    let message_id = format!("{}:7", Digest::of(b"abc"));
     let mut packet = PacketHeaders {
-        checksum: "sha256:ab",
+        checksum: Digest::of(b"abc"),
         seq: 7,
         context: "https://example.org/context",
         traceparent: Some(&parsed),
@@ -97,7 +99,7 @@ fn a_packet_carries_its_five_headers() {
     };
     let headers = packet.to_headers();
     for (name, expected) in [
-        ("Nats-Msg-Id", "sha256:ab:7"),
+        ("Nats-Msg-Id", message_id.as_str()),
         ("Content-Type", "application/ld+json"),
         ("Link", "<https://example.org/context>; rel=\"http://www.w3.org/ns/json-ld#context\""),
         ("traceparent", trace),

@@ -4,9 +4,9 @@ use driftgate::protocol::audit::{
     Act, BY_BYTES_MAX, Broken, Chain, Entry, Event, LINE_BYTES_MAX, Link, Loss, NOTHING_BEFORE,
     REASON_BYTES_MAX, Remark, Verifier, Way, Why, verify,
 };
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::exchange::{ExchangeMode, Version};
 use driftgate::protocol::gate::{Band, Reason};
-use driftgate::protocol::keyring::checksum;
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::refusal::Fault;
 use driftgate::protocol::time::Timestamp;
@@ -140,8 +140,7 @@ fn each_line_holds_the_hash_of_the_line_before_and_the_first_holds_zeros() {
     let lines = lines(events());
     assert_eq!(json(&lines[0])["previous"], NOTHING_BEFORE);
     for pair in lines.windows(2) {
-        let digest = checksum(&[&pair[0]]);
-        assert_eq!(json(&pair[1])["previous"].as_str(), digest.strip_prefix("sha256:"));
+        assert_eq!(json(&pair[1])["previous"], Digest::of(&pair[0]).hex());
         assert_eq!(json(&pair[1])["chain"], json(&pair[0])["chain"]);
     }
     let summary = check(&lines).unwrap();
@@ -265,7 +264,7 @@ fn torn(whole: usize, traces: &[&[u8]]) -> Vec<Vec<u8>> {
         text.push(b'\n');
     }
     let bytes = u64::try_from(text.len()).unwrap();
-    let digest = checksum(&[&text]).replace("sha256:", "");
+    let digest = Digest::of(&text).hex();
     for event in [Event::Torn { bytes, digest }, Event::Stopped] {
         lines.push(chain.append(&Entry { time: at(0), runtime_id: id("planner"), event }));
     }

@@ -1,6 +1,7 @@
 //! The mode of exchange with each peer: what decides it, and what follows from it.
 
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::exchange::{Exchange, ExchangeMode, ModeReason, Offer, Version};
 use driftgate::protocol::inbox::Inbound;
 use driftgate::protocol::refusal::Fault;
@@ -110,7 +111,7 @@ fn links(rig: &mut Rig) -> Option<bool> {
 fn rig() -> Rig {
     let mut rig = Rig::new(settings("planner", &["critic"]));
     rig.connect();
-    rig.stored(&format!("sha256:{}", "0a".repeat(32)), None);
+    rig.stored(Digest::from_bytes([10; 32]), None);
     rig
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use driftgate::protocol::bridge::{Answer, Effect};
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::{Coherence, Provenance};
 use driftgate::protocol::gate::{Band, Mode, Reason, Thresholds};
 use driftgate::protocol::judge::Flapping;
@@ -190,7 +191,7 @@ fn closings_that_follow_each_other_ask_for_a_dwell_and_then_isolate() {
 #[test]
 fn weak_memory_withholds_snapshots_and_their_link() {
     let mut rig = connected(setup());
-    rig.stored(&format!("sha256:{}", "a".repeat(64)), None);
+    rig.stored(Digest::from_bytes([170; 32]), None);
     let mut linked = |document: &Value| {
         let document = Json::parse(document.to_string().as_bytes()).expect("JSON");
         rig.report_document(&document);

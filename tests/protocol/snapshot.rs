@@ -13,9 +13,9 @@ mod frames;
 mod hostile;
 mod manifest;
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    DecodeFault, Digest, Expected, FrameKind, Level, Limits, Plain, decode, encode_delta,
-    encode_full,
+    DecodeFault, Expected, FrameKind, Level, Limits, Plain, decode, encode_delta, encode_full,
 };
 
 const LIMITS: Limits = Limits { plain_bytes_max: 1 << 26, window_log_max: 27 };

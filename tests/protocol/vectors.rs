@@ -7,6 +7,7 @@
 )]
 
 use driftgate::protocol::canonical::{Json, write_number};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring};
 use serde_json::Value;
 
@@ -94,7 +95,7 @@ fn tokens_of_both_algorithms_are_those_of_the_foreign_program() {
             None => KeyMaterial::nkey_seed(key["nkey_seed"].as_str().unwrap()),
         };
         let keyring = Keyring::new([(key_id.to_owned(), material.unwrap())], Some(key_id)).unwrap();
-        let checksum = packet["signature"]["checksum"].as_str().unwrap();
+        let checksum = Digest::parse(packet["signature"]["checksum"].as_str().unwrap()).unwrap();
         let token = keyring.sign_checksum(Domain::Token, seq, checksum).unwrap();
         assert_eq!(token, packet["signature"]["integrity_token"], "{name}");
         assert_eq!(

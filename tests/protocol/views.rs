@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::rig::{Rig, Setup, id, settings};
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::packet::Posture;
@@ -140,10 +141,10 @@ fn a_packet_links_a_stored_snapshot_that_is_retained_well_enough() {
     let mut rig = Rig::new(settings);
     rig.connect();
     assert_eq!(link(&mut rig, Some(0.9), "critic"), None, "no snapshot yet");
-    let digest = format!("sha256:{}", "0a".repeat(32));
-    rig.stored(&digest, None);
+    let digest = Digest::from_bytes([10; 32]);
+    rig.stored(digest, None);
     let linked = link(&mut rig, Some(0.7), "critic").expect("retained well enough");
-    assert_eq!(linked.pointer("/summary_hash"), Some(&Json::String(digest)));
+    assert_eq!(linked.pointer("/summary_hash"), Some(&Json::String(digest.to_string())));
     assert_eq!(linked.pointer("/retention_index"), Some(&Json::Number(0.7)));
     assert_eq!(link(&mut rig, Some(0.699), "critic"), None, "SPEC R43");
     assert_eq!(link(&mut rig, None, "critic"), None, "nobody makes a retention up");

@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use driftgate::protocol::bridge::Memory;
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Thresholds;
-use driftgate::protocol::keyring::{Domain, checksum};
+use driftgate::protocol::keyring::Domain;
 use driftgate::protocol::time::Timestamp;
 
 use crate::broker::{Event, Message, Mood, Packet};
@@ -317,9 +318,9 @@ impl World<'_> {
 fn seal(document: &mut Json, ring: &driftgate::protocol::keyring::Keyring, seq: u64) -> Vec<u8> {
     let Json::Object(members) = document else { panic!("a packet is an object") };
     members.remove("signature");
-    let sum = checksum(&[&document.to_canonical()]);
-    let token = ring.sign_checksum(Domain::Token, seq, &sum).expect("a ring that signs");
-    let signature = [("checksum", sum), ("integrity_token", token)]
+    let sum = Digest::of(&document.to_canonical());
+    let token = ring.sign_checksum(Domain::Token, seq, sum).expect("a ring that signs");
+    let signature = [("checksum", sum.to_string()), ("integrity_token", token)]
         .map(|(name, text)| (name.to_owned(), Json::String(text)));
     set(document, &["signature"], Json::Object(signature.into()));
     document.to_canonical()

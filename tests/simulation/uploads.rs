@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use driftgate::protocol::bridge::Effect;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 
 use crate::broker::{Command, Event};
@@ -189,7 +190,7 @@ impl World<'_> {
             *fate = Fate::Stored;
         }
         let manifest = Some(bytes::Bytes::from_static(b"{}"));
-        let digest = format!("sha256:{seq:064x}");
+        let digest = Digest::of(&seq.to_be_bytes());
         let effects = node.life.bridge.stored(now, digest, manifest);
         let may = node.life.oracle.band == Band::Open && !node.life.is_closing;
         let announces = effects.iter().any(|effect| matches!(effect, Effect::Announce(_)));

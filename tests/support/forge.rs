@@ -3,7 +3,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use driftgate::protocol::canonical::Json;
-use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring, checksum};
+use driftgate::protocol::digest::Digest;
+use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring};
 use driftgate::protocol::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -52,8 +53,8 @@ pub(crate) fn draft(source: &str, target: &str) -> Value {
 
 /// Wire bytes of a draft, signed with `seq`: what a runtime without a gate would send.
 pub(crate) fn sign(draft: &Value, keyring: &Keyring, seq: u64) -> Vec<u8> {
-    let checksum = checksum(&[&canonical(draft)]);
-    let token = keyring.sign_checksum(Domain::Token, seq, &checksum).expect("a signing key");
+    let checksum = Digest::of(&canonical(draft));
+    let token = keyring.sign_checksum(Domain::Token, seq, checksum).expect("a signing key");
     let mut signed = draft.clone();
     signed["signature"] = json!({"checksum": checksum, "integrity_token": token});
     canonical(&signed)

@@ -14,6 +14,7 @@ use driftgate::protocol::bridge::{
     Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
 };
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::exchange::{ModeReason, Offer, SUPPORTED};
 use driftgate::protocol::gate::Mode;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
@@ -219,9 +220,9 @@ impl Rig {
         self.note(|bridge, now| bridge.recovered(now, newest, is_waiting));
     }
 
-    pub(crate) fn stored(&mut self, digest: &str, manifest: Option<&'static [u8]>) {
+    pub(crate) fn stored(&mut self, digest: Digest, manifest: Option<&'static [u8]>) {
         let manifest = manifest.map(bytes::Bytes::from_static);
-        self.note(|bridge, now| bridge.stored(now, digest.to_owned(), manifest));
+        self.note(|bridge, now| bridge.stored(now, digest, manifest));
     }
 
     pub(crate) fn fence(&mut self, fence: Option<Fence>) {

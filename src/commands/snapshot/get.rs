@@ -7,15 +7,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::{Request, Response, StatusCode};
-use sha2::{Digest as _, Sha256};
 
 use super::super::sysexits;
 use super::api::{Api, Options};
 use super::bar::Meter;
 use super::target::Target;
 use super::{Fault, say};
+use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::Digest;
 
 /// Reads one.
 pub(super) async fn run(
@@ -67,7 +66,7 @@ async fn pull(
     })?;
     let mut body = response.into_body();
     meter.expect(body.size_hint().exact().unwrap_or(0));
-    let (mut hash, mut size) = (Sha256::new(), 0_u64);
+    let (mut hash, mut size) = (Hasher::default(), 0_u64);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| api.unavailable(&error.to_string()))?;
         let Ok(piece) = frame.into_data() else { continue };
@@ -76,7 +75,7 @@ async fn pull(
         meter.add(piece.len());
         size = size.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
     }
-    let found = Digest::from_bytes(hash.finalize().into());
+    let found = hash.finish();
     let expected = wanted.unwrap_or(promised);
     if found != expected || found != promised {
         let text = format!("the bytes that came are {found}, not {expected}; nothing was written");

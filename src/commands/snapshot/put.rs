@@ -16,7 +16,6 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::{Request, StatusCode};
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,7 +25,7 @@ use super::super::sysexits;
 use super::Fault;
 use super::api::{Api, Options, document};
 use super::bar::Meter;
-use crate::protocol::snapshot::Digest;
+use crate::protocol::digest::{Digest, Hasher};
 
 /// Bytes that are read at a time.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -160,13 +159,13 @@ async fn read(
 ) -> std::io::Result<Digest> {
     // Asked or not, it is time.
     let _ = timeout(CONTINUE_TIMEOUT, gone).await;
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::default();
     let mut read = 0_u64;
     let outcome = loop {
         let mut piece = vec![0; PIECE_BYTES];
         match source.read(&mut piece).await {
             Ok(0) if length.is_none_or(|length| length == read) => {
-                return Ok(Digest::from_bytes(hash.finalize().into()));
+                return Ok(hash.finish());
             }
             Ok(0) => break changed(),
             Ok(count) => {

@@ -6,7 +6,7 @@ use hyper::HeaderMap;
 use hyper::header::{ACCEPT_ENCODING, HeaderName};
 
 use crate::http::accept::weight;
-use crate::protocol::snapshot::Digest;
+use crate::protocol::digest::Digest;
 
 /// Digest of the content of one message (RFC 9530 section 2).
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");

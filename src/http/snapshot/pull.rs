@@ -12,10 +12,9 @@ use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, diges
 use crate::http::accept::AnswerType;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
-use crate::protocol::snapshot::{
-    Digest, Level, Plain, dcz_coding_source_max, encode_delta, encode_full,
-};
+use crate::protocol::snapshot::{Level, Plain, dcz_coding_source_max, encode_delta, encode_full};
 use crate::snapshots::Which;
 
 #[derive(serde::Serialize)]
@@ -43,10 +42,10 @@ pub(super) async fn pull(
     }
     let which = match parameters.remove("digest") {
         None => Which::Newest,
-        Some(text) => Which::Digest(Digest::parse(&text).ok_or_else(|| {
-            let detail = "must be sha256: and 64 lower-case hex digits";
-            Problem::new(Outcome::BadQuery, detail).of_field("digest")
-        })?),
+        Some(text) => Which::Digest(
+            Digest::parse(&text)
+                .ok_or_else(|| Problem::new(Outcome::BadQuery, Digest::RULE).of_field("digest"))?,
+        ),
     };
     let (media_type, plain) = match source {
         None => snapshots.own(which).await?,

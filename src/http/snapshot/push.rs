@@ -10,7 +10,6 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderName};
 use hyper::{HeaderMap, StatusCode};
-use sha2::{Digest as _, Sha256};
 use tokio::time::{Sleep, sleep};
 
 use super::coding::{CONTENT_DIGEST, Claim, PLAIN_DIGEST, REPR_DIGEST, claim};
@@ -19,7 +18,8 @@ use crate::http::accept::AnswerType;
 use crate::http::document::discard_some;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
-use crate::protocol::snapshot::{Digest, MEDIA_TYPE_BYTES_MAX};
+use crate::protocol::digest::{Digest, Hasher};
+use crate::protocol::snapshot::MEDIA_TYPE_BYTES_MAX;
 use crate::snapshots::spool::{Entry, SpoolFault, Stored};
 use crate::snapshots::{Coding, Incoming, IncomingFault, Pushed, Refused};
 
@@ -83,12 +83,12 @@ pub(super) async fn push(
 
 fn receipt(entry: &Entry, stored: Option<&Stored>) -> Receipt {
     Receipt {
-        digest: entry.digest.to_string(),
+        digest: entry.digest,
         seq: entry.seq,
         kind: stored.map(|stored| stored.kind.word()),
         size: entry.size,
         stored_bytes: stored.map(|stored| stored.stored_bytes),
-        base: stored.and_then(|stored| stored.base).map(|digest| digest.to_string()),
+        base: stored.and_then(|stored| stored.base),
     }
 }
 
@@ -106,7 +106,7 @@ async fn receive(
     }
     snapshots.check_open()?;
     let mut pieces = Pieces { body, stall, timer: Box::pin(sleep(stall)), progress: 0 };
-    let mut hash = wanted.iter().any(Option::is_some).then(Sha256::new);
+    let mut hash = wanted.iter().any(Option::is_some).then(Hasher::default);
     let mut first = Vec::new();
     let mut bytes = 0;
     while bytes < FIRST_BYTES {
@@ -134,7 +134,7 @@ async fn receive(
             };
         }
     }
-    let sent = hash.map(|hash| Digest::from_bytes(hash.finalize().into()));
+    let sent = hash.map(|hash| hash.finish());
     match wanted.into_iter().flatten().find(|(_, digest)| Some(*digest) != sent) {
         Some((name, _)) => Err(mismatch(&name)),
         None => Ok(incoming),
@@ -211,8 +211,7 @@ fn wanted_plain(headers: &HeaderMap) -> Result<Option<Digest>, Problem> {
     match value.to_str().ok().and_then(Digest::parse) {
         Some(digest) => Ok(Some(digest)),
         None => {
-            let detail = "must be sha256: and 64 lower-case hex digits";
-            Err(Problem::new(Outcome::DigestMismatch, detail).of_field(PLAIN_DIGEST.as_str()))
+            Err(Problem::new(Outcome::DigestMismatch, Digest::RULE).of_field(PLAIN_DIGEST.as_str()))
         }
     }
 }

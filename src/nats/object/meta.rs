@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::StoreFault;
+use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::Timestamp;
 
@@ -51,7 +51,7 @@ pub struct ObjectInfo {
     /// Number of chunks.
     pub chunks: u64,
     /// SHA-256 of the bytes.
-    pub digest: [u8; 32],
+    pub digest: Digest,
     /// When the broker stored it. `None` right after [`put`](super::Store::put): the
     /// acknowledgement does not say.
     pub modified: Option<Timestamp>,
@@ -125,7 +125,7 @@ impl Meta {
             nuid: info.nuid.clone(),
             size: info.size,
             chunks: info.chunks,
-            digest: Some(format!("{SHA_256}{}", URL_SAFE.encode(info.digest))),
+            digest: Some(format!("{SHA_256}{}", URL_SAFE.encode(info.digest.as_bytes()))),
             deleted: false,
         }
     }
@@ -197,9 +197,9 @@ impl Meta {
 }
 
 /// Reads `SHA-256=` and base64url, padded or not.
-fn parse_digest(text: &str) -> Option<[u8; 32]> {
+fn parse_digest(text: &str) -> Option<Digest> {
     let encoded = text.strip_prefix(SHA_256)?.trim_end_matches('=');
-    URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok()
+    URL_SAFE_NO_PAD.decode(encoded).ok()?.try_into().ok().map(Digest::from_bytes)
 }
 
 /// Refuses names that nobody could type.
@@ -226,14 +226,14 @@ impl Ids {
     pub(super) fn new(runtime: &RuntimeId) -> Option<Self> {
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).ok()?;
-        let digest = Sha256::digest(runtime.as_str().as_bytes());
-        Some(Self { owner: letters(&digest, OWNER_LEN), seed })
+        let digest = Digest::of(runtime.as_str().as_bytes());
+        Some(Self { owner: letters(digest.as_bytes(), OWNER_LEN), seed })
     }
 
     /// The id number `count` of this process.
     pub(super) fn id(&self, count: u64) -> String {
-        let digest = Sha256::new().chain_update(self.seed).chain_update(count.to_be_bytes());
-        format!("{}{}", self.owner, letters(&digest.finalize(), UNIQUE_LEN))
+        let digest = Digest::of_parts(&[&self.seed[..], &count.to_be_bytes()[..]]);
+        format!("{}{}", self.owner, letters(digest.as_bytes(), UNIQUE_LEN))
     }
 
     /// Whether an id was made for this runtime.

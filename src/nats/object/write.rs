@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::meta::{META_BYTES_MAX, Meta};
 use super::read::stamp;
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::nats::ack;
 use crate::nats::requests::{Awaited, RequestFault};
+use crate::protocol::digest::{Digest, Hasher};
 
 /// JetStream errors "wrong last sequence": the name is not as it was when we looked.
 const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
@@ -42,17 +42,14 @@ pub enum Content {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     content: Content,
-    digest: Option<[u8; 32]>,
+    digest: Option<Digest>,
     pub(super) len: u64,
     /// What was read of a file and is not sent yet.
     piece: Bytes,
 }
 
 impl Outgoing {
-    pub(super) async fn new(
-        content: Content,
-        digest: Option<[u8; 32]>,
-    ) -> Result<Self, StoreFault> {
+    pub(super) async fn new(content: Content, digest: Option<Digest>) -> Result<Self, StoreFault> {
         let (len, content) = match content {
             Content::Bytes(bytes) => {
                 (u64::try_from(bytes.len()).unwrap_or(u64::MAX), Content::Bytes(bytes))
@@ -63,9 +60,9 @@ impl Outgoing {
     }
 
     /// The digest, where it is known or all bytes are at hand.
-    fn digest(&self) -> Option<[u8; 32]> {
+    fn digest(&self) -> Option<Digest> {
         let of_bytes = || match &self.content {
-            Content::Bytes(bytes) => Some(Sha256::digest(bytes).into()),
+            Content::Bytes(bytes) => Some(Digest::of(bytes)),
             Content::File(_) => None,
         };
         self.digest.or_else(of_bytes)
@@ -196,9 +193,9 @@ impl<'a> Upload<'a> {
         &mut self,
         content: &mut Outgoing,
         progress: Progress<'_>,
-    ) -> Result<[u8; 32], StoreFault> {
+    ) -> Result<Digest, StoreFault> {
         let subject = self.shared.chunk_subject(&self.nuid);
-        let mut digest = Sha256::new();
+        let mut hasher = Hasher::default();
         let mut begin = 0;
         while begin < content.len {
             let chunk = content.chunk(begin, self.shared.chunk_bytes).await?;
@@ -220,7 +217,7 @@ impl<'a> Upload<'a> {
             self.pending.push_back((answer, len));
             // After it was handed over, so that the connection's thread works meanwhile.
             if content.digest.is_none() {
-                digest.update(&chunk);
+                hasher.update(&chunk);
             }
             begin += len;
         }
@@ -228,7 +225,7 @@ impl<'a> Upload<'a> {
             let message = self.shared.requests.landed(&mut answer).await?;
             self.acked(&message, len, progress)?;
         }
-        Ok(content.digest.unwrap_or_else(|| digest.finalize().into()))
+        Ok(content.digest.unwrap_or_else(|| hasher.finish()))
     }
 
     fn acked(

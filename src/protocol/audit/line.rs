@@ -5,8 +5,8 @@
 //! `evidence`, `provenance` and `trace_id`.
 
 use super::{
-    BTreeMap, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason, RuntimeId,
-    Timestamp, Transition, digest,
+    BTreeMap, Digest, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason,
+    RuntimeId, Timestamp, Transition,
 };
 
 pub(super) fn text(text: &str) -> Json {
@@ -280,7 +280,7 @@ impl Link {
             seq: count("/seq").filter(|seq| *seq > 0).ok_or("without a sequence number")?,
             time: word("/time").and_then(Timestamp::parse).ok_or("without a time")?,
             previous: word("/previous").ok_or("without the hash of the line before")?.to_owned(),
-            digest: digest(line),
+            digest: Digest::of(line).hex(),
             lost: if event == "lost" { count("/detail/count").unwrap_or(0) } else { 0 },
             torn,
             event: event.to_owned(),

@@ -1,8 +1,7 @@
 //! Reading a chain back: what holds, or the first line that does not and why.
 
-use sha2::{Digest as _, Sha256};
-
-use super::{Link, NOTHING_BEFORE, Timestamp, hex};
+use super::{Link, NOTHING_BEFORE, Timestamp};
+use crate::protocol::digest::Hasher;
 
 /// What a chain that holds says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,7 +94,7 @@ struct Gap {
     line: u64,
     why: &'static str,
     bytes: u64,
-    state: Sha256,
+    hasher: Hasher,
 }
 
 /// Reads a chain line by line, in bounded memory. Several files are one chain: give their lines
@@ -144,7 +143,8 @@ impl Verifier {
         match read {
             Ok(link) => self.link(link),
             Err(why) => {
-                let mut gap = Gap { line: self.summary.lines, why, bytes: 0, state: Sha256::new() };
+                let line_number = self.summary.lines;
+                let mut gap = Gap { line: line_number, why, bytes: 0, hasher: Hasher::default() };
                 gap.take(line);
                 self.gap = Some(gap);
                 Ok(())
@@ -241,8 +241,8 @@ impl Verifier {
 impl Gap {
     /// Every byte counts, the newline too: the marker's hash was taken over the file as it is.
     fn take(&mut self, line: &[u8]) {
-        self.state.update(line);
-        self.state.update(b"\n");
+        self.hasher.update(line);
+        self.hasher.update(b"\n");
         self.bytes = self.bytes.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX) + 1);
     }
 }
@@ -254,7 +254,7 @@ fn closes(gap: &Gap, last: Option<&Link>, link: &Link) -> bool {
         None => true,
         Some(last) => link.seq == last.seq + 1 && link.previous == last.digest,
     };
-    follows && *bytes == gap.bytes && *digest == hex(&gap.state.clone().finalize())
+    follows && *bytes == gap.bytes && *digest == gap.hasher.clone().finish().hex()
 }
 
 /// Verifies lines that are all there already, without their newlines.

@@ -128,11 +128,11 @@ impl Bridge {
     fn payload(&self, report: &StateReport, judgement: &Judgement) -> Option<Payload> {
         let drift = judgement.measurement.parts?;
         let phase = Phase::of_word(report.attractor.phase.as_deref()?)?;
-        let memory_snapshot = match (&self.snapshot_digest, report.retention_index) {
+        let memory_snapshot = match (self.snapshot_digest, report.retention_index) {
             (Some(digest), Some(retention))
                 if retention.value() >= RETENTION_MIN && !judgement.withholds_memory =>
             {
-                Some(MemorySnapshot { summary_hash: digest.clone(), retention_index: retention })
+                Some(MemorySnapshot { summary_hash: digest, retention_index: retention })
             }
             (Some(_) | None, _) => None,
         };

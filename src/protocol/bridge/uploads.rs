@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::{Band, Bridge, Effect, LINGER_MAX, Mode, Now, Reason};
+use crate::protocol::digest::Digest;
 use crate::protocol::gate::Verdict;
 
 /// What the uploader does, as far as a closing has to know.
@@ -150,7 +151,7 @@ impl Bridge {
     /// announced, if there is one and something may leave. Whoever misses the announcement finds
     /// the manifest at the broker.
     #[must_use]
-    pub fn stored(&mut self, now: Now, digest: String, manifest: Option<Bytes>) -> Vec<Effect> {
+    pub fn stored(&mut self, now: Now, digest: Digest, manifest: Option<Bytes>) -> Vec<Effect> {
         self.pass(now);
         self.snapshot_digest = Some(digest);
         if let Some(manifest) = manifest

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use sha2::{Digest, Sha256};
+use crate::protocol::digest::Digest;
 use uuid::Uuid;
 
 use super::super::drift::Fraction;
@@ -33,10 +33,10 @@ pub(super) type Fingerprint = [u8; 8];
 
 /// The digest of one word.
 pub(super) fn fingerprint(word: &str) -> Fingerprint {
-    let digest = Sha256::digest(word.as_bytes());
+    let digest = Digest::of(word.as_bytes());
     let mut fingerprint = Fingerprint::default();
-    for (to, from) in fingerprint.iter_mut().zip(digest) {
-        *to = from;
+    for (to, from) in fingerprint.iter_mut().zip(digest.as_bytes()) {
+        *to = *from;
     }
     fingerprint
 }

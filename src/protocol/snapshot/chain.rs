@@ -27,7 +27,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::frame::FrameKind;
-use super::plain::Digest;
+use crate::protocol::digest::Digest;
 
 /// Most objects that restore one snapshot: a full frame and 15 deltas (issue: "at most 16"). They
 /// are fetched side by side, so the number bounds requests and work, not round trips.

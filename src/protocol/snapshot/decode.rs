@@ -10,7 +10,8 @@ use bytes::Bytes;
 use zstd::zstd_safe::{DCtx, ErrorCode, find_frame_compressed_size, get_error_name};
 
 use super::frame::{DCZ_MAGIC, FrameKind, WINDOW_LOG_MAX, WINDOW_LOG_MIN, window_log};
-use super::plain::{Digest, Plain};
+use super::plain::Plain;
+use crate::protocol::digest::Digest;
 
 /// First bytes of a zstd frame (RFC 8878 section 3.1.1), little-endian `0xFD2FB528`.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];

@@ -9,17 +9,15 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
-use subtle::ConstantTimeEq as _;
-
 use super::chain::OBJECTS_MAX;
 use super::decode::Expected;
 use super::frame::{FrameKind, WINDOW_LOG_MAX, WINDOW_LOG_MIN};
-use super::plain::Digest;
 use crate::protocol::canonical::{INTEGER_MAX, Json};
+use crate::protocol::digest::Digest;
 use crate::protocol::gate::Band;
-use crate::protocol::keyring::Domain;
-use crate::protocol::packet::{RuntimeId, is_digest, is_text};
-use crate::protocol::seal::{Fault, Keyring, Refusal, checksum};
+use crate::protocol::keyring::{Domain, Keyring};
+use crate::protocol::packet::{RuntimeId, is_text};
+use crate::protocol::refusal::{Fault, Refusal};
 use crate::protocol::time::Timestamp;
 
 /// The one schema that is written and read.
@@ -130,9 +128,12 @@ impl Manifest {
     /// The name of its own object.
     #[must_use]
     pub fn object_name(&self) -> ObjectName {
-        let mut digest_start = self.digest.hex();
-        digest_start.truncate(16);
-        ObjectName { runtime: self.runtime.clone(), seq: self.seq, digest_start, kind: self.kind() }
+        ObjectName {
+            runtime: self.runtime.clone(),
+            seq: self.seq,
+            digest_start: self.digest.start(),
+            kind: self.kind(),
+        }
     }
 
     /// What its decoder may rely on.
@@ -147,8 +148,8 @@ impl Manifest {
     pub fn sign(&self, keyring: &Keyring) -> Option<Vec<u8>> {
         let mut members = self.members();
         let checksum = checksum_of(&members);
-        let token = keyring.sign_checksum(Domain::Token, self.seq, &checksum)?;
-        members.insert("checksum".into(), Json::String(checksum));
+        let token = keyring.sign_checksum(Domain::Token, self.seq, checksum)?;
+        members.insert("checksum".into(), Json::String(checksum.to_string()));
         members.insert("integrity_token".into(), Json::String(token));
         let bytes = Json::Object(members).to_canonical();
         let read = VerifiedManifest::open(keyring, &bytes).ok()?;
@@ -286,7 +287,7 @@ impl VerifiedManifest {
             return Err(Refusal::malformed("/", "unknown member"));
         }
         let manifest = Manifest::from_members(&Members(&members))?;
-        let claimed = Members(&members).text("checksum")?.to_owned();
+        let claimed = Digest::parse(Members(&members).text("checksum")?);
         let token = Members(&members).text("integrity_token")?.to_owned();
         if Json::Object(members.clone()).to_canonical() != bytes {
             return Err(Refusal::malformed("/", "not in RFC 8785 form"));
@@ -296,11 +297,11 @@ impl VerifiedManifest {
             return Err(Refusal::malformed("/", "a member in another spelling"));
         }
         let checksum = checksum_of(&members);
-        if !is_digest(&claimed) || !bool::from(claimed.as_bytes().ct_eq(checksum.as_bytes())) {
+        if claimed != Some(checksum) {
             return Err(Refusal::forged("/checksum: not that of the manifest"));
         }
         let (key_id, seq) =
-            keyring.verify_token(Domain::Token, &token, &checksum).map_err(|refusal| Refusal {
+            keyring.verify_token(Domain::Token, &token, checksum).map_err(|refusal| Refusal {
                 detail: refusal.detail.replace("/signature/", "/"),
                 ..refusal
             })?;
@@ -329,8 +330,8 @@ impl VerifiedManifest {
     }
 }
 
-fn checksum_of(members: &BTreeMap<String, Json>) -> String {
-    checksum(&[&Json::Object(members.clone()).to_canonical()])
+fn checksum_of(members: &BTreeMap<String, Json>) -> Digest {
+    Digest::of(&Json::Object(members.clone()).to_canonical())
 }
 
 /// A whole number of a manifest, exact up to 2^53. A larger one reads back as another and is
@@ -372,9 +373,8 @@ impl<'a> Members<'a> {
     }
 
     fn digest(&self, name: &str) -> Result<Digest, Refusal> {
-        Digest::parse(self.text(name)?).ok_or_else(|| {
-            Refusal::malformed(&format!("/{name}"), "must be sha256: and 64 hex digits")
-        })
+        Digest::parse(self.text(name)?)
+            .ok_or_else(|| Refusal::malformed(&format!("/{name}"), Digest::RULE))
     }
 
     fn optional_digest(&self, name: &str) -> Result<Option<Digest>, Refusal> {

@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Write};
 
-use sha2::{Digest as _, Sha256};
-
 use super::{Entry, Spool, SpoolFault, disk};
-use crate::protocol::snapshot::{Digest, FrameHeader, FrameKind, Level, WINDOW_LOG_MAX};
+use crate::protocol::digest::{Digest, Hasher};
+use crate::protocol::snapshot::{FrameHeader, FrameKind, Level, WINDOW_LOG_MAX};
 
 /// Plain bytes that are encoded at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -29,7 +28,7 @@ pub struct Frame {
 /// Counts and hashes what is written, and keeps its beginning.
 struct Sink {
     file: File,
-    hash: Sha256,
+    hash: Hasher,
     size: u64,
     head: Vec<u8>,
 }
@@ -67,7 +66,7 @@ impl Spool {
         disk::remove(&path);
         let file = disk::create_new(&path)?;
         disk::remove(&path);
-        let sink = Sink { file, hash: Sha256::new(), size: 0, head: Vec::new() };
+        let sink = Sink { file, hash: Hasher::default(), size: 0, head: Vec::new() };
         let mut encoder = zstd::stream::write::Encoder::new(sink, level.number())?;
         encoder.include_checksum(true)?;
         encoder.include_contentsize(true)?;
@@ -75,7 +74,7 @@ impl Spool {
         // One byte more than was accepted is enough to see that the file is another.
         let mut reader = BufReader::new(plain).take(entry.size.saturating_add(1));
         let mut piece = vec![0; PIECE_BYTES];
-        let (mut hash, mut size) = (Sha256::new(), 0_u64);
+        let (mut hash, mut size) = (Hasher::default(), 0_u64);
         loop {
             let length = reader.read(&mut piece)?;
             size = size.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
@@ -89,7 +88,7 @@ impl Spool {
             hash.update(bytes);
             encoder.write_all(bytes)?;
         }
-        if Digest::from_bytes(hash.finalize().into()) != entry.digest {
+        if hash.finish() != entry.digest {
             return Err(self.lose(entry));
         }
         let sink = encoder.finish()?;
@@ -97,7 +96,7 @@ impl Spool {
         Ok(Frame {
             file: sink.file,
             size: sink.size,
-            digest: Digest::from_bytes(sink.hash.finalize().into()),
+            digest: sink.hash.finish(),
             window_log: header.map_or(WINDOW_LOG_MAX, |header| header.window_log()),
         })
     }

@@ -5,10 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{Spool, SpoolFault, disk};
-use crate::protocol::snapshot::Digest;
+use crate::protocol::digest::{Digest, Hasher};
 
 /// A file that is being written. Dropping it removes it.
 #[derive(Debug)]
@@ -16,7 +14,7 @@ pub struct Part {
     file: File,
     path: Option<PathBuf>,
     spool: Arc<Spool>,
-    hash: Sha256,
+    hash: Hasher,
     size: u64,
     size_max: u64,
     /// What stopped it, behind the [`Write`] interface.
@@ -32,7 +30,7 @@ impl Part {
         let path = spool.folder.join(format!("{number}.incoming"));
         let file = disk::create_file(&path)?;
         file.set_len(0)?;
-        let (hash, path) = (Sha256::new(), Some(path));
+        let (hash, path) = (Hasher::default(), Some(path));
         Ok(Self { file, path, spool, hash, size: 0, size_max, fault: None })
     }
 
@@ -62,7 +60,7 @@ impl Part {
     /// [`SpoolFault::Io`].
     pub fn seal(mut self) -> Result<Sealed, SpoolFault> {
         self.file.sync_all()?;
-        let digest = Digest::from_bytes(std::mem::take(&mut self.hash).finalize().into());
+        let digest = std::mem::take(&mut self.hash).finish();
         Ok(Sealed { part: self, digest })
     }
 }

@@ -7,7 +7,8 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::snapshot::{Digest, FrameKind, MEDIA_TYPE_BYTES_MAX};
+use crate::protocol::digest::Digest;
+use crate::protocol::snapshot::{FrameKind, MEDIA_TYPE_BYTES_MAX};
 use crate::protocol::time::Timestamp;
 
 /// Largest record that is read, in bytes; one has some five hundred.
@@ -105,7 +106,7 @@ pub struct Started {
 #[serde(deny_unknown_fields)]
 struct Record {
     seq: u64,
-    digest: String,
+    digest: Digest,
     size: u64,
     media_type: String,
     accepted: String,
@@ -116,7 +117,7 @@ struct Record {
 #[serde(deny_unknown_fields)]
 struct StoredRecord {
     stored_bytes: u64,
-    base: Option<String>,
+    base: Option<Digest>,
 }
 
 /// A line of JSON and a line with its digest.
@@ -139,13 +140,13 @@ pub(super) fn opened<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 impl Entry {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let stored = self.state.stored().map(|stored| StoredRecord {
-            stored_bytes: stored.stored_bytes,
-            base: stored.base.map(|digest| digest.to_string()),
-        });
+        let stored = self
+            .state
+            .stored()
+            .map(|stored| StoredRecord { stored_bytes: stored.stored_bytes, base: stored.base });
         sealed(&Record {
             seq: self.seq,
-            digest: self.digest.to_string(),
+            digest: self.digest,
             size: self.size,
             media_type: self.media_type.clone(),
             accepted: self.accepted.to_string(),
@@ -161,10 +162,7 @@ impl Entry {
         }
         let state = match (state, record.stored) {
             (State::Stored(_), Some(stored)) => {
-                let base = match stored.base {
-                    None => None,
-                    Some(text) => Some(Digest::parse(&text)?),
-                };
+                let base = stored.base;
                 let kind = if base.is_some() { FrameKind::Delta } else { FrameKind::Full };
                 State::Stored(Some(Stored { kind, stored_bytes: stored.stored_bytes, base }))
             }
@@ -172,7 +170,7 @@ impl Entry {
         };
         Some(Self {
             seq: record.seq,
-            digest: Digest::parse(&record.digest)?,
+            digest: record.digest,
             size: record.size,
             media_type: record.media_type,
             accepted: Timestamp::parse(&record.accepted)?,

@@ -9,11 +9,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use sha2::{Digest as _, Sha256};
-
 use super::disk;
 use super::record::{self, Entry, RECORD_BYTES_MAX, State, Unfinished};
-use crate::protocol::snapshot::Digest;
+use crate::protocol::digest::{Digest, Hasher};
 
 /// Damaged snapshots that are kept for whoever looks into them; the oldest make way.
 const DAMAGED_MAX: usize = 8;
@@ -133,12 +131,12 @@ fn check(folder: &Path, seq: u64, state: State) -> Result<Entry, &'static str> {
 
 /// The digest of a file from where it stands, a piece at a time.
 pub(super) fn digest(file: &mut File) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
+    let mut hash = Hasher::default();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let length = file.read(&mut piece)?;
         if length == 0 {
-            return Ok(Digest::from_bytes(hash.finalize().into()));
+            return Ok(hash.finish());
         }
         hash.update(piece.get(..length).unwrap_or_default());
     }

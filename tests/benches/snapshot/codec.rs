@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    Chain, Digest, Expected, Level, Limits, OBJECTS_MAX, Plain, encode_delta, encode_full,
-    encode_next, restore,
+    Chain, Expected, Level, Limits, OBJECTS_MAX, Plain, encode_delta, encode_full, encode_next,
+    restore,
 };
 
 /// Plain snapshots kept at hand as bases, as a sidecar with little memory would.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use driftgate::nats::object::Content;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::snapshot::{Digest, Manifest};
+use driftgate::protocol::snapshot::Manifest;
 use driftgate::protocol::time::Timestamp;
 use driftgate::snapshots::bucket::{self, Bucket, Upload};
 use driftgate::snapshots::fetch::{Source, list};

@@ -2,7 +2,7 @@
 //! bucket under the hands of somebody who may write to it.
 
 use driftgate::nats::object::{Label, Store};
-use driftgate::protocol::snapshot::Digest;
+use driftgate::protocol::digest::Digest;
 use driftgate::snapshots::bucket::BUCKET;
 
 use super::rig::{index, key, noise, objects, plan, pull, push};

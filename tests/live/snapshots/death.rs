@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::snapshot::{Chain, Digest, Entry, Manifest};
+use driftgate::protocol::snapshot::{Chain, Entry, Manifest};
 use driftgate::snapshots::bucket::{BUCKET, Bucket};
 use driftgate::snapshots::fetch::{Source, fetch, list};
 use futures_util::StreamExt as _;

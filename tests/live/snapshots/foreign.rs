@@ -10,7 +10,8 @@ use std::process::Command;
 
 use async_nats::jetstream;
 use driftgate::nats::object::ObjectInfo;
-use driftgate::protocol::snapshot::{DCZ_HEADER_BYTES, Digest};
+use driftgate::protocol::digest::Digest;
+use driftgate::protocol::snapshot::DCZ_HEADER_BYTES;
 use driftgate::snapshots::bucket::BUCKET;
 use tokio::io::AsyncReadExt as _;
 

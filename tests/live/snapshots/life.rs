@@ -1,7 +1,7 @@
 //! What was answered 201 or 202 survives a broker that is away and a restart (P8).
 //! What survives `kill -9` is in `death.rs`.
 
-use driftgate::protocol::snapshot::Digest;
+use driftgate::protocol::digest::Digest;
 
 use super::rig::{objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;

@@ -3,10 +3,11 @@
 use driftgate::nats::object::{Label, Store};
 use std::sync::Arc;
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::snapshot::{Digest, Level, Manifest, Plain, encode_full};
+use driftgate::protocol::snapshot::{Level, Manifest, Plain, encode_full};
 use driftgate::protocol::time::Timestamp;
 use driftgate::snapshots::bucket::{BUCKET, MANIFEST_ENTRY};
 use driftgate::snapshots::spool::{Spool, put};

@@ -2,8 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    CODING_WINDOW_BYTES, DCZ_HEADER_BYTES, DCZ_MAGIC, Digest, FrameHeader, FrameKind,
+    CODING_WINDOW_BYTES, DCZ_HEADER_BYTES, DCZ_MAGIC, FrameHeader, FrameKind,
 };
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

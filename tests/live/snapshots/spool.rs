@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use driftgate::protocol::snapshot::{Digest, FrameKind};
+use driftgate::protocol::digest::Digest;
+use driftgate::protocol::snapshot::FrameKind;
 use driftgate::protocol::time::Timestamp;
 use driftgate::snapshots::gate::Grant;
 use driftgate::snapshots::spool::{Spool, SpoolFault, State, Stored, put};

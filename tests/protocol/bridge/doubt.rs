@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use driftgate::protocol::audit::Event;
 use driftgate::protocol::bridge::{Effect, LINGER_MAX, Memory};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::view::Barrier;
 
@@ -45,7 +46,7 @@ fn p2_a_notice_that_may_be_unread_leaves_a_doubt() {
 #[test]
 fn p2_a_manifest_that_may_be_unread_leaves_a_doubt() {
     let mut rig = open();
-    rig.stored("sha256:00", Some(b"{}"));
+    rig.stored(Digest::of(b""), Some(b"{}"));
     assert!(rig.effects.iter().any(|effect| matches!(effect, Effect::Announce(_))));
     assert!(rig.bridge.in_doubt(rig.now));
     reconnect(&mut rig);
@@ -55,7 +56,7 @@ fn p2_a_manifest_that_may_be_unread_leaves_a_doubt() {
 #[test]
 fn p2_what_was_sent_before_an_echo_or_an_acknowledgement_is_read() {
     let mut rig = open();
-    rig.stored("sha256:00", Some(b"{}"));
+    rig.stored(Digest::of(b""), Some(b"{}"));
     reported(&mut rig, 0.3);
     assert!(!rig.bridge.in_doubt(rig.now), "the packet went out after the manifest");
     rig.report(0.46);
@@ -85,7 +86,7 @@ fn p1_no_manifest_is_announced_unless_the_gate_is_open() {
     for di in [0.46, 0.55, 0.7] {
         let mut rig = open();
         rig.report(di);
-        rig.stored("sha256:00", Some(b"{}"));
+        rig.stored(Digest::of(b""), Some(b"{}"));
         assert!(!rig.effects.iter().any(|effect| matches!(effect, Effect::Announce(_))), "{di}");
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    BASES_MAX, Chain, ChainFault, Digest, Entry, Expected, FrameKind, Level, OBJECTS_MAX, Plain,
-    Plan, Review, TREE_ENTRIES_MAX, encode_next, is_worth, restore,
+    BASES_MAX, Chain, ChainFault, Entry, Expected, FrameKind, Level, OBJECTS_MAX, Plain, Plan,
+    Review, TREE_ENTRIES_MAX, encode_next, is_worth, restore,
 };
 use proptest::prelude::*;
 

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    DCZ_MAGIC, DecodeFault, Digest, Expected, FrameHeader, FrameKind, Limits, Plain, decode,
+    DCZ_MAGIC, DecodeFault, Expected, FrameHeader, FrameKind, Limits, Plain, decode,
 };
 use proptest::prelude::*;
 

@@ -1,12 +1,13 @@
 //! Signed manifests: one spelling, every member bound, nothing accepted that does not add up.
 
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::keyring::Domain;
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::seal::{Fault, KeyMaterial, Keyring, checksum};
+use driftgate::protocol::seal::{Fault, KeyMaterial, Keyring};
 use driftgate::protocol::snapshot::{
-    Digest, FrameKind, MANIFEST_BYTES_MAX, Manifest, ObjectName, VerifiedManifest,
+    FrameKind, MANIFEST_BYTES_MAX, Manifest, ObjectName, VerifiedManifest,
 };
 use driftgate::protocol::time::Timestamp;
 
@@ -59,9 +60,9 @@ fn forge(manifest: &Manifest, changes: &[(&str, Option<Json>)]) -> Vec<u8> {
             None => members.remove(*name),
         };
     }
-    let sum = checksum(&[&Json::Object(members.clone()).to_canonical()]);
-    let token = keyring(1).sign_checksum(Domain::Token, manifest.seq, &sum).unwrap();
-    members.insert("checksum".into(), Json::String(sum));
+    let sum = Digest::of(&Json::Object(members.clone()).to_canonical());
+    let token = keyring(1).sign_checksum(Domain::Token, manifest.seq, sum).unwrap();
+    members.insert("checksum".into(), Json::String(sum.to_string()));
     members.insert("integrity_token".into(), Json::String(token));
     Json::Object(members).to_canonical()
 }
@@ -131,7 +132,9 @@ fn a_token_of_another_seq_is_refused() {
     let Json::Object(members) = Json::parse(text.as_bytes()).unwrap() else { panic!() };
     let sum = members["checksum"].as_str().unwrap();
     let token = members["integrity_token"].as_str().unwrap();
-    let later = keyring(1).sign_checksum(Domain::Token, full().seq + 1, sum).unwrap();
+    let later = keyring(1)
+        .sign_checksum(Domain::Token, full().seq + 1, Digest::parse(sum).unwrap())
+        .unwrap();
     let refusal =
         VerifiedManifest::open(&keyring(1), text.replace(token, &later).as_bytes()).unwrap_err();
     assert_eq!(refusal.to_string(), "forged: /integrity_token: not of this seq");

@@ -1,6 +1,7 @@
 //! What leaves beside packets, on a connection of its own.
 
 use driftgate::protocol::bridge::{Effect, LINGER_MAX};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 
 use super::super::events::Upload;
@@ -60,7 +61,7 @@ impl World {
                 self.demand(is_granted == may_fetch, "P4: a snapshot is fetched, or is not");
             }
             Upload::Stored => self.perform(|bridge, now| {
-                bridge.stored(now, String::new(), Some(bytes::Bytes::from_static(b"{}")))
+                bridge.stored(now, Digest::of(b""), Some(bytes::Bytes::from_static(b"{}")))
             }),
             Upload::Lost => {
                 self.lingers_until = self.now.mono + LINGER_MAX;
