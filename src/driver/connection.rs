@@ -47,6 +47,8 @@ struct Up {
     since: Instant,
     /// A look at streams and consumer that is under way.
     look: Option<Look>,
+    /// Something was missed while that look was under way, which may have been too early to see it.
+    look_again: bool,
     /// Whether there was a first look, which also sees to what an earlier connection has left.
     is_prepared: bool,
     /// It is to be left by then, and takes nothing new.
@@ -61,6 +63,7 @@ impl Drop for Up {
 
 impl Up {
     fn stop_looking(&mut self) {
+        self.look_again = false;
         if let Some(look) = self.look.take() {
             look.abort();
         }
@@ -167,6 +170,9 @@ impl Connector {
                     outcome = finished(&mut up.look), if up.look.is_some() => {
                         up.look = None;
                         let first = !std::mem::replace(&mut up.is_prepared, true);
+                        if std::mem::take(&mut up.look_again) {
+                            self.repair();
+                        }
                         Change::Looked { first, outcome }
                     }
                     () = tokio::time::sleep_until(leave_by), if up.leave_by.is_some() => {
@@ -181,6 +187,7 @@ impl Connector {
                             link,
                             since: Instant::now(),
                             look: None,
+                            look_again: false,
                             is_prepared: false,
                             leave_by: None,
                         }));
@@ -212,12 +219,15 @@ impl Connector {
     }
 
     /// Streams or consumer seem to be missing: looks at them after a pause that grows. The link
-    /// goes on; what it cannot publish waits.
+    /// goes on; what it cannot publish waits. A look that is under way may have seen them before they
+    /// went, and is followed by another.
     pub(super) fn repair(&mut self) {
         let pause = backoff(self.repairs, random());
-        if let Some(up) = self.up()
-            && up.look.is_none()
-        {
+        if let Some(up) = self.up() {
+            if up.look.is_some() {
+                up.look_again = true;
+                return;
+            }
             let looking = up.link.provision(false);
             up.look = Some(tokio::spawn(async move {
                 tokio::time::sleep(pause).await;

@@ -5,6 +5,7 @@
 //! acknowledged. So no crash brings back what was shown.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::memory::Keeper;
 use super::quarantine::Quarantine;
@@ -21,6 +22,31 @@ use crate::protocol::seal::{Fault, Refusal};
 use crate::protocol::time::Now;
 use crate::telemetry::{Condition, Conditions};
 
+/// Between two log lines of one fault: peers decide how many refusals there are, and the lines are
+/// the sidecar's.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Which refusals get a log line: the first of each fault, then one in [`LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct Lines(BTreeMap<Fault, (Duration, u64)>);
+
+impl Lines {
+    /// How many were left out since the last line, if this one gets a line.
+    fn take(&mut self, now: Duration, fault: Fault) -> Option<u64> {
+        match self.0.get_mut(&fault) {
+            Some((next, left_out)) if now < *next => {
+                *left_out += 1;
+                None
+            }
+            known => {
+                let left_out = known.map_or(0, |(_, left_out)| *left_out);
+                self.0.insert(fault, (now + LOG_INTERVAL, 0));
+                Some(left_out)
+            }
+        }
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -31,6 +57,7 @@ pub(super) struct Receiver {
     pub(super) events: Vec<Event>,
     pub(super) quarantine: Quarantine,
     pub(super) refused: BTreeMap<Fault, u64>,
+    lines: Lines,
 }
 
 impl Receiver {
@@ -47,6 +74,7 @@ impl Receiver {
             conditions,
             events: Vec::new(),
             refused: BTreeMap::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -116,12 +144,15 @@ impl Receiver {
         *self.refused.entry(fault).or_default() += 1;
         // The detail may name a field, and a name is a peer's text too: it goes where the bytes go,
         // not into the log (P9).
-        tracing::warn!(
-            subject = %message.subject,
-            stream_seq = message.delivery.stream_seq,
-            fault = fault.word(),
-            "inbound packet refused"
-        );
+        if let Some(left_out) = self.lines.take(now.mono, fault) {
+            tracing::warn!(
+                subject = %message.subject,
+                stream_seq = message.delivery.stream_seq,
+                fault = fault.word(),
+                left_out,
+                "inbound packet refused"
+            );
+        }
         self.quarantine.put(now.mono, link, message, refusal, source);
     }
 
@@ -215,5 +246,21 @@ impl Receiver {
 pub(super) fn acknowledge(link: &mut Link, reply: &str) {
     if let Err(fault) = link.ack(reply) {
         tracing::debug!(%fault, "acknowledgement not taken");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_one_line_of_each_fault_in_ten_seconds() {
+        let mut lines = Lines::default();
+        let at = Duration::from_millis;
+        assert_eq!(lines.take(at(0), Fault::Forged), Some(0));
+        let taken = (1..10_000).filter_map(|ms| lines.take(at(ms), Fault::Forged));
+        assert_eq!(taken.count(), 0);
+        assert_eq!(lines.take(at(5), Fault::Expired), Some(0), "another fault is news");
+        assert_eq!(lines.take(at(10_000), Fault::Forged), Some(9_999));
     }
 }
