@@ -15,6 +15,7 @@ pub mod seal;
 pub mod judge;
 pub mod profile;
 pub mod snapshot;
+pub mod presence;
 pub mod document;
 pub mod keyring;
 pub mod gate;

@@ -50,8 +50,8 @@ mod retry;
 mod settings;
 mod uploads;
 
+pub use super::presence::Fence;
 pub use effect::{Answer, Effect, GateState};
-pub use fence::Fence;
 pub use notice::{NOTICE_BYTES_MAX, Notice};
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;

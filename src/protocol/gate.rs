@@ -110,7 +110,16 @@ impl Thresholds {
 
 /// Whether anything is exported.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, strum::IntoStaticStr, serde::Serialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    strum::IntoStaticStr,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]

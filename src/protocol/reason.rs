@@ -121,6 +121,8 @@ pub enum Reason {
     Twin,
     /// Another instance of this runtime has taken its name over.
     Replaced,
+    /// The sidecar stops; the last word of its presence.
+    Stopped,
 }
 
 impl Reason {

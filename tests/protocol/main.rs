@@ -31,6 +31,8 @@ mod linked_data;
 #[cfg(test)]
 mod packets;
 #[cfg(test)]
+mod presence;
+#[cfg(test)]
 mod profiles;
 #[cfg(test)]
 mod retries;

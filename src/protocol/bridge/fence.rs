@@ -1,24 +1,6 @@
 //! What may no longer leave for a reason that is no report: a twin, a peer that was removed.
 
-use super::{Band, Bridge, Cause, Effect, Judgement, Now, Reason, exchanges};
-
-/// Another live sidecar has the id of our runtime. While it does, the gate is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fence {
-    /// It was there first.
-    Twin,
-    /// It has taken over.
-    Replaced,
-}
-
-impl Fence {
-    fn reason(self) -> Reason {
-        match self {
-            Self::Twin => Reason::Twin,
-            Self::Replaced => Reason::Replaced,
-        }
-    }
-}
+use super::{Band, Bridge, Cause, Effect, Fence, Judgement, Now, exchanges};
 
 impl Bridge {
     /// Another sidecar with this runtime's id is seen, or is gone. Lifting a fence opens nothing:
