@@ -274,11 +274,15 @@ impl Lease {
         }
         let until = now.mono.saturating_add(left);
         let is_higher = (rival.claim, rival.instance) > (self.claim, self.me);
-        self.standing = match self.standing {
-            Standing::Claiming(_) if self.claim == 0 || !is_higher => Standing::Claiming(until),
-            _ if self.claim == 0 => Standing::Waiting(until),
-            _ if is_higher => Standing::Replaced(until),
-            _ => Standing::Free,
+        let is_claiming = matches!(self.standing, Standing::Claiming(_));
+        self.standing = if is_claiming && (self.claim == 0 || !is_higher) {
+            Standing::Claiming(until)
+        } else if self.claim == 0 {
+            Standing::Waiting(until)
+        } else if is_higher {
+            Standing::Replaced(until)
+        } else {
+            Standing::Free
         };
         if self.writes() {
             self.touch();
