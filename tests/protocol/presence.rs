@@ -106,7 +106,7 @@ fn an_entry_is_read_as_it_was_signed_and_only_under_its_own_name_and_key() {
     let other = KeyMaterial::hmac_secret(&[9; 32]).expect("32 bytes");
     let mine = KeyMaterial::hmac_secret(&[7; 32]).expect("32 bytes");
     let both = [("k1".to_owned(), mine), ("k2".to_owned(), other)];
-    let ring = Keyring::new(both.clone(), Some("k2")).expect("a ring");
+    let ring = Keyring::new(both, Some("k2")).expect("a ring");
     let at = Timestamp::from_unix_ms(EPOCH_MS);
     let presence = entry(7, 1, at);
     let bytes = presence.sign(&keyring()).expect("a key to sign with");
