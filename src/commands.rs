@@ -5,6 +5,7 @@ mod dev;
 pub mod demo;
 mod fleet;
 mod signals;
+mod terminal;
 pub mod replay;
 pub mod verify;
 pub mod check;

@@ -85,7 +85,7 @@ pub async fn run(demo: &Demo, environment: &BTreeMap<String, String>) -> Result<
         _ = signals.recv() => return Ok(ExitCode::SUCCESS),
     };
     let has_colours = !demo.no_color && environment.get("NO_COLOR").is_none_or(String::is_empty);
-    let screen = Screen::new(demo.json, has_colours);
+    let screen = Screen::new(&stage.hints().0, demo.json, has_colours);
     let mut show = Show::new(&stage, Duration::from_secs(demo.seconds), screen);
     // A standard output that nobody reads ends the run like a signal.
     let interrupted = show.play(&stage, &mut signals).await.unwrap_or(true);
@@ -232,7 +232,6 @@ impl Show {
 
     /// Plays the script to its end, or until told to stop: then `true`.
     async fn play(&mut self, stage: &Stage, signals: &mut StopSignals) -> io::Result<bool> {
-        self.screen.say(&stage.hints().0)?;
         self.started = Instant::now();
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         // Dropping it on the way out ends the runtimes, each after the report it is at.

@@ -239,15 +239,13 @@ pub fn stored_total(manifests: &[Manifest], wanted: &Manifest) -> Option<u64> {
 }
 
 /// Bytes per second.
-#[must_use]
-pub fn rate(bytes: u64, time: Duration) -> u64 {
+fn rate(bytes: u64, time: Duration) -> u64 {
     let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     bytes.saturating_mul(1000) / ms
 }
 
 /// Seconds until all is done at `bytes_per_s`, rounded up; `None` while nothing moves.
-#[must_use]
-pub fn remaining_s(done: u64, total: u64, bytes_per_s: u64) -> Option<u64> {
+fn remaining_s(done: u64, total: u64, bytes_per_s: u64) -> Option<u64> {
     (bytes_per_s > 0).then(|| total.saturating_sub(done).div_ceil(bytes_per_s))
 }
 

@@ -83,6 +83,50 @@ async fn an_interrupted_demo_ends_with_its_summary_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_demo_that_is_ended_gives_the_terminal_back() {
+    for (no_color, is_coloured) in [("", true), ("1", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let program = env!("CARGO_BIN_EXE_driftgate");
+        let line = format!(
+            "stty cols 90 rows 30; echo $$ > {}; exec {program} demo --seconds 600",
+            pid.display()
+        );
+        // A terminal of its own, which writes down what it is sent.
+        let mut command = Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).env("NO_COLOR", no_color);
+        command.env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let Ok(mut child) = command.kill_on_drop(true).spawn() else {
+            println!("SKIPPED: no `script`, which makes a terminal");
+            return;
+        };
+        let mut output = child.stdout.take().unwrap();
+        let mut bytes = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        while !text(&bytes).contains("OPEN") {
+            let read = timeout(PATIENCE, output.read_buf(&mut bytes)).await.expect("a picture");
+            assert!(read.unwrap() > 0, "ended early: {}", text(&bytes));
+        }
+        let id = std::fs::read_to_string(&pid).unwrap();
+        std::fs::remove_file(&pid).unwrap();
+        let killed = Command::new("kill").args(["-s", "TERM", id.trim()]).status().await;
+        assert!(killed.unwrap().success());
+        timeout(PATIENCE, output.read_to_end(&mut bytes)).await.expect("an end in time").unwrap();
+        assert_eq!(status(child).await, Some(0));
+        let text = text(&bytes);
+        let (before, shown) = text.split_once("\x1b[?1049h").expect("a screen of its own");
+        let (picture, after) = shown.split_once("\x1b[?1049l").expect("the screen is given back");
+        assert!(before.contains("look at it from another terminal"), "{before}");
+        assert!(picture.contains("isolates"), "{picture}");
+        // The colour of an open gate.
+        let is_green = picture.contains("\x1b[38;5;2");
+        assert_eq!(is_green, is_coloured, "{picture}");
+        assert!(after.contains("\x1b[?25h") && after.contains("After "), "{after}");
+        assert_nothing_is_left(folder.path(), &nats_url(before)).await;
+    }
+}
+
+#[tokio::test]
 async fn the_banner_of_run_dev_works_as_it_is_pasted() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = driftgate(folder.path(), &["run", "--dev"]);

@@ -1,27 +1,42 @@
-//! What the terminal shows while the demonstration runs: a picture redrawn in place on a terminal,
-//! plain lines elsewhere. It draws a [`Board`] and decides nothing.
+//! What the terminal shows while the demonstration runs: a picture on a terminal, plain lines
+//! elsewhere. It draws a [`Board`] and decides nothing.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _, stdout};
+use std::io::{self, Write as _, stdout};
 use std::time::Duration;
 
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Bar, BarChart, BarGroup};
+
+use super::super::terminal::{Canvas, colour};
 use super::promise::{Outcome, Promise};
 use crate::protocol::gate::Band;
 
-/// Widest line.
-const COLUMNS: usize = 80;
+/// A terminal smaller than this gets plain lines.
+const COLUMNS: u16 = 80;
+const ROWS: u16 = 24;
 /// Columns of the drift curve: with its labels it fits.
-const CURVE_COLUMNS: usize = 62;
-/// Rows of the drift curve: the lower edge of each. The lowest holds everything below it, too.
-const CURVE_EDGES: [f64; 8] = [0.65, 0.60, 0.55, 0.50, 0.45, 0.40, 0.35, 0.30];
-/// Height of a row of the curve.
-const EDGE_STEP: f64 = 0.05;
-const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const CURVE_COLUMNS: u16 = 62;
+/// What the curve's rows stand for: where its lowest begins, and how high each is. The lowest holds
+/// everything below it, too.
+const CURVE_FLOOR: f64 = 0.30;
+const CURVE_STEP: f64 = 0.05;
+const CURVE_LABELS: &str = "
+isolates 0.60 ┤
+
+  blocks 0.50 ┤
+ caution 0.45 ┤
+
+
+
+planner's gate";
+/// Eighths of a row that the curve is high.
+const CURVE_EIGHTHS: u32 = 64;
 /// Transitions that are shown.
 const NEWS_MAX: usize = 3;
-/// A terminal smaller than this gets plain lines.
-const SIZE_MIN: (u16, u16) = (80, 24);
 
 /// One sidecar's line.
 #[derive(Clone, Debug)]
@@ -60,7 +75,7 @@ impl Board {
             elapsed: Duration::ZERO,
             length,
             rows,
-            curve: vec![None; CURVE_COLUMNS],
+            curve: vec![None; usize::from(CURVE_COLUMNS)],
             news: VecDeque::new(),
             seen: (0, 0),
             promises: Vec::new(),
@@ -70,9 +85,8 @@ impl Board {
 
     /// Draws one report of the drifting runtime into the curve.
     pub(super) fn plot(&mut self, at: Duration, drift: f64, band: Band) {
-        let columns = u128::try_from(CURVE_COLUMNS).unwrap_or(0);
-        let column = at.as_millis() * columns / self.length.as_millis().max(1);
-        let column = usize::try_from(column).unwrap_or(0).min(CURVE_COLUMNS - 1);
+        let column = at.as_millis() * u128::from(CURVE_COLUMNS) / self.length.as_millis().max(1);
+        let column = usize::try_from(column).unwrap_or(0).min(self.curve.len().saturating_sub(1));
         // Columns between two reports repeat the older one.
         let first = self.curve.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let older = first.checked_sub(1).and_then(|last| *self.curve.get(last)?);
@@ -92,72 +106,61 @@ impl Board {
         }
     }
 
-    /// The picture: always as many lines, each at most 80 columns wide.
-    fn frame(&self, colours: bool) -> Vec<String> {
+    /// The picture.
+    fn render(&self, frame: &mut Frame<'_>) {
+        let rows = u16::try_from(self.rows.len()).unwrap_or(0);
+        let heights = [2, rows + 2, 9, 3, 1, 2].map(Constraint::Length);
+        let page = Rect { width: COLUMNS, ..frame.area() }.intersection(frame.area());
+        let [title, table, curve, news, wire, hints] = Layout::vertical(heights).areas(page);
+        let [labels, curve] = Layout::horizontal([16, CURVE_COLUMNS]).areas(curve);
+        let name = "Driftgate demo: three sidecars, one nats-server, and planner's drift";
         let clock = format!("{:.0} of {} s", self.elapsed.as_secs_f64(), self.length.as_secs());
-        let title = "Driftgate demo: three sidecars, one nats-server, and planner's drift";
-        let mut lines = vec![
-            format!("{title}{clock:>width$}", width = COLUMNS - title.len()),
-            String::new(),
-            "           gate      drift   stored  throttled   held  received  last barrier"
-                .to_owned(),
-        ];
-        lines.extend(self.rows.iter().map(|row| row.line(colours)));
-        lines.push(String::new());
-        lines.extend(CURVE_EDGES.iter().map(|edge| self.curve_row(*edge, colours)));
-        lines.push(self.strip());
-        let news = self.news.iter().cloned().chain(std::iter::repeat(String::new()));
-        lines.extend(news.take(NEWS_MAX).map(|line| clipped(&line)));
-        let promises = self.promises.iter().fold(String::new(), |mut text, promise| {
+        frame.render_widget(name, title);
+        frame.render_widget(Line::from(clock).right_aligned(), title);
+        let heads = "           gate      drift   stored  throttled   held  received  last barrier";
+        let rows = self.rows.iter().map(Row::line);
+        frame.render_widget(Text::from_iter([heads.into()].into_iter().chain(rows)), table);
+        frame.render_widget(Text::from(CURVE_LABELS), labels);
+        frame.render_widget(self.curve(), curve);
+        frame.render_widget(Text::from_iter(self.news.iter().map(String::as_str)), news);
+        frame.render_widget(self.wire(), wire);
+        frame.render_widget(
+            Text::from_iter(self.hints.iter().map(|hint| format!("$ {hint}"))),
+            hints,
+        );
+    }
+
+    /// One bar for each column, and under it the band's letter, for whoever sees no colours.
+    fn curve(&self) -> BarChart<'_> {
+        let bar = |(drift, band): &(f64, Band)| {
+            let is_reached =
+                |eighth: &u32| *drift >= CURVE_FLOOR + CURVE_STEP * f64::from(*eighth) / 8.0;
+            let height = (1..=CURVE_EIGHTHS).rev().find(is_reached).unwrap_or(1);
+            let letter = match band {
+                Band::Open => "o",
+                Band::Caution => "c",
+                Band::Blocked => "B",
+                Band::Isolated => "I",
+            };
+            Bar::with_label(letter, height.into()).text_value("").style(colour(*band))
+        };
+        let bars: Vec<Bar<'_>> = self.curve.iter().map_while(Option::as_ref).map(bar).collect();
+        let chart = BarChart::default().data(BarGroup::new(bars)).max(CURVE_EIGHTHS.into());
+        chart.bar_width(1).bar_gap(0)
+    }
+
+    fn wire(&self) -> String {
+        let (packets, notices) = self.seen;
+        let mut text = format!("wire: {packets} packets, {notices} notices");
+        for promise in &self.promises {
             let word = match promise.outcome {
                 Outcome::Broken => "BROKEN",
                 Outcome::Held => "held",
                 Outcome::Unseen => "..",
             };
             let _ = write!(text, "  {} {word}", promise.code);
-            text
-        });
-        let (packets, notices) = self.seen;
-        lines.push(clipped(&format!("wire: {packets} packets, {notices} notices{promises}")));
-        lines.extend(self.hints.iter().map(|hint| clipped(&format!("$ {hint}"))));
-        lines
-    }
-
-    fn curve_row(&self, edge: f64, colours: bool) -> String {
-        // Each mark is the lower edge of a row.
-        let mark = |mark: f64| (edge - mark).abs() < EDGE_STEP / 2.0;
-        let label = if mark(0.60) {
-            "isolates 0.60 ┤"
-        } else if mark(0.50) {
-            "  blocks 0.50 ┤"
-        } else if mark(0.45) {
-            " caution 0.45 ┤"
-        } else {
-            "              │"
-        };
-        let is_lowest = CURVE_EDGES.last().is_some_and(|lowest| mark(*lowest));
-        let mut line = label.to_owned();
-        for cell in self.curve.iter().map_while(Option::as_ref) {
-            let (drift, band) = cell;
-            let eighths = |eighth: &u32| *drift >= edge + EDGE_STEP * f64::from(*eighth) / 8.0;
-            let level = (1..=8).filter(eighths).count().max(usize::from(is_lowest));
-            let block = BLOCKS.get(level).copied().unwrap_or(' ');
-            line.push_str(&paint(colours, *band, &block.to_string()));
         }
-        line
-    }
-
-    /// The bands in letters, for whoever sees no colours.
-    fn strip(&self) -> String {
-        let letter = |cell: &Option<(f64, Band)>| match cell {
-            None => ' ',
-            Some((_, Band::Open)) => 'o',
-            Some((_, Band::Caution)) => 'c',
-            Some((_, Band::Blocked)) => 'B',
-            Some((_, Band::Isolated)) => 'I',
-        };
-        let letters: String = self.curve.iter().map(letter).collect();
-        format!("planner's gate └{letters}")
+        text
     }
 
     /// One line for the whole state, where nothing can be redrawn.
@@ -177,44 +180,21 @@ impl Board {
 }
 
 impl Row {
-    fn line(&self, colours: bool) -> String {
+    fn line(&self) -> Line<'_> {
         let Self { id, band, drift, sent, throttled, held, received, barrier } = self;
-        let word = format!("{:<8}", band.word().to_ascii_uppercase());
+        let word = Span::styled(format!("{:<8}", band.word().to_ascii_uppercase()), colour(*band));
         let drift = drift.map_or_else(|| "-".to_owned(), |drift| format!("{drift:.3}"));
-        format!(
-            "  {id:<8} {}  {drift:>5}  {sent:>7}  {throttled:>9}  {held:>5}  {received:>8}  {barrier}",
-            paint(colours, *band, &word),
-        )
+        let rest =
+            format!("  {drift:>5}  {sent:>7}  {throttled:>9}  {held:>5}  {received:>8}  {barrier}");
+        Line::from_iter([format!("  {id:<8} ").into(), word, rest.into()])
     }
-}
-
-/// A line without colours that does not wrap.
-fn clipped(line: &str) -> String {
-    line.chars().take(COLUMNS).collect()
-}
-
-fn paint(colours: bool, band: Band, text: &str) -> String {
-    if !colours || text.trim().is_empty() {
-        return text.to_owned();
-    }
-    let colour = match band {
-        Band::Open => 32,
-        Band::Caution => 33,
-        Band::Blocked => 31,
-        Band::Isolated => 35,
-    };
-    format!("\x1b[{colour}m{text}\x1b[0m")
 }
 
 /// How the run is shown.
 #[derive(Debug)]
 pub(super) enum Screen {
-    /// Redrawn in place.
-    Live {
-        colours: bool,
-        /// Lines that the cursor has to go up; 0 before the first picture.
-        height: usize,
-    },
+    /// A picture.
+    Live(Box<Canvas>),
     /// One line a second, and one for each transition.
     Plain { second: u64 },
     /// Nothing before the end.
@@ -222,25 +202,15 @@ pub(super) enum Screen {
 }
 
 impl Screen {
-    /// Picks what standard output can show.
-    pub(super) fn new(silent: bool, colours: bool) -> Self {
-        let is_large = rustix::termios::tcgetwinsize(stdout())
-            .is_ok_and(|size| size.ws_col >= SIZE_MIN.0 && size.ws_row >= SIZE_MIN.1);
+    /// Says `text`, which stays, and picks what standard output can show.
+    pub(super) fn new(text: &str, silent: bool, colours: bool) -> Self {
         if silent {
-            Self::Silent
-        } else if stdout().is_terminal() && is_large {
-            Self::Live { colours, height: 0 }
-        } else {
-            Self::Plain { second: 0 }
+            return Self::Silent;
         }
-    }
-
-    /// Text that stays: before the first picture, or after [`Self::finish`].
-    pub(super) fn say(&self, text: &str) -> io::Result<()> {
-        match self {
-            Self::Silent => Ok(()),
-            Self::Live { .. } | Self::Plain { .. } => write_out(text),
-        }
+        // Where nobody reads, the first picture will tell.
+        let _ = write_out(text);
+        let canvas = Canvas::open(COLUMNS, ROWS, colours);
+        canvas.map_or(Self::Plain { second: 0 }, |canvas| Self::Live(Box::new(canvas)))
     }
 
     /// A transition: part of the picture, or a line of its own.
@@ -248,7 +218,7 @@ impl Screen {
         board.tell(line.to_owned());
         match self {
             Self::Plain { .. } => write_out(&format!("{line}\n")),
-            Self::Live { .. } | Self::Silent => Ok(()),
+            Self::Live(_) | Self::Silent => Ok(()),
         }
     }
 
@@ -263,33 +233,13 @@ impl Screen {
                 *second = board.elapsed.as_secs();
                 write_out(&format!("{}\n", board.line()))
             }
-            Self::Live { colours, height } => {
-                let lines = board.frame(*colours);
-                let mut text = "\x1b[?25l".to_owned();
-                if *height > 0 {
-                    let _ = write!(text, "\x1b[{height}A\r");
-                }
-                *height = lines.len();
-                for line in lines {
-                    let _ = writeln!(text, "{line}\x1b[K");
-                }
-                write_out(&text)
-            }
+            Self::Live(canvas) => canvas.draw(|frame| board.render(frame)),
         }
     }
 
-    /// Leaves the last picture standing and gives the cursor back.
-    pub(super) fn finish(&self) {
-        if matches!(self, Self::Live { height: 1.., .. }) {
-            // Whoever closed the terminal needs no cursor.
-            let _ = write_out("\x1b[?25h");
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        self.finish();
+    /// Gives the terminal back.
+    pub(super) fn finish(&mut self) {
+        *self = Self::Silent;
     }
 }
 

@@ -1,0 +1,78 @@
+//! A picture that fills the terminal, and a terminal that is afterwards as it was.
+//!
+//! Keys are not read, so that Ctrl-C is the signal that it always is: whoever draws listens for
+//! signals and drops the [`Canvas`]. A panic restores the terminal before it says what happened.
+//! What deliberately is not here: what is shown.
+
+use std::io::{self, IsTerminal as _, Stdout, stdout};
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, size};
+use ratatui::style::Color;
+use ratatui::{Frame, Terminal};
+
+use crate::protocol::gate::Band;
+
+/// A terminal that shows pictures until this is dropped.
+#[derive(Debug)]
+pub(super) struct Canvas {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    has_colours: bool,
+}
+
+impl Canvas {
+    /// Takes the terminal that standard output is; `None` where it is none, or smaller than
+    /// `columns` and `rows`, or cannot be written to.
+    pub(super) fn open(columns: u16, rows: u16, has_colours: bool) -> Option<Self> {
+        let is_large = size().is_ok_and(|(width, height)| width >= columns && height >= rows);
+        if !stdout().is_terminal() || !is_large {
+            return None;
+        }
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).ok()?;
+        let canvas = Self { terminal, has_colours };
+        execute!(stdout(), EnterAlternateScreen, Hide).ok()?;
+        let says = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            says(panic);
+        }));
+        Some(canvas)
+    }
+
+    /// Shows what `render` draws, instead of the picture before.
+    pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        let has_colours = self.has_colours;
+        let drawn = self.terminal.draw(|frame| {
+            render(frame);
+            if !has_colours {
+                for cell in &mut frame.buffer_mut().content {
+                    cell.set_fg(Color::Reset);
+                }
+            }
+        });
+        drawn.map(|_| ())
+    }
+}
+
+impl Drop for Canvas {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    // Whoever closed the terminal needs it no more.
+    let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+}
+
+/// What a band looks like.
+pub(super) fn colour(band: Band) -> Color {
+    match band {
+        Band::Open => Color::Green,
+        Band::Caution => Color::Yellow,
+        Band::Blocked => Color::Red,
+        Band::Isolated => Color::Magenta,
+    }
+}
