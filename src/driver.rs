@@ -35,6 +35,7 @@ mod metrics;
 mod operator;
 mod quarantine;
 mod run;
+mod service;
 mod slots;
 mod uploads;
 
@@ -413,6 +414,8 @@ pub struct Books {
     pub band_since: Timestamp,
     /// Whether an operator holds.
     pub operator_hold: bool,
+    /// Questions on core NATS that got no answer, by reason.
+    pub questions_dropped: BTreeMap<&'static str, u64>,
     /// Publishes that the broker refused, by reason.
     pub publish_refused: BTreeMap<&'static str, u64>,
     /// Newest gate value.

@@ -25,6 +25,7 @@ pub mod link;
 mod connection;
 mod requests;
 mod event;
+pub mod responder;
 mod pull;
 mod session;
 pub mod ack;

@@ -61,6 +61,8 @@ impl Books {
         });
         let refused = self.publish_refused.iter();
         let refused = refused.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
+        let dropped = self.questions_dropped.iter();
+        let dropped = dropped.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
         let reports =
             ledgers.iter().map(|(target, ledger)| (vec![target.to_string()], ledger.reports));
         let pending = ledgers
@@ -102,6 +104,12 @@ impl Books {
                 "Publishes that the broker did not take",
                 &["reason"],
                 refused,
+            ),
+            Family::counters(
+                "questions_dropped",
+                "Questions on core NATS that got no answer",
+                &["reason"],
+                dropped,
             ),
             Family::gauges(
                 "packets_pending",

@@ -10,6 +10,7 @@ use super::connection::{Change, Connector};
 use super::inbound::Receiver;
 use super::memory::Keeper;
 use super::quarantine::QUARANTINE_TOKENS;
+use super::service::Service;
 use super::uploads::Uploads;
 use super::{
     Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault, ReportFault,
@@ -50,6 +51,7 @@ pub(super) struct Driver {
     pub(super) bridge: Bridge,
     pub(super) connector: Connector,
     pub(super) uploads: Uploads,
+    pub(super) service: Service,
     receiver: Receiver,
     /// What the bridge asks for and is not done yet, in order.
     pub(super) effects: VecDeque<Effect>,
@@ -123,7 +125,13 @@ impl Driver {
             shown_until: BTreeMap::new(),
             clock,
             bridge,
-            receiver: Receiver::new(prefix, me.clone(), options.deliver, conditions.clone()),
+            receiver: Receiver::new(
+                prefix.clone(),
+                me.clone(),
+                options.deliver,
+                conditions.clone(),
+            ),
+            service: Service::new(me.clone(), prefix, options.snapshots, clock.now()),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             effects: VecDeque::new(),
@@ -168,6 +176,7 @@ impl Driver {
                 self.receiver.delivered(self.connector.link(), delivery);
             }
             ask = self.uploads.ask() => self.upload(ask),
+            listed = self.service.listed() => self.listed(listed),
             command = commands.recv() => match command {
                 None => return false,
                 Some(command) => self.command(command),
@@ -299,7 +308,7 @@ impl Driver {
                             self.connector.repair();
                         }
                         self.publish_refused(&fault);
-                        publish_outcome(&fault)
+                        readiness::publish_outcome(&fault)
                     }
                 };
                 self.effects.extend(self.bridge.answered(now, token, outcome));
@@ -323,6 +332,8 @@ impl Driver {
                 self.conditions.begin(Condition::PullFailed, fault.to_string());
                 self.connector.repair();
             }
+            LinkEvent::Asked(question) => self.asked(question),
+            LinkEvent::Answered { .. } => {}
             LinkEvent::LameDuck => self.connector.leave(),
             LinkEvent::ServerFault(fault) => {
                 self.conditions.begin(Condition::BrokerComplains, fault);
@@ -337,8 +348,12 @@ impl Driver {
     }
 
     async fn disconnect(&mut self) {
+        if self.connector.link().is_some_and(|link| !link.is_read()) {
+            self.bridge.sent();
+        }
         self.connector.sever().await;
         self.receiver.disconnected();
+        self.service.cut();
         self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
 
@@ -368,10 +383,12 @@ impl Driver {
             }
             Effect::Cut => {
                 self.receiver.cut();
+                self.service.cut();
                 self.order(Link::unsubscribe_all).await;
             }
             Effect::Subscribe { pull } => {
                 self.order(Link::subscribe_acks).await;
+                self.open_doors().await;
                 self.connector.prepare();
                 if pull {
                     self.start_pull().await;
@@ -450,7 +467,7 @@ impl Driver {
 
     /// Gives the link a control order. A link that cannot even take that is of no use: severing it
     /// does what every one of these orders is for, and the next one starts clean.
-    async fn order(&mut self, order: impl FnOnce(&mut Link) -> Result<(), NotTaken>) {
+    pub(super) async fn order(&mut self, order: impl FnOnce(&mut Link) -> Result<(), NotTaken>) {
         if self.connector.link().is_some_and(|link| order(link).is_err()) {
             self.sever("the connection takes no orders").await;
         }
@@ -467,22 +484,5 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
         if stop.changed().await.is_err() {
             return;
         }
-    }
-}
-
-/// Which refusals may pass by themselves.
-fn publish_outcome(fault: &PublishFault) -> Outcome {
-    match fault {
-        PublishFault::Busy(_)
-        | PublishFault::Deaf
-        | PublishFault::Denied(_)
-        | PublishFault::Full { .. }
-        | PublishFault::Malformed
-        | PublishFault::NoResponders => Outcome::Later,
-        PublishFault::Refused { code, .. } if *code >= 500 => Outcome::Later,
-        PublishFault::Refused { .. }
-        | PublishFault::TooLarge
-        | PublishFault::Unpublishable
-        | PublishFault::WrongStream(_) => Outcome::Refused,
     }
 }

@@ -31,6 +31,7 @@ use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::requests::{Order, Requests};
+use super::responder::Door;
 use super::session::{self, ConnectFault, Connected, End, Session};
 use super::settings::Settings;
 use pending::{Nonces, Pending, Table};
@@ -57,6 +58,10 @@ pub(super) enum Topic {
     Pull,
     /// What a short-lived consumer delivers to one reader.
     Reader(u64),
+    /// The answer to one question of ours.
+    Greeting(u64),
+    /// What others ask. Last, so that no flood of it keeps anything above from being read.
+    Door(Door),
 }
 
 /// Why a message was not handed over.
@@ -240,15 +245,24 @@ impl Connection {
         }
     }
 
-    /// Publishes content that nobody answers, with an echo for the books.
+    /// Publishes content that is not acknowledged, with an echo for the books.
     pub(super) fn publish(
         &mut self,
         subject: Subject,
+        reply: Option<String>,
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<(), NotSent> {
         self.is_open()?;
-        Self::hand_over(self.client.publish_with_headers(subject, headers, payload))?;
+        let client = &self.client;
+        match reply {
+            Some(reply) => {
+                let sending =
+                    client.publish_with_reply_and_headers(subject, reply, headers, payload);
+                Self::hand_over(sending)?;
+            }
+            None => Self::hand_over(client.publish_with_headers(subject, headers, payload))?,
+        }
         self.sent += 1;
         // One at a time: when it has come, another asks for what was sent meanwhile.
         if self.echoes.iter().any(|echo| matches!(echo.asker, Asker::Books)) {
@@ -301,6 +315,18 @@ impl Connection {
         Ok(())
     }
 
+    /// The same for `count` messages, after which the server ends it.
+    pub(super) fn subscribe_for(
+        &mut self,
+        topic: Topic,
+        subject: String,
+        count: u64,
+    ) -> Result<(), NotSent> {
+        self.subscribe(topic, subject)?;
+        let subscriber = self.subscriptions.get_mut(&topic).ok_or(NotSent::Closed)?;
+        Self::hand_over(subscriber.unsubscribe_after(count))
+    }
+
     /// Opens the subscription that answers arrive on. Twice is once.
     pub(super) fn subscribe_answers(&mut self) -> Result<(), NotSent> {
         if self.has(Topic::Answers) {
@@ -343,10 +369,8 @@ impl Connection {
 
     /// Asks for an echo of all that was sent before.
     pub(super) fn echo(&mut self, asker: Asker) -> Result<(), NotSent> {
-        let (Some(high), Some(low)) = (self.nonces.next(), self.nonces.next()) else {
-            return Err(NotSent::Full);
-        };
-        let subject = Subject::from(format!("{}.e.{high:016x}{low:016x}", self.inbox));
+        let nonce = self.nonce().ok_or(NotSent::Full)?;
+        let subject = Subject::from(format!("{}.e.{nonce}", self.inbox));
         let mut subscriber = self.subscriber(subject.clone())?;
         Self::hand_over(subscriber.unsubscribe_after(1))?;
         self.send_to_self(&subject)?;
@@ -370,6 +394,12 @@ impl Connection {
             self.signal(self.question.clone(), Some(subject.to_string()), Bytes::new())?;
         }
         Ok(())
+    }
+
+    /// 128 random bits in hex.
+    pub(super) fn nonce(&mut self) -> Option<String> {
+        let (high, low) = (self.nonces.next()?, self.nonces.next()?);
+        Some(format!("{high:016x}{low:016x}"))
     }
 
     /// Where a pull or a reader is delivered to.

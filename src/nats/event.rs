@@ -7,6 +7,7 @@ use super::ack::{PublishFault, Stored};
 use super::headers;
 use super::inbound::InboundMessage;
 use super::pull::PullFault;
+use super::responder::{Dropped, Question};
 
 /// What happened on the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,16 @@ pub enum LinkEvent {
         /// Stored, or why not.
         outcome: Result<Stored, PublishFault>,
     },
+    /// What came back to the [`Link::ask`](super::link::Link::ask) of that id: `None` when nobody
+    /// is there who could answer. At most one for each.
+    Answered {
+        /// The driver's number.
+        id: u64,
+        /// The answer, unproven.
+        answer: Option<Bytes>,
+    },
+    /// Somebody asks, or has asked what is not answered.
+    Asked(Result<Question, Dropped>),
     /// The link is over and its socket closed. Always the last event, unless the driver does not
     /// read; the receiver then ends without it.
     Closed(String),

@@ -30,9 +30,12 @@ use super::connection::{Arrival, Asker, Connection, NotSent, Topic, Unanswered, 
 use super::inbound::is_ack_subject;
 use super::pull::{Pull, PullOrder, Step};
 use super::requests::Requests;
+use super::responder::Responder;
 use super::session::clipped;
 use super::settings::Settings;
 use super::subject::AssetName;
+
+mod questions;
 
 pub use super::event::{LinkEvent, Outgoing, Told};
 pub use super::pull::{BATCH_MAX, PullFault};
@@ -73,9 +76,10 @@ pub struct Link {
     requests: Requests,
     settings: Settings,
     pull: Option<Pull>,
+    responder: Responder,
     /// When a message of our own to the acknowledgement subscription is overdue.
     deaf_at: Option<Instant>,
-    /// The timer of both, which may ring early and never late.
+    /// The timer of all, which may ring early and never late.
     alarm: Pin<Box<Sleep>>,
     events: VecDeque<LinkEvent>,
     server: String,
@@ -99,6 +103,7 @@ impl Link {
             requests,
             settings: settings.clone(),
             pull: None,
+            responder: Responder::default(),
             deaf_at: None,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             events: VecDeque::new(),
@@ -201,7 +206,7 @@ impl Link {
     /// [`NotTaken`]: nothing is sent.
     pub fn notify(&mut self, message: Outgoing) -> Result<(), NotTaken> {
         let Outgoing { subject, headers, payload } = message;
-        match self.connection.publish(subject, headers, payload) {
+        match self.connection.publish(subject, None, headers, payload) {
             Ok(()) => Ok(()),
             Err(fault @ (NotSent::Closed | NotSent::Full)) => Err(NotTaken::of(fault)),
             Err(fault @ (NotSent::BadSubject | NotSent::TooLarge)) => {
@@ -307,6 +312,10 @@ impl Link {
     pub fn unsubscribe_all(&mut self) -> Result<(), NotTaken> {
         self.pull = None;
         self.deaf_at = None;
+        self.responder.close();
+        // What was asked before the cut is not answered after it.
+        self.events
+            .retain(|event| !matches!(event, LinkEvent::Asked(_) | LinkEvent::Answered { .. }));
         self.connection.unsubscribe_all().map_err(NotTaken::of)
     }
 
@@ -346,9 +355,11 @@ impl Link {
                 };
                 LinkEvent::Ack { token, outcome }
             }
+            Arrival::Asked(door, message) => LinkEvent::Asked(Responder::read(door, &message)),
             Arrival::Complaint(words) => LinkEvent::ServerFault(words),
             Arrival::Echoed(id) => LinkEvent::Confirmed(id),
             Arrival::Ended(reason) => LinkEvent::Closed(reason),
+            Arrival::Greeted(id, message) => questions::answered(id, &message),
             Arrival::Knocked => {
                 self.deaf_at = None;
                 return;
@@ -356,6 +367,7 @@ impl Link {
             Arrival::LameDuck => LinkEvent::LameDuck,
             Arrival::Notice(message) => LinkEvent::Notice(Told::of(&message)),
             Arrival::Pulled(message) => return self.take_pulled(message),
+            Arrival::Spent(door) => return self.responder.spent(door),
         };
         self.events.push_back(event);
     }
@@ -413,7 +425,8 @@ impl Link {
 
     /// When something is to be done by time alone.
     fn wake_at(&self) -> Option<Instant> {
-        [self.deaf_at, self.pull.as_ref().map(|pull| pull.wake_at)].into_iter().flatten().min()
+        let pull = self.pull.as_ref().map(|pull| pull.wake_at);
+        [self.deaf_at, pull, self.responder.wake_at()].into_iter().flatten().min()
     }
 
     fn is_due(&mut self, context: &mut std::task::Context<'_>) -> bool {
@@ -439,6 +452,8 @@ impl Link {
         } else if let Some(pull) = self.pull.as_mut().filter(|pull| pull.wake_at <= now) {
             let step = pull.woke();
             self.follow(step);
+        } else {
+            self.open_again(now);
         }
     }
 }

@@ -136,6 +136,12 @@ impl Prefix {
         Subject::from(format!("{}.handshake.{target}", self.0))
     }
 
+    /// Where an endpoint of `owner`'s micro service is asked; `*` for all of them.
+    #[must_use]
+    pub fn service(&self, owner: &RuntimeId, endpoint: &str) -> Subject {
+        Subject::from(format!("{}.service.{owner}.{endpoint}", self.0))
+    }
+
     /// Every packet: the subject of the stream `DRIFTGATE_STATE`.
     #[must_use]
     pub fn every_state(&self) -> String {

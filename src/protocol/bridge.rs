@@ -271,6 +271,12 @@ impl Bridge {
         self.settle(now)
     }
 
+    /// Something was sent on this connection that the caller keeps the books of, and the broker may
+    /// come to read it late.
+    pub fn sent(&mut self) {
+        self.outbox.stamp();
+    }
+
     /// The broker echoed, so it has read everything up to there.
     #[must_use]
     pub fn confirmed(&mut self, now: Now, id: u64) -> Vec<Effect> {

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use serde::Serialize;
 
+use super::exchange::{ExchangeMode, ModeReason};
 use super::gate::{Band, Mode, Reason};
 use super::packet::{Posture, RuntimeId};
 use super::time::Timestamp;
@@ -216,6 +217,30 @@ pub struct SafetyView {
     pub in_doubt: bool,
     /// The newest transitions, oldest first, at most 32.
     pub transitions: VecDeque<Transition>,
+}
+
+impl SafetyView {
+    /// What others than the operator may see of it while the gate is open: no number of a report
+    /// that the gate refused (P1), and no remark.
+    #[must_use]
+    pub fn without_refused(mut self) -> Self {
+        self.hold = None;
+        for transition in &mut self.transitions {
+            (transition.di, transition.cycle, transition.seq) = (None, None, None);
+        }
+        self
+    }
+}
+
+/// A configured peer and what is exchanged with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerMode {
+    /// The peer.
+    pub id: RuntimeId,
+    /// How much.
+    pub mode: ExchangeMode,
+    /// Why.
+    pub reason: ModeReason,
 }
 
 /// An operator's hold as shown by `GET /aegida/safety`.

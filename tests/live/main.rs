@@ -61,3 +61,6 @@ mod operator;
 
 #[cfg(test)]
 mod snapshots;
+
+#[cfg(test)]
+mod service;

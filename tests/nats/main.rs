@@ -12,4 +12,6 @@ mod object;
 #[cfg(test)]
 mod object_faults;
 #[cfg(test)]
+mod responder;
+#[cfg(test)]
 mod subject;

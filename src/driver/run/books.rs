@@ -22,6 +22,7 @@ impl Driver {
             verdicts: Decision::VARIANTS.iter().map(counted).collect(),
             band_since: self.bridge.band_since(),
             operator_hold: self.holds.any(),
+            questions_dropped: self.service.dropped(),
             publish_refused: self.publish_refused.clone(),
             refused: self.receiver.refused.iter().map(|(fault, count)| (*fault, *count)).collect(),
             quarantined: self.receiver.quarantine.kept,

@@ -37,7 +37,8 @@ impl Driver {
     /// Lets the memory be synced, if it is time.
     pub(super) fn remember(&mut self) {
         let (bridge, now) = (&self.bridge, self.clock.now());
-        self.keeper.look(now.mono, || bridge.in_doubt(now));
+        let is_read = self.connector.link().is_none_or(|link| link.is_read());
+        self.keeper.look(now.mono, || bridge.in_doubt(now) || !is_read);
     }
 
     /// Writes a change of band to the log, and tells those who listen.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    AssetFault, AssetReport, Band, Condition, Driver, Event, Link, PublishFault, Standing,
+    AssetFault, AssetReport, Band, Condition, Driver, Event, Link, Outcome, PublishFault, Standing,
 };
 use crate::protocol::seal::Fault;
 
@@ -128,5 +128,22 @@ impl Driver {
             *standing = next;
             changed
         });
+    }
+}
+
+/// Which refusals may pass by themselves.
+pub(super) fn publish_outcome(fault: &PublishFault) -> Outcome {
+    match fault {
+        PublishFault::Busy(_)
+        | PublishFault::Deaf
+        | PublishFault::Denied(_)
+        | PublishFault::Full { .. }
+        | PublishFault::Malformed
+        | PublishFault::NoResponders => Outcome::Later,
+        PublishFault::Refused { code, .. } if *code >= 500 => Outcome::Later,
+        PublishFault::Refused { .. }
+        | PublishFault::TooLarge
+        | PublishFault::Unpublishable
+        | PublishFault::WrongStream(_) => Outcome::Refused,
     }
 }

@@ -9,6 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use super::pending::{Answer, Pending, Unanswered, Waiter};
 use super::{Asker, Connection, Echo, Route, Topic};
 use crate::nats::requests::Order;
+use crate::nats::responder::Door;
 use crate::nats::session::clipped;
 
 /// How the server begins to say that we may not publish somewhere; the subject follows in quotes.
@@ -21,18 +22,24 @@ pub(in crate::nats) enum Arrival {
     Answer { token: u64, answer: Answer },
     /// The server complained, in its words; the connection goes on.
     Complaint(String),
+    /// Something came in through a door.
+    Asked(Door, Message),
     /// The echo of that number has come.
     Echoed(u64),
     /// The connection is over, and why. It stays so.
     Ended(String),
     /// Something of ours came back on the answers' subscription.
     Knocked,
+    /// The answer to a question of ours.
+    Greeted(u64, Message),
     /// The server is about to shut down.
     LameDuck,
     /// A message on the notices' subscription.
     Notice(Message),
     /// A message on the pull's subscription.
     Pulled(Message),
+    /// A door has taken as many messages as it was opened for.
+    Spent(Door),
 }
 
 /// Turns a connection for those who have its handle, until it ends.
@@ -85,7 +92,18 @@ impl Connection {
                 self.take(topic, message);
                 return true;
             }
-            Some((_, None)) => return self.finish("the connection was lost"),
+            Some((Topic::Greeting(id), None)) => {
+                self.subscriptions.remove(&Topic::Greeting(id));
+                return true;
+            }
+            Some((Topic::Door(door), None)) => {
+                self.subscriptions.remove(&Topic::Door(door));
+                self.arrivals.push_back(Arrival::Spent(door));
+                return true;
+            }
+            Some((Topic::Answers | Topic::Notices | Topic::Pull | Topic::Reader(_), None)) => {
+                return self.finish("the connection was lost");
+            }
             None => {}
         }
         let came = self.echoes.iter_mut().position(|echo| {
@@ -136,6 +154,8 @@ impl Connection {
             Topic::Answers => self.take_answer(message),
             Topic::Notices => self.arrivals.push_back(Arrival::Notice(message)),
             Topic::Pull => self.arrivals.push_back(Arrival::Pulled(message)),
+            Topic::Greeting(id) => self.arrivals.push_back(Arrival::Greeted(id, message)),
+            Topic::Door(door) => self.arrivals.push_back(Arrival::Asked(door, message)),
             Topic::Reader(id) => {
                 let is_taken =
                     self.readers.get(&id).is_some_and(|reader| reader.try_send(message).is_ok());

@@ -1,11 +1,12 @@
 //! What the bridge shows of itself: views for the routes, books for the metrics.
 
 use super::{
-    Band, Bridge, Connection, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Now,
-    PeerState, RuntimeId, SafetyView, ThresholdsView, exchanges,
+    Band, Bridge, Connection, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Mode,
+    Now, PeerState, RuntimeId, SafetyView, ThresholdsView, exchanges,
 };
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
+use crate::protocol::view::PeerMode;
 
 /// Counters that are not per target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,28 @@ impl Bridge {
     #[must_use]
     pub fn band_since(&self) -> Timestamp {
         self.band_since.wall
+    }
+
+    /// Whether anything is exported at all.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.identity.mode
+    }
+
+    /// Whether anybody who asks over the broker is answered: not while isolated, and not while
+    /// what was asked before is being cut (P4).
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        let is_cutting = self.closing.as_ref().is_some_and(|closing| closing.cut);
+        self.band() != Band::Isolated && !is_cutting
+    }
+
+    /// Every configured peer with its mode, in order.
+    #[must_use]
+    pub fn peer_modes(&self, now: Now) -> Vec<PeerMode> {
+        let line =
+            |(id, (mode, reason)): (&RuntimeId, _)| PeerMode { id: id.clone(), mode, reason };
+        self.exchanges(now).map(line).collect()
     }
 
     /// Whether a closing is under way.

@@ -1,0 +1,100 @@
+//! Questions on core NATS, ours and those of others.
+
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{Link, LinkEvent, NotSent, NotTaken, Topic};
+use crate::nats::responder::{Door, Dropped, QUESTION_BYTES_MAX, QUESTIONS_MAX, is_inbox};
+
+/// What has come back to a question of ours. One that is too long says nothing.
+pub(super) fn answered(id: u64, message: &Message) -> LinkEvent {
+    let is_there = message.status != Some(StatusCode::NO_RESPONDERS);
+    // A copy, because the slice would keep the connection's whole read buffer alive.
+    let copy = || match &message.payload {
+        payload if payload.len() > QUESTION_BYTES_MAX => Bytes::new(),
+        payload => Bytes::copy_from_slice(payload),
+    };
+    LinkEvent::Answered { id, answer: is_there.then(copy) }
+}
+
+impl Link {
+    /// Opens doors for questions: [`LinkEvent::Asked`]. Twice is once. `instance` is the micro
+    /// service's id, one token.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn open_doors(&mut self, doors: &[Door], instance: &str) -> Result<(), NotTaken> {
+        for door in doors {
+            if !self.connection.has(Topic::Door(*door))
+                && let Some(subject) = self.responder.open(*door, &self.settings, instance)
+            {
+                self.open_door(*door, subject).map_err(NotTaken::of)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens what the server has closed, when its pause is over.
+    pub(super) fn open_again(&mut self, now: Instant) {
+        for (door, subject) in self.responder.woke(now, &self.settings) {
+            // Without room the connection is stalled and about to be severed.
+            let _ = self.open_door(door, subject);
+        }
+    }
+
+    fn open_door(&mut self, door: Door, subject: String) -> Result<(), NotSent> {
+        self.connection.subscribe_for(Topic::Door(door), subject, QUESTIONS_MAX)
+    }
+
+    /// Answers a question, in order with everything else that is sent. `payload` is not empty.
+    ///
+    /// # Errors
+    /// [`Dropped`]: nothing is sent.
+    pub fn respond(
+        &mut self,
+        reply: &Subject,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), Dropped> {
+        if payload.is_empty() || !is_inbox(reply) {
+            return Err(Dropped::Reply);
+        }
+        self.responder.admit()?;
+        let sent = self.connection.publish(reply.clone(), None, headers, payload);
+        sent.map_err(|_| Dropped::Connection)
+    }
+
+    /// 128 random bits in hex, for [`Self::ask`]; `None` when the system has no randomness.
+    pub fn nonce(&mut self) -> Option<String> {
+        self.connection.nonce()
+    }
+
+    /// Asks somebody on core NATS: [`LinkEvent::Answered`] with `id`. The answer comes to an inbox
+    /// that `nonce` alone names, so that it says nothing of where acknowledgements arrive. An
+    /// answer that never comes is the driver's deadline; [`Self::stop_asking`] follows it.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: nothing is sent.
+    pub fn ask(
+        &mut self,
+        id: u64,
+        subject: Subject,
+        nonce: &str,
+        payload: Bytes,
+    ) -> Result<(), NotTaken> {
+        let inbox = format!("{}.{nonce}", self.settings.inbox_prefix.as_str());
+        let topic = Topic::Greeting(id);
+        self.connection.subscribe_for(topic, inbox.clone(), 1).map_err(NotTaken::of)?;
+        let sent = self.connection.publish(subject, Some(inbox), HeaderMap::new(), payload);
+        sent.map_err(NotTaken::of)
+    }
+
+    /// No answer is waited for any more.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn stop_asking(&mut self, id: u64) -> Result<(), NotTaken> {
+        self.connection.unsubscribe(Topic::Greeting(id)).map_err(NotTaken::of)
+    }
+}
