@@ -61,8 +61,6 @@ impl Books {
         });
         let refused = self.publish_refused.iter();
         let refused = refused.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
-        let dropped = self.questions_dropped.iter();
-        let dropped = dropped.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
         let reports =
             ledgers.iter().map(|(target, ledger)| (vec![target.to_string()], ledger.reports));
         let pending = ledgers
@@ -105,12 +103,6 @@ impl Books {
                 &["reason"],
                 refused,
             ),
-            Family::counters(
-                "questions_dropped",
-                "Questions on core NATS that got no answer",
-                &["reason"],
-                dropped,
-            ),
             Family::gauges(
                 "packets_pending",
                 "Packets unsent or unacknowledged",
@@ -127,7 +119,15 @@ impl Books {
         let delivered = [("done", done), ("superseded", superseded), ("given_up", given_up)]
             .map(|(word, count)| (vec![word.to_owned()], *count));
         let failed = failed.iter().map(|(reason, count)| (vec![(*reason).to_owned()], *count));
+        let dropped = self.questions_dropped.iter();
+        let dropped = dropped.map(|(reason, count)| (vec![(*reason).to_owned()], *count));
         vec![
+            Family::counters(
+                "questions_dropped",
+                "Questions on core NATS that got no answer",
+                &["reason"],
+                dropped,
+            ),
             Family::counter(
                 "inbound_accepted",
                 "Packets accepted from peers",

@@ -124,9 +124,9 @@ impl Service {
         }
     }
 
-    /// What every answer begins with.
-    fn identity(&self, kind: &str) -> Value {
-        json!({
+    /// What every answer begins with, and what comes after it.
+    fn answer(&self, kind: &str, more: Value) -> Value {
+        let mut answer = json!({
             "type": format!("io.nats.micro.v1.{kind}_response"),
             "name": SERVICE,
             "id": self.instance,
@@ -136,7 +136,15 @@ impl Service {
                 "protocol_version": PROTOCOL_VERSION,
                 "version": env!("CARGO_PKG_VERSION"),
             },
-        })
+        });
+        if let (Value::Object(answer), Value::Object(more)) = (&mut answer, more) {
+            answer.extend(more);
+        }
+        answer
+    }
+
+    fn ping(&self) -> Value {
+        self.answer("ping", Value::Null)
     }
 
     fn info(&self) -> Value {
@@ -145,10 +153,8 @@ impl Service {
             json!({ "name": endpoint.word(), "subject": subject.as_str(), "queue_group": "",
                     "metadata": {} })
         };
-        let mut info = self.identity("info");
-        info["description"] = json!(DESCRIPTION);
-        info["endpoints"] = Endpoint::VARIANTS.iter().map(endpoint).collect();
-        info
+        let endpoints: Value = Endpoint::VARIANTS.iter().map(endpoint).collect();
+        self.answer("info", json!({ "description": DESCRIPTION, "endpoints": endpoints }))
     }
 
     fn stats(&self) -> Value {
@@ -162,10 +168,8 @@ impl Service {
                     "processing_time": nanoseconds,
                     "average_processing_time": nanoseconds.checked_div(requests).unwrap_or(0) })
         };
-        let mut stats = self.identity("stats");
-        stats["started"] = json!(self.started);
-        stats["endpoints"] = Endpoint::VARIANTS.iter().map(endpoint).collect();
-        stats
+        let endpoints: Value = Endpoint::VARIANTS.iter().map(endpoint).collect();
+        self.answer("stats", json!({ "started": self.started, "endpoints": endpoints }))
     }
 }
 
@@ -185,7 +189,7 @@ impl Driver {
                 return Err(Dropped::Closed);
             }
             match question.asked {
-                Asked::Ping => self.respond(&question.reply, &self.service.identity("ping")),
+                Asked::Ping => self.respond(&question.reply, &self.service.ping()),
                 Asked::Info => self.respond(&question.reply, &self.service.info()),
                 Asked::Stats => self.respond(&question.reply, &self.service.stats()),
                 Asked::Endpoint(endpoint) => self.serve(now, endpoint, question.reply),

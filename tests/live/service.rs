@@ -1,31 +1,12 @@
 //! The micro service of a running sidecar, by the real `nats` command and by raw requests.
 
-use std::process::Command;
-
 use async_nats::{Client, Message};
 use serde_json::{Value, json};
 
+use crate::support::nats_cli::nats;
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
 use crate::support::wait::LONG;
-
-/// What the real command says, or `None` where there is none.
-fn nats(server: &NatsServer, arguments: &[&str]) -> Option<String> {
-    let program = std::env::var("NATS_CLI").unwrap_or_else(|_| {
-        let beside = std::env::var("NATS_SERVER").unwrap_or_default();
-        beside.replace("nats-server", "nats")
-    });
-    let url = server.url();
-    let output = Command::new(&program).args(["--server", &url]).args(arguments).output();
-    let Ok(output) = output else {
-        println!("SKIPPED: no `nats` command at {program:?} (NATS_CLI names it)");
-        return None;
-    };
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "nats {arguments:?}: {said}{complained}");
-    Some(said)
-}
 
 async fn ask(client: &Client, subject: &str) -> Message {
     let asking = client.request(subject.to_owned(), "".into());
@@ -49,7 +30,7 @@ async fn the_nats_command_sees_the_service() {
     let client = async_nats::connect(server.url()).await.unwrap();
     let ping = body(&ask(&client, "$SRV.PING.driftgate").await);
     assert_eq!(ping["type"], "io.nats.micro.v1.ping_response");
-    let Some(list) = nats(&server, &["micro", "ls", "--json"]) else { return };
+    let Some(list) = nats(&server.url(), &["micro", "ls", "--json"]) else { return };
     let list: Value = serde_json::from_str(&list).unwrap();
     assert_eq!(list.as_array().map(Vec::len), Some(2), "{list}");
     let ids: Vec<&str> =
@@ -64,18 +45,18 @@ async fn the_nats_command_sees_the_service() {
     for endpoint in ["safety", "peers", "snapshots"] {
         ask(&client, &format!("driftgate.v1.service.planner.{endpoint}")).await;
     }
-    let text = nats(&server, &["micro", "info", "driftgate", id]).unwrap();
+    let text = nats(&server.url(), &["micro", "info", "driftgate", id]).unwrap();
     for needed in ["driftgate.v1.service.planner.safety", "runtime_id: planner", "snapshots"] {
         assert!(text.contains(needed), "{needed} in {text}");
     }
-    let stats = nats(&server, &["micro", "stats", "driftgate", "--json"]).unwrap();
+    let stats = nats(&server.url(), &["micro", "stats", "driftgate", "--json"]).unwrap();
     assert!(stats.contains(id), "{stats}");
     let stats = body(&ask(&client, &format!("$SRV.STATS.driftgate.{id}")).await);
     for endpoint in stats["endpoints"].as_array().unwrap() {
         assert_eq!(endpoint["num_requests"], 1, "{stats}");
         assert!(endpoint["processing_time"].as_u64().is_some_and(|time| time > 0), "{stats}");
     }
-    let pings = nats(&server, &["micro", "ping", "driftgate"]).unwrap();
+    let pings = nats(&server.url(), &["micro", "ping", "driftgate"]).unwrap();
     assert!(pings.contains(id), "{pings}");
     println!("{text}{pings}");
 }

@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
     reason = "each test program uses a part of it; in a test a panic is the report, and it times things"
 )]
@@ -17,6 +18,7 @@ pub(crate) mod horizon;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod load;
+pub(crate) mod nats_cli;
 pub(crate) mod nats_server;
 pub(crate) mod object;
 pub(crate) mod observer;

@@ -1,0 +1,22 @@
+//! The real `nats` command: `$NATS_CLI`, else the one beside `$NATS_SERVER`, else that of `PATH`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What it says to a server; `None`, and said loudly, where there is no such command.
+pub(crate) fn nats(url: &str, arguments: &[&str]) -> Option<String> {
+    let named = std::env::var_os("NATS_CLI").map(PathBuf::from);
+    let beside =
+        std::env::var_os("NATS_SERVER").map(|path| PathBuf::from(path).with_file_name("nats"));
+    let program =
+        named.or_else(|| beside.filter(|path| path.is_file())).unwrap_or_else(|| "nats".into());
+    let output = Command::new(&program).args(["--server", url]).args(arguments).output();
+    let Ok(output) = output else {
+        eprintln!("SKIPPED: no `nats` command at {}: NATS_CLI names one", program.display());
+        return None;
+    };
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "nats {arguments:?}: {said}{complained}");
+    Some(said)
+}
