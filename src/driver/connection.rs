@@ -219,8 +219,8 @@ impl Connector {
     }
 
     /// Streams or consumer seem to be missing: looks at them after a pause that grows. The link
-    /// goes on; what it cannot publish waits. A look that is under way may have seen them before they
-    /// went, and is followed by another.
+    /// goes on; what it cannot publish waits. A look that is under way may have seen them before
+    /// they went, and is followed by another.
     pub(super) fn repair(&mut self) {
         let pause = backoff(self.repairs, random());
         if let Some(up) = self.up() {
