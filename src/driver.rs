@@ -15,6 +15,7 @@ use crate::audit;
 use crate::nats;
 use crate::protocol::bridge::{Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
+use crate::protocol::exchange::Version;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
@@ -22,13 +23,16 @@ use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
-use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
+use crate::protocol::view::{
+    FieldState, HandshakeView, OperatorReply, PeerState, ReportReply, SafetyView,
+};
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
 use crate::telemetry::{Conditions, Feed, Histogram};
 
 mod clock;
 mod connection;
+mod handshakes;
 mod inbound;
 mod memory;
 mod metrics;
@@ -151,6 +155,11 @@ enum Command {
     },
     Safety {
         answer: Answer<SafetyView>,
+    },
+    Handshake {
+        runtime_id: RuntimeId,
+        version: Version,
+        answer: Answer<Result<HandshakeView, ReadFault>>,
     },
     Books {
         answer: Answer<Books>,
@@ -284,6 +293,18 @@ impl Handle {
     /// [`Unavailable`].
     pub async fn safety(&self) -> Result<SafetyView, Unavailable> {
         self.view(|answer| Command::Safety { answer }).await
+    }
+
+    /// The runtime negotiates: who we are, which versions we read, what is exchanged with whom.
+    ///
+    /// # Errors
+    /// [`ReadFault`].
+    pub async fn handshake(
+        &self,
+        runtime_id: RuntimeId,
+        version: Version,
+    ) -> Result<HandshakeView, ReadFault> {
+        self.view(|answer| Command::Handshake { runtime_id, version, answer }).await?
     }
 
     /// The books for `/metrics`.

@@ -18,6 +18,7 @@ mod handling;
 mod connections;
 mod write_timeout;
 mod field_state;
+mod handshake;
 mod phase_telemetry;
 mod safety;
 mod snapshot;
@@ -49,9 +50,12 @@ use tower::{ServiceExt, service_fn};
 use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, Unavailable};
 use crate::protocol::bridge::GateState;
 use crate::protocol::canonical::Json;
+use crate::protocol::exchange::Version;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
-use crate::protocol::view::{FieldState, OperatorReply, PeerState, ReportReply, SafetyView};
+use crate::protocol::view::{
+    FieldState, HandshakeView, OperatorReply, PeerState, ReportReply, SafetyView,
+};
 use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
 
@@ -87,6 +91,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<PeerState, ReadFault>> + Send;
     /// See [`Handle::safety`].
     fn safety(&self) -> impl Future<Output = Result<SafetyView, Unavailable>> + Send;
+    /// See [`Handle::handshake`].
+    fn handshake(
+        &self,
+        runtime_id: RuntimeId,
+        version: Version,
+    ) -> impl Future<Output = Result<HandshakeView, ReadFault>> + Send;
     /// See [`Handle::is_alive`].
     fn is_alive(&self) -> impl Future<Output = bool> + Send;
     /// See [`Handle::readiness`].
@@ -126,6 +136,14 @@ impl Backend for Handle {
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {
         Self::safety(self).await
+    }
+
+    async fn handshake(
+        &self,
+        runtime_id: RuntimeId,
+        version: Version,
+    ) -> Result<HandshakeView, ReadFault> {
+        Self::handshake(self, runtime_id, version).await
     }
 
     async fn is_alive(&self) -> bool {
@@ -194,6 +212,7 @@ struct ApiState<A> {
 /// GET  /field/state   own posture and peers; ?source=ID one peer
 /// GET  /phase/telemetry live events, as server-sent events
 /// GET  /aegida/safety thresholds, band, reasons
+/// POST /runtime/handshake version and identity, with us and with each peer
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
 /// POST /operator/isolate, /operator/release   an operator's hold
 /// GET  /context.jsonld what the packet's members mean
@@ -216,6 +235,7 @@ pub fn api_router<A: Backend>(
         .merge(field_state::routes())
         .merge(phase_telemetry::routes())
         .merge(safety::routes())
+        .merge(handshake::routes())
         .merge(snapshot::routes())
         .merge(operator::routes())
         .merge(describe::routes());

@@ -7,6 +7,7 @@
 //! Modules in reading order, each using only those below it.
 
 pub mod bridge;
+pub mod handshake;
 pub mod inbox;
 pub mod outbox;
 pub mod audit;

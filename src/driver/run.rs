@@ -24,6 +24,7 @@ use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing, Told}
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
 use crate::protocol::gate::Band;
+use crate::protocol::handshake::Desk;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::packet::CONTEXT;
 use crate::protocol::seal::Sealed;
@@ -52,6 +53,7 @@ pub(super) struct Driver {
     pub(super) connector: Connector,
     pub(super) uploads: Uploads,
     pub(super) service: Service,
+    pub(super) desk: Desk,
     receiver: Receiver,
     /// What the bridge asks for and is not done yet, in order.
     pub(super) effects: VecDeque<Effect>,
@@ -71,7 +73,7 @@ pub(super) struct Driver {
     /// The newest isolate of whoever still holds, and when it came.
     isolated: Option<(Order, Timestamp)>,
     feed: Feed,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
 }
 
 /// Somebody who waits for an [`Answer`].
@@ -132,6 +134,7 @@ impl Driver {
                 conditions.clone(),
             ),
             service: Service::new(me.clone(), prefix, options.snapshots, clock.now()),
+            desk: Desk::default(),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             effects: VecDeque::new(),
@@ -160,7 +163,7 @@ impl Driver {
     async fn turn(&mut self, inputs: &mut Inputs) -> bool {
         let Inputs { commands, orders, reloads, stop } = inputs;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
-        let deadline = deadline.min(self.receiver.quarantine.deadline());
+        let deadline = deadline.min(self.receiver.quarantine.deadline()).min(self.desk.deadline());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
@@ -186,6 +189,7 @@ impl Driver {
         self.take(commands).await;
         self.effects.extend(self.bridge.tick(self.clock.now()));
         self.look_for_answers().await;
+        self.greet();
         self.perform().await;
         self.receiver.turn(self.clock.now(), &self.bridge, self.connector.link());
         self.recorder.flush(self.clock.now());
@@ -238,6 +242,9 @@ impl Driver {
                     state.ok_or_else(|| ReadFault::Unknown(source.to_string()))
                 };
                 drop(answer.send(state));
+            }
+            Command::Handshake { runtime_id, version, answer } => {
+                drop(answer.send(self.negotiate(now, &runtime_id, version)));
             }
             Command::Safety { answer } => drop(answer.send(self.safety(now))),
             Command::Books { answer } => drop(answer.send(self.books())),
@@ -333,7 +340,7 @@ impl Driver {
                 self.connector.repair();
             }
             LinkEvent::Asked(question) => self.asked(question),
-            LinkEvent::Answered { .. } => {}
+            LinkEvent::Answered { id, answer } => self.greeted(id, answer),
             LinkEvent::LameDuck => self.connector.leave(),
             LinkEvent::ServerFault(fault) => {
                 self.conditions.begin(Condition::BrokerComplains, fault);
@@ -354,6 +361,7 @@ impl Driver {
         self.connector.sever().await;
         self.receiver.disconnected();
         self.service.cut();
+        self.desk.close();
         self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
 
@@ -384,11 +392,13 @@ impl Driver {
             Effect::Cut => {
                 self.receiver.cut();
                 self.service.cut();
+                self.desk.close();
                 self.order(Link::unsubscribe_all).await;
             }
             Effect::Subscribe { pull } => {
                 self.order(Link::subscribe_acks).await;
                 self.open_doors().await;
+                self.open_desk();
                 self.connector.prepare();
                 if pull {
                     self.start_pull().await;

@@ -176,9 +176,13 @@ impl Service {
 impl Driver {
     /// Opens the doors that the gate lets stand.
     pub(super) async fn open_doors(&mut self) {
-        let doors = [Door::Everyone, Door::Fleet, Door::Instance, Door::Endpoints];
+        // In shadow nobody is told anything but that we are there.
+        let doors = match self.bridge.mode() {
+            Mode::Enforce => Door::VARIANTS,
+            Mode::Shadow => &[Door::Everyone, Door::Fleet, Door::Instance, Door::Endpoints],
+        };
         let instance = self.service.instance.clone();
-        self.order(|link| link.open_doors(&doors, &instance)).await;
+        self.order(|link| link.open_doors(doors, &instance)).await;
     }
 
     /// Somebody asks.
@@ -193,7 +197,7 @@ impl Driver {
                 Asked::Info => self.respond(&question.reply, &self.service.info()),
                 Asked::Stats => self.respond(&question.reply, &self.service.stats()),
                 Asked::Endpoint(endpoint) => self.serve(now, endpoint, question.reply),
-                Asked::Handshake => Err(Dropped::Unknown),
+                Asked::Handshake => self.answer_handshake(&question),
             }
         });
         self.count_dropped(answered);
@@ -210,7 +214,7 @@ impl Driver {
         self.send_answer(reply, HeaderMap::new(), serde_json::to_vec(body).unwrap_or_default())
     }
 
-    fn send_answer(
+    pub(super) fn send_answer(
         &mut self,
         reply: &Subject,
         headers: HeaderMap,

@@ -44,11 +44,13 @@ pub(super) enum Outcome {
     WrongMethod,
     NotAcceptable,
     BodyTooSlow,
+    UnsupportedVersion,
     BodyTooLarge,
     UnsupportedCoding,
     UnsupportedMedia,
     BadMediaType,
     Misdirected,
+    BadHandshake,
     BadOrder,
     EmptySnapshot,
     Malformed,
@@ -90,6 +92,8 @@ impl Outcome {
             Self::UnsupportedMedia => (415, "unsupported-media", "Media type not supported"),
             Self::BadMediaType => (415, "bad-media-type", "Media type not readable"),
             Self::Misdirected => (421, "misdirected", "Host not allowed"),
+            Self::UnsupportedVersion => (409, "unsupported-version", "Another major version"),
+            Self::BadHandshake => (422, "bad-handshake", "Not a handshake with this runtime"),
             Self::BadOrder => (422, "bad-order", "The order cannot be read"),
             Self::EmptySnapshot => (422, "empty-snapshot", "The snapshot is empty"),
             Self::Malformed => (422, "malformed", "The report breaks its profile"),
@@ -139,7 +143,9 @@ impl Outcome {
             | Self::UnknownPeer
             | Self::WrongMethod
             | Self::Misdirected
+            | Self::BadHandshake
             | Self::BadOrder
+            | Self::UnsupportedVersion
             | Self::EmptySnapshot
             | Self::Malformed
             | Self::Isolated

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::canonical::{INTEGER_MAX, Json};
 use super::digest::Digest;
-use super::exchange::{ExchangeMode, Version};
+use super::exchange::{ExchangeMode, ModeReason, Version};
 use super::gate::{Band, Reason};
 use super::packet::{RuntimeId, is_text};
 use super::refusal::Fault;
@@ -159,7 +159,7 @@ pub enum Event {
         /// Who the subject says sent it.
         source: Option<RuntimeId>,
     },
-    /// A handshake ended (SPEC R19). Reserved.
+    /// A handshake ended otherwise than the one before (SPEC R19).
     Handshake {
         /// The other side.
         peer: RuntimeId,
@@ -167,8 +167,10 @@ pub enum Event {
         inbound: bool,
         /// Its protocol version, if it named one.
         theirs: Option<Version>,
-        /// How it ended.
+        /// What is exchanged with it from here on.
         mode: ExchangeMode,
+        /// Why.
+        reason: ModeReason,
     },
     /// An operator acted.
     Operator {

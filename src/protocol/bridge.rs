@@ -40,6 +40,7 @@ mod closing;
 mod compose;
 mod show;
 mod fence;
+mod handshakes;
 mod fingerprint;
 mod notice;
 mod time;

@@ -160,6 +160,8 @@ pub struct Exchange {
     expires: Option<Timestamp>,
     /// Whether the newest handshake went unanswered.
     silent: bool,
+    /// The version of the newest that did not.
+    spoken: Option<Version>,
 }
 
 impl Default for Exchange {
@@ -170,6 +172,7 @@ impl Default for Exchange {
             newest: None,
             expires: None,
             silent: false,
+            spoken: None,
         }
     }
 }
@@ -193,9 +196,10 @@ impl Exchange {
         }
     }
 
-    /// The peer answered a handshake, or did not.
-    pub fn heard(&mut self, answered: bool) {
-        self.silent = !answered;
+    /// The peer spoke this version in a handshake, or did not answer one.
+    pub fn heard(&mut self, version: Option<Version>) {
+        self.silent = version.is_none();
+        self.spoken = version.or(self.spoken);
     }
 
     fn narrow(&mut self, reason: ModeReason) {
@@ -226,6 +230,9 @@ impl Exchange {
     }
 
     fn standing(&self, now: Timestamp) -> (ExchangeMode, ModeReason) {
+        if self.spoken.is_some_and(|spoken| spoken.major != SUPPORTED.major) {
+            return (ExchangeMode::Rejected, ModeReason::UnsupportedMajor);
+        }
         let is_over = self.expires.is_some_and(|expires| now >= expires);
         if is_over && self.mode == ExchangeMode::Full {
             return (ExchangeMode::Minimal, ModeReason::ManifestExpired);

@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::exchange::{ExchangeMode, ModeReason};
 use super::gate::{Band, Mode, Reason};
-use super::packet::{Posture, RuntimeId};
+use super::packet::{PROTOCOL_VERSION, Posture, RuntimeId};
 use super::time::Timestamp;
 
 /// Who waits for an answer: a number that the caller chooses, and that no two who wait share.
@@ -229,6 +230,82 @@ impl SafetyView {
             (transition.di, transition.cycle, transition.seq) = (None, None, None);
         }
         self
+    }
+}
+
+/// Answer to `POST /runtime/handshake`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HandshakeView {
+    /// This runtime.
+    pub runtime_id: RuntimeId,
+    /// The id itself where it is a UUID, else its UUIDv5.
+    pub runtime_uuid: String,
+    /// The version that is written.
+    pub protocol_version: &'static str,
+    /// Every version that is read, each with all later minors.
+    pub supported: [&'static str; 1],
+    /// What is exchanged with each configured peer.
+    pub peers: Vec<PeerMode>,
+    /// Which surfaces there are (SRIP-17 XI, XIII), and by which rules.
+    #[serde(flatten)]
+    pub statement: Statement,
+}
+
+impl HandshakeView {
+    /// What is said to the runtime with this id.
+    #[must_use]
+    pub fn new(runtime_id: RuntimeId, band: Band, peers: Vec<PeerMode>) -> Self {
+        let uuid = Uuid::parse_str(runtime_id.as_str())
+            .unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, runtime_id.as_str().as_bytes()));
+        Self {
+            runtime_id,
+            runtime_uuid: uuid.to_string(),
+            protocol_version: PROTOCOL_VERSION,
+            supported: [PROTOCOL_VERSION],
+            peers,
+            statement: Statement::new(band),
+        }
+    }
+}
+
+/// What SRIP-17 XIII asks an implementation to say of itself, in words that do not change while it
+/// runs, and the posture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Statement {
+    /// Routes of SRIP-05 section 4.
+    pub surfaces: [&'static str; 5],
+    /// Who may exchange anything.
+    pub authorization: &'static str,
+    /// What may be exchanged.
+    pub artifact_types: [&'static str; 4],
+    /// What the gate does with it.
+    pub gate: [&'static str; 4],
+    /// How long it is kept.
+    pub retention: &'static str,
+    /// What is recorded.
+    pub audit: &'static str,
+    /// Where the gate stands.
+    pub posture: Band,
+}
+
+impl Statement {
+    fn new(posture: Band) -> Self {
+        Self {
+            surfaces: [
+                "/field/state",
+                "/memory/snapshot",
+                "/phase/telemetry",
+                "/aegida/safety",
+                "/runtime/handshake",
+            ],
+            authorization: "peers that an operator lists, each kind and direction by name, until \
+                            the listed expiry; every artifact signed",
+            artifact_types: ["state", "snapshot", "telemetry", "containment"],
+            gate: ["accept", "narrow", "quarantine", "reject"],
+            retention: "streams expire by age and number; snapshots by snapshot.keep and keep_for",
+            audit: "hash-chained log of transitions, refusals, handshakes and operators' acts",
+            posture,
+        }
     }
 }
 

@@ -24,6 +24,8 @@ mod body;
 mod connection;
 
 #[cfg(test)]
+mod handshake;
+#[cfg(test)]
 mod hang_up;
 
 #[cfg(test)]

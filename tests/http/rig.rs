@@ -14,14 +14,15 @@ use driftgate::http::{Backend, Observer, api_router};
 use driftgate::protocol::audit::Act;
 use driftgate::protocol::bridge::GateState;
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::exchange::{ExchangeMode, ModeReason, Version};
 use driftgate::protocol::gate::{Band, Mode, Reason};
 use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
 use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{
-    Barrier, Decision, EnvelopeView, FieldState, OperatorReply, PacketLine, PacketStatus,
-    PeerState, ReportReply, SafetyView, ThresholdsView,
+    Barrier, Decision, EnvelopeView, FieldState, HandshakeView, OperatorReply, PacketLine,
+    PacketStatus, PeerMode, PeerState, ReportReply, SafetyView, ThresholdsView,
 };
 use driftgate::telemetry::Feed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -178,6 +179,20 @@ impl Backend for Actor {
             (_, "critic") => Ok(self.peer("critic")),
             (_, stranger) => Err(ReadFault::Unknown(stranger.to_owned())),
         }
+    }
+
+    async fn handshake(
+        &self,
+        _runtime_id: RuntimeId,
+        _version: Version,
+    ) -> Result<HandshakeView, ReadFault> {
+        self.unavailable().await?;
+        if self.with(|script| script.mood) == Mood::Isolated {
+            return Err(ReadFault::Isolated);
+        }
+        let (mode, reason) = (ExchangeMode::Unreachable, ModeReason::NoAnswer);
+        let critic = PeerMode { id: runtime("critic"), mode, reason };
+        Ok(HandshakeView::new(runtime("planner"), Band::Open, vec![critic]))
     }
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {

@@ -64,3 +64,6 @@ mod snapshots;
 
 #[cfg(test)]
 mod service;
+
+#[cfg(test)]
+mod handshake;

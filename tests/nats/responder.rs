@@ -250,4 +250,6 @@ async fn a_question_of_ours_is_answered_on_an_inbox_of_its_own() {
     let nonce = bench.link.nonce().unwrap();
     bench.link.ask(8, subject, &nonce, "hello".into()).unwrap();
     assert_eq!(bench.next().await, LinkEvent::Answered { id: 8, answer: None });
+    bench.confirm(3).await;
+    assert!(!server.subscriptions_of("planner").unwrap().iter().any(|one| one.contains(&nonce)));
 }

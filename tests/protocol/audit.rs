@@ -5,7 +5,7 @@ use driftgate::protocol::audit::{
     REASON_BYTES_MAX, Remark, Verifier, Way, Why, verify,
 };
 use driftgate::protocol::digest::Digest;
-use driftgate::protocol::exchange::{ExchangeMode, Version};
+use driftgate::protocol::exchange::{ExchangeMode, ModeReason, Version};
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::refusal::Fault;
@@ -53,6 +53,7 @@ fn events() -> Vec<Event> {
             inbound: true,
             theirs: Some(Version { major: 2, minor: 0 }),
             mode: ExchangeMode::Rejected,
+            reason: ModeReason::UnsupportedMajor,
         },
         Event::Operator {
             act: Act::Isolate,

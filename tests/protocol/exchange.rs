@@ -2,7 +2,9 @@
 
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
-use driftgate::protocol::exchange::{Exchange, ExchangeMode, ModeReason, Offer, Version};
+use driftgate::protocol::exchange::{
+    Exchange, ExchangeMode, ModeReason, Offer, SUPPORTED, Version,
+};
 use driftgate::protocol::inbox::Inbound;
 use driftgate::protocol::refusal::Fault;
 use driftgate::protocol::time::Timestamp;
@@ -77,13 +79,13 @@ fn what_is_wrong_with_a_manifest_narrows_and_never_widens() {
 #[test]
 fn a_peer_that_does_not_answer_is_shown_as_that_and_keeps_its_mode() {
     let mut exchange = Exchange::default();
-    exchange.heard(false);
+    exchange.heard(None);
     assert_eq!(exchange.shown(NOW()), (ExchangeMode::Unreachable, ModeReason::NoAnswer));
     assert_eq!(exchange.mode(NOW()), ExchangeMode::Minimal, "at first");
     exchange.learn(Ok(offer(1)));
     assert_eq!(exchange.shown(NOW()).0, ExchangeMode::Unreachable);
     assert_eq!(exchange.mode(NOW()), ExchangeMode::Full);
-    exchange.heard(true);
+    exchange.heard(Some(SUPPORTED));
     assert_eq!(exchange.shown(NOW()), (ExchangeMode::Full, ModeReason::Matching));
 }
 

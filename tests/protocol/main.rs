@@ -27,6 +27,8 @@ mod fuzz;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod handshake;
+#[cfg(test)]
 mod linked_data;
 #[cfg(test)]
 mod packets;

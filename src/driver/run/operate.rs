@@ -77,6 +77,7 @@ impl Driver {
     pub(super) fn reload(&mut self, live: Live, answer: oneshot::Sender<()>) {
         let now = self.clock.now();
         self.effects.extend(self.bridge.reload(now, live));
+        self.ask_again();
         self.recorder.record(now, Event::Reloaded);
         tracing::info!("configuration reloaded");
         // Whoever asked may have gone.

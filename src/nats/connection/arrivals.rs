@@ -154,7 +154,12 @@ impl Connection {
             Topic::Answers => self.take_answer(message),
             Topic::Notices => self.arrivals.push_back(Arrival::Notice(message)),
             Topic::Pull => self.arrivals.push_back(Arrival::Pulled(message)),
-            Topic::Greeting(id) => self.arrivals.push_back(Arrival::Greeted(id, message)),
+            Topic::Greeting(id) => {
+                // In words, and not by the count that it was opened for: what the server says when
+                // nobody is there counts with async-nats and not with the server.
+                let _ = self.unsubscribe(topic);
+                self.arrivals.push_back(Arrival::Greeted(id, message));
+            }
             Topic::Door(door) => self.arrivals.push_back(Arrival::Asked(door, message)),
             Topic::Reader(id) => {
                 let is_taken =

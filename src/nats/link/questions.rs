@@ -85,7 +85,7 @@ impl Link {
     ) -> Result<(), NotTaken> {
         let inbox = format!("{}.{nonce}", self.settings.inbox_prefix.as_str());
         let topic = Topic::Greeting(id);
-        self.connection.subscribe_for(topic, inbox.clone(), 1).map_err(NotTaken::of)?;
+        self.connection.subscribe_for(topic, inbox.clone(), QUESTIONS_MAX).map_err(NotTaken::of)?;
         let sent = self.connection.publish(subject, Some(inbox), HeaderMap::new(), payload);
         sent.map_err(NotTaken::of)
     }

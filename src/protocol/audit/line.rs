@@ -8,6 +8,8 @@ use super::{
     BTreeMap, Digest, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason,
     RuntimeId, Timestamp, Transition,
 };
+use crate::protocol::exchange::{SUPPORTED, Version};
+use crate::protocol::packet::PROTOCOL_VERSION;
 
 pub(super) fn text(text: &str) -> Json {
     Json::String(text.to_owned())
@@ -135,11 +137,20 @@ fn rules(event: &Event) -> Vec<&'static str> {
         Event::InboundRefused { fault, .. } | Event::Quarantined { fault, .. } => {
             vec![fault.word()]
         }
-        Event::Handshake { mode, .. } => vec![mode.word()],
+        Event::Handshake { reason, .. } => vec![reason.word()],
         Event::Operator { .. } => vec![Reason::Operator.word()],
         Event::Barrier(barrier) => vec![barrier.word()],
         Event::Lost { loss, .. } => vec![loss.word()],
         Event::Started { .. } | Event::Reloaded | Event::Stopped | Event::Torn { .. } => Vec::new(),
+    }
+}
+
+/// How a handshake with one that speaks this version ends.
+fn verdict(theirs: Option<Version>) -> &'static str {
+    match theirs {
+        None => "unanswered",
+        Some(version) if version.major == SUPPORTED.major => "accepted",
+        Some(_) => "rejected",
     }
 }
 
@@ -155,9 +166,13 @@ fn detail(event: &Event) -> Vec<(&'static str, Json)> {
             vec![("from", text(transition.from.word())), ("to", text(transition.to.word()))]
         }
         Event::InspectionFailed { packets, .. } => vec![("packets", number(*packets))],
-        Event::Handshake { theirs, .. } => {
-            vec![("theirs", optional(*theirs, |version| text(&version.to_string())))]
-        }
+        Event::Handshake { peer, theirs, mode, .. } => vec![
+            ("peer", text(peer.as_str())),
+            ("theirs", optional(*theirs, |version| text(&version.to_string()))),
+            ("ours", text(PROTOCOL_VERSION)),
+            ("verdict", text(verdict(*theirs))),
+            ("mode", text(mode.word())),
+        ],
         Event::Operator { act, way, by, reason, operator_hold } => vec![
             ("act", text(act.word())),
             ("way", text(way.word())),

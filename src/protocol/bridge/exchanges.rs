@@ -35,10 +35,20 @@ impl Bridge {
         peer: &RuntimeId,
         found: Result<Offer, ModeReason>,
     ) -> Vec<Effect> {
+        self.change_exchange(now, peer, |exchange| exchange.learn(found))
+    }
+
+    /// Changes what is known of a peer, and revokes what it may no longer have.
+    pub(super) fn change_exchange(
+        &mut self,
+        now: Now,
+        peer: &RuntimeId,
+        change: impl FnOnce(&mut Exchange),
+    ) -> Vec<Effect> {
         self.pass(now);
         if self.live.peers.contains_key(peer) {
             let before = self.exchange_mode(now, peer);
-            self.exchanges.entry(peer.clone()).or_default().learn(found);
+            change(self.exchanges.entry(peer.clone()).or_default());
             let after = self.exchange_mode(now, peer);
             if after < before {
                 // What was sealed for it holds more than it may have now.
@@ -49,17 +59,17 @@ impl Bridge {
         self.settle(now)
     }
 
-    /// A peer answered a handshake, or did not. Only what is shown of it changes.
-    pub fn peer_heard(&mut self, peer: &RuntimeId, answered: bool) {
-        if self.live.peers.contains_key(peer) {
-            self.exchanges.entry(peer.clone()).or_default().heard(answered);
-        }
-    }
-
     /// What is exchanged with a peer: rejected, minimal or full.
     #[must_use]
     pub fn exchange_mode(&self, now: Now, peer: &RuntimeId) -> ExchangeMode {
         self.exchanges.get(peer).map_or(ExchangeMode::Minimal, |known| known.mode(now.wall))
+    }
+
+    /// Mode and reason of one peer, as they are shown.
+    #[must_use]
+    pub fn exchange_shown(&self, now: Now, peer: &RuntimeId) -> (ExchangeMode, ModeReason) {
+        let unknown = || Exchange::default().shown(now.wall);
+        self.exchanges.get(peer).map_or_else(unknown, |known| known.shown(now.wall))
     }
 
     /// Mode and reason of every configured peer, as they are shown.

@@ -176,6 +176,11 @@ impl Bridge {
         self.current_peers(now).find(|state| &state.source == source)
     }
 
+    /// Every configured peer, in order.
+    pub fn peers(&self) -> impl Iterator<Item = &RuntimeId> {
+        self.live.peers.keys()
+    }
+
     /// Whether this is a peer that may be heard or spoken to.
     #[must_use]
     pub fn is_peer(&self, id: &RuntimeId) -> bool {
