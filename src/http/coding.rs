@@ -2,9 +2,10 @@
 //!
 //! Own code on two crates, for what the usual middleware leaves open: a bound on the zstd window,
 //! of which a frame of twenty bytes may ask for 128 MiB, and a 406 before anything is done instead
-//! of after it. What deliberately is not here: snapshots, which are stored coded.
+//! of after it. What deliberately is not here: snapshots, which are as large as memories and have a
+//! coding more.
 
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write as _};
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -104,10 +105,7 @@ impl Coding {
         let encoded = match self {
             Self::Gzip | Self::Zstd if plain.len() < ENCODED_BYTES_MIN => None,
             Self::Identity => None,
-            Self::Gzip => {
-                let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-                encoder.write_all(&plain).and_then(|()| encoder.finish()).ok()
-            }
+            Self::Gzip => gzip(&plain).ok(),
             Self::Zstd => zstd::encode_all(plain.as_slice(), ZSTD_LEVEL).ok(),
         };
         match encoded {
@@ -115,6 +113,13 @@ impl Coding {
             None => (None, plain),
         }
     }
+}
+
+/// One gzip member (RFC 1952).
+pub(super) fn gzip(plain: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain)?;
+    encoder.finish()
 }
 
 #[cfg(test)]

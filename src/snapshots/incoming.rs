@@ -1,9 +1,11 @@
 //! One snapshot on its way in: pieces of a body to a blocking thread, which decodes, counts, hashes
 //! and writes them.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer};
@@ -21,6 +23,8 @@ const WINDOW_LOG_MAX: u32 = 27;
 /// How the body is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
+    /// gzip members.
+    Gzip,
     /// As it is.
     Identity,
     /// zstd frames.
@@ -33,9 +37,9 @@ pub enum IncomingFault {
     /// The spool.
     #[error(transparent)]
     Spool(#[from] SpoolFault),
-    /// Not whole zstd frames.
-    #[error("not whole zstd frames")]
-    NotZstd,
+    /// It is not what its coding says, or not all of it.
+    #[error("not whole zstd frames or gzip members")]
+    Undecodable,
 }
 
 enum Piece {
@@ -62,6 +66,7 @@ impl Incoming {
         let writer = tokio::task::spawn_blocking(move || {
             let part = spool.begin(bytes_max)?;
             match coding {
+                Coding::Gzip => inflated(part, queue),
                 Coding::Identity => plain(part, queue),
                 Coding::Zstd => decoded(part, queue),
             }
@@ -99,6 +104,28 @@ fn plain(mut part: Part, mut queue: mpsc::Receiver<Piece>) -> Result<Sealed, Inc
     }
 }
 
+fn inflated(part: Part, mut queue: mpsc::Receiver<Piece>) -> Result<Sealed, IncomingFault> {
+    let mut decoder = MultiGzDecoder::new(part);
+    let mut is_whole = false;
+    while !is_whole {
+        let moved = match queue.blocking_recv() {
+            Some(Piece::More(bytes)) => decoder.write_all(&bytes),
+            Some(Piece::Whole) => {
+                is_whole = true;
+                decoder.try_finish()
+            }
+            None => return Err(cut()),
+        };
+        if moved.is_err() {
+            // What the disk says goes before what the decoder says.
+            let fault = decoder.get_mut().take_fault();
+            return Err(fault.map_or(IncomingFault::Undecodable, IncomingFault::Spool));
+        }
+    }
+    let part = decoder.finish().map_err(|_| IncomingFault::Undecodable)?;
+    Ok(part.seal()?)
+}
+
 /// Decodes as the bytes come, into a buffer of fixed size; the part counts the plain bytes.
 fn decoded(mut part: Part, mut queue: mpsc::Receiver<Piece>) -> Result<Sealed, IncomingFault> {
     let mut decoder = Decoder::new().map_err(SpoolFault::Io)?;
@@ -109,14 +136,15 @@ fn decoded(mut part: Part, mut queue: mpsc::Receiver<Piece>) -> Result<Sealed, I
         let bytes = match queue.blocking_recv() {
             Some(Piece::More(bytes)) => bytes,
             Some(Piece::Whole) if is_frame_over => return Ok(part.seal()?),
-            Some(Piece::Whole) => return Err(IncomingFault::NotZstd),
+            Some(Piece::Whole) => return Err(IncomingFault::Undecodable),
             None => return Err(cut()),
         };
         let mut input = InBuffer::around(&bytes);
         loop {
             let mut output = OutBuffer::around(plain.as_mut_slice());
             let before = input.pos();
-            let hint = decoder.run(&mut input, &mut output).map_err(|_| IncomingFault::NotZstd)?;
+            let hint =
+                decoder.run(&mut input, &mut output).map_err(|_| IncomingFault::Undecodable)?;
             let written = output.pos();
             part.write_all(plain.get(..written).unwrap_or_default())?;
             let is_stuck = input.pos() == before && written == 0;

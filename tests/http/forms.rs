@@ -247,6 +247,33 @@ async fn a_bomb_in_either_coding_is_too_large_on_every_route_that_reads_a_docume
     }
 }
 
+/// Most memory that this process has taken so far, in KiB.
+#[cfg(target_os = "linux")]
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_bomb_of_four_gibibytes_takes_the_memory_of_one_body() {
+    // Blocks of one repeated byte (RFC 8878 section 3.1.1.2): 4 bytes for 128 KiB.
+    let block = |is_last: u32| {
+        let header = (128 << 10 << 3) | (1 << 1) | is_last;
+        let [low, middle, high, _] = header.to_le_bytes();
+        [low, middle, high, b' ']
+    };
+    let mut bomb = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+    bomb.extend([block(0); (1 << 15) - 1].concat());
+    bomb.extend(block(1));
+    let before = peak_kib();
+    let headers = "content-type: application/json\ncontent-encoding: zstd";
+    check(Mood::Calm, ("POST /field/state", headers, &bomb), 413, "/").await;
+    let taken = peak_kib() - before;
+    assert!(taken < 1 << 20, "{taken} KiB");
+}
+
 #[tokio::test]
 async fn the_context_is_served_as_it_lies_in_deploy() {
     let reply = calm(("GET /context.jsonld", "", b"")).await;

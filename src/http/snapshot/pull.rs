@@ -10,6 +10,7 @@ use hyper::{HeaderMap, StatusCode, Uri};
 use super::Snapshots;
 use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, digest_field, takes};
 use crate::http::accept::AnswerType;
+use crate::http::coding::{Coding as Wanted, gzip};
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
 use crate::protocol::digest::Digest;
@@ -55,7 +56,9 @@ pub(super) async fn pull(
 }
 
 /// How an answer is coded.
+#[derive(Clone)]
 enum Coding {
+    Gzip,
     Identity,
     Zstd,
     /// As a delta of this one.
@@ -68,6 +71,7 @@ impl Coding {
     fn entity_tag(&self, plain: &Plain) -> String {
         let digest = plain.digest();
         match self {
+            Self::Gzip => format!("W/\"{digest}+gzip\""),
             Self::Identity => format!("\"{digest}\""),
             Self::Zstd => format!("W/\"{digest}+zstd\""),
             Self::Dcz(base) => format!("W/\"{digest}+dcz+{}\"", base.digest()),
@@ -81,7 +85,7 @@ async fn answer(
     media_type: &str,
     plain: &Plain,
 ) -> Result<Response, Problem> {
-    let mut coding = chosen(snapshots, headers, plain).await;
+    let mut coding = chosen(snapshots, headers, plain).await?;
     if is_known(headers, &coding.entity_tag(plain)) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         describe(&mut response, &coding, plain);
@@ -120,34 +124,44 @@ fn set(response: &mut Response, name: HeaderName, text: &str) {
     }
 }
 
-/// As a delta of the dictionary that the client has, else compressed, if it takes that.
-async fn chosen(snapshots: &Snapshots, headers: &HeaderMap, plain: &Plain) -> Coding {
+/// As a delta of the dictionary that the client has, else as it takes documents.
+async fn chosen(
+    snapshots: &Snapshots,
+    headers: &HeaderMap,
+    plain: &Plain,
+) -> Result<Coding, Problem> {
     let base = match dictionary(headers).filter(|_| takes(headers, "dcz")) {
         Some(digest) => snapshots.at_hand(digest).await,
         None => None,
     };
     // A snapshot that has outgrown its base would need a window that clients may refuse.
-    match base.filter(|base| plain.size() <= dcz_coding_source_max(base.size())) {
-        Some(base) => Coding::Dcz(base),
-        None if takes(headers, "zstd") => Coding::Zstd,
-        None => Coding::Identity,
+    let base = base.filter(|base| plain.size() <= dcz_coding_source_max(base.size()));
+    if let Some(base) = base {
+        return Ok(Coding::Dcz(base));
     }
+    Ok(match Wanted::of_answer(headers)? {
+        Wanted::Gzip => Coding::Gzip,
+        Wanted::Identity => Coding::Identity,
+        Wanted::Zstd => Coding::Zstd,
+    })
 }
 
 /// `None`: it is sent as it is, because that was chosen or it cannot be encoded.
 async fn encoded(coding: &Coding, plain: &Plain) -> Option<(&'static str, Bytes)> {
-    let plain = plain.clone();
-    let (name, base) = match coding {
+    let name = match coding {
         Coding::Identity => return None,
-        Coding::Zstd => ("zstd", None),
-        Coding::Dcz(base) => ("dcz", Some(base.clone())),
+        Coding::Gzip => "gzip",
+        Coding::Zstd => "zstd",
+        Coding::Dcz(_) => "dcz",
     };
-    let encoding = tokio::task::spawn_blocking(move || match base {
-        Some(base) => encode_delta(&base, &plain, Level::DEFAULT, usize::MAX),
-        None => encode_full(&plain, Level::DEFAULT),
+    let (coding, plain) = (coding.clone(), plain.clone());
+    let encoding = tokio::task::spawn_blocking(move || match coding {
+        Coding::Identity => None,
+        Coding::Gzip => gzip(plain.bytes()).ok(),
+        Coding::Zstd => encode_full(&plain, Level::DEFAULT).ok(),
+        Coding::Dcz(base) => encode_delta(&base, &plain, Level::DEFAULT, usize::MAX).ok(),
     });
-    let bytes = encoding.await.ok()?.ok()?;
-    Some((name, bytes.into()))
+    Some((name, encoding.await.ok()??.into()))
 }
 
 /// Weak comparison (RFC 9110 section 13.1.2).

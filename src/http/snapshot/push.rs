@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep};
 use super::coding::{CONTENT_DIGEST, Claim, PLAIN_DIGEST, REPR_DIGEST, claim};
 use super::{Receipt, Snapshots};
 use crate::http::accept::AnswerType;
+use crate::http::coding::Coding as Sent;
 use crate::http::document::discard_some;
 use crate::http::problem::{Outcome, Problem};
 use crate::http::query::parameters;
@@ -44,7 +45,11 @@ pub(super) async fn push(
     let may_be_empty = parameters(&parts.uri, &["empty"])?.contains_key("empty");
     let answer = AnswerType::of(&parts.headers)?;
     let media_type = media_type(&parts.headers)?;
-    let coding = coding(&parts.headers)?;
+    let coding = match Sent::of_body(&parts.headers)? {
+        Sent::Gzip => Coding::Gzip,
+        Sent::Identity => Coding::Identity,
+        Sent::Zstd => Coding::Zstd,
+    };
     let sent = [CONTENT_DIGEST, REPR_DIGEST].map(|name| wanted(&parts.headers, name));
     let [content, representation] = sent;
     let sent = [content?, representation?];
@@ -185,8 +190,9 @@ impl Pieces<'_> {
 fn fault(fault: IncomingFault) -> Problem {
     match fault {
         IncomingFault::Spool(fault) => Refused::Spool(fault).into(),
-        IncomingFault::NotZstd => Problem::new(Outcome::Unreadable, "not whole zstd frames")
-            .of_field(CONTENT_ENCODING.as_str()),
+        IncomingFault::Undecodable => {
+            Problem::new(Outcome::Unreadable, fault.to_string()).of_field(CONTENT_ENCODING.as_str())
+        }
     }
 }
 
@@ -231,22 +237,4 @@ fn media_type(headers: &HeaderMap) -> Result<String, Problem> {
         let detail = "one Content-Type of 1 to 128 printable ASCII characters, any media type";
         Problem::new(Outcome::BadMediaType, detail).of_field(CONTENT_TYPE.as_str())
     })
-}
-
-fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
-    let mut given = headers.get_all(CONTENT_ENCODING).iter();
-    let word = match (given.next(), given.next()) {
-        (None, _) => Some("identity".to_owned()),
-        (Some(value), None) => value.to_str().ok().map(|text| text.trim().to_ascii_lowercase()),
-        (Some(_), Some(_)) => None,
-    };
-    match word.as_deref() {
-        Some("identity") => Ok(Coding::Identity),
-        Some("zstd") => Ok(Coding::Zstd),
-        _ => {
-            let detail = "send one of: zstd, identity";
-            let problem = Problem::new(Outcome::UnsupportedCoding, detail);
-            Err(problem.of_field(CONTENT_ENCODING.as_str()))
-        }
-    }
 }

@@ -82,6 +82,14 @@ async fn an_answer_is_coded_as_the_client_asks() {
     assert_eq!(coded.header("repr-digest"), Some(field.as_str()), "its coding included");
     assert_eq!(coded.header("driftgate-digest"), Some(plain_digest.as_str()));
 
+    let zipped = pull(&sidecar, "", "Accept-Encoding: gzip;q=0.5, zstd;q=0.4\r\n").await;
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    let mut unzipped = Vec::new();
+    std::io::copy(&mut flate2::read::GzDecoder::new(&zipped.body[..]), &mut unzipped).unwrap();
+    assert_eq!(unzipped, second);
+    let field = format!("sha-256=:{}:", STANDARD.encode(Digest::of(&zipped.body).as_bytes()));
+    assert_eq!(zipped.header("repr-digest"), Some(field.as_str()), "its coding included");
+
     let dictionary = STANDARD.encode(Digest::of(&first).as_bytes());
     let headers = format!("Accept-Encoding: dcz, zstd\r\nAvailable-Dictionary: :{dictionary}:\r\n");
     let delta = pull(&sidecar, "", &headers).await;
@@ -91,7 +99,12 @@ async fn an_answer_is_coded_as_the_client_asks() {
     assert_eq!(delta.header("repr-digest"), Some(field.as_str()));
 
     // One tag for each representation; a question for one is not answered by another's.
-    let answers = [("", &plain), ("Accept-Encoding: zstd\r\n", &coded), (headers.as_str(), &delta)];
+    let answers = [
+        ("", &plain),
+        ("Accept-Encoding: zstd\r\n", &coded),
+        ("Accept-Encoding: gzip\r\n", &zipped),
+        (headers.as_str(), &delta),
+    ];
     for (asked, _) in answers {
         for (other, answer) in answers {
             let tag = answer.header("etag").unwrap();
@@ -166,12 +179,25 @@ async fn bad_pushes_are_refused_and_leave_nothing() {
     let digest = STANDARD.encode(Digest::of(b"other").as_bytes());
     let digest = format!("Content-Digest: sha-256=:{digest}:\r\n");
     let plain_digest = digest.replace("Content-Digest", "Repr-Digest");
-    let cases: [(&str, &[u8], u16); 8] = [
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::best());
+        let mut coded = Vec::new();
+        std::io::copy(&mut encoder, &mut coded).unwrap();
+        coded
+    };
+    let (zipped, zeros) = (gzip(&noise(4, 50_000)), gzip(&vec![0; 64 << 20]));
+    let cases: [(&str, &[u8], u16); 14] = [
         ("", &noise(3, 64 * 1024 + 1), 413),
         ("Content-Encoding: zstd\r\n", &bomb, 413),
         ("Content-Encoding: zstd\r\n", b"no frame", 400),
         ("Content-Encoding: zstd\r\n", &bomb[..1000], 413),
+        ("Content-Encoding: gzip\r\n", &zeros, 413),
+        ("Content-Encoding: gzip\r\n", b"no member", 400),
+        ("Content-Encoding: gzip\r\n", b"", 400),
+        ("Content-Encoding: gzip\r\n", &zipped[..5], 400),
+        ("Content-Encoding: gzip\r\n", &zipped[..zipped.len() - 3], 400),
         ("Content-Encoding: br\r\n", b"whatever", 415),
+        ("Accept: text/html\r\n", b"whatever", 406),
         (&digest, b"these bytes", 400),
         (&plain_digest, b"these bytes", 400),
         ("Content-Digest: nonsense\r\n", b"these bytes", 400),
@@ -196,6 +222,12 @@ async fn bad_pushes_are_refused_and_leave_nothing() {
     let left: Vec<_> = left.flatten().map(|file| file.file_name()).collect();
     assert_eq!(left, ["lock"], "nothing of a refused push is left");
     assert_eq!(push(&sidecar, b"a good one").await.status, 201);
+    let more = "Content-Encoding: gzip\r\nAccept: application/yaml\r\n";
+    let reply = ask(sidecar.api, put, more, &[zipped, gzip(b"more")].concat()).await.unwrap();
+    assert_eq!((reply.status, reply.header("content-type")), (201, Some("application/yaml")));
+    assert_eq!(pull(&sidecar, "", "").await.body, [noise(4, 50_000), b"more".to_vec()].concat());
+    let list = pull(&sidecar, "?list", "Accept: application/ld+json\r\n").await;
+    assert_eq!(list.json()["snapshots"].as_array().map(Vec::len), Some(2));
 }
 
 /// A PUT of two gigabytes is refused by its length before a byte of it is read, and one that does
