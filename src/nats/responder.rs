@@ -21,11 +21,11 @@ use tokio::time::Instant;
 
 use super::settings::Settings;
 
-/// Questions that one door takes before it is closed for [`PAUSE`].
+/// Questions that one door takes before it is closed for a second.
 pub const QUESTIONS_MAX: u64 = 64;
-/// Answers within [`PAUSE`], through all doors together.
+/// Answers within a second, through all doors together.
 pub const ANSWERS_MAX: usize = 20;
-/// See there.
+/// The second of both.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest question, in bytes: a signed handshake takes some 600.
 pub const QUESTION_BYTES_MAX: usize = 4 * 1024;
