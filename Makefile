@@ -45,8 +45,8 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
-documents: ## config/driftgate.toml and docs/configuration.md, written out from the keys' rows
-	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config documents
+documents: ## what is written out from the code: config/driftgate.toml, docs/configuration.md, docs/conformance.md
+	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test tidy -- documents matrix
 
 deny: ## licences, sources, bans and advisories of all that is built in
 	@cargo deny --version >/dev/null 2>&1 || { \

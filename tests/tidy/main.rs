@@ -10,6 +10,7 @@
     reason = "in a test a panic is the report, and every slice is cut where it was found"
 )]
 
+mod conformance;
 mod name;
 mod source;
 
