@@ -6,6 +6,7 @@
 //!
 //! Modules in reading order, each using only those below it.
 
+pub mod memory;
 pub mod bridge;
 pub mod handshake;
 pub mod inbox;
@@ -22,6 +23,7 @@ pub mod keyring;
 pub mod gate;
 pub mod wire;
 pub mod exchange;
+pub mod delivery;
 pub mod packet;
 pub mod refusal;
 pub mod reason;

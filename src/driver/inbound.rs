@@ -224,7 +224,7 @@ impl Receiver {
 
     /// What became of deliveries.
     pub(super) fn deliveries(&self) -> Counts {
-        self.deliveries.as_ref().map(Deliveries::counts).cloned().unwrap_or_default()
+        self.deliveries.as_ref().map(Deliveries::counts).unwrap_or_default()
     }
 
     /// Isolated: nothing that came in may still reach the runtime (P4).

@@ -7,10 +7,8 @@
 //! operator is told that an order will survive, it is synced on another thread. A disk that fails
 //! degrades `/readyz`, is tried again, and hurts nobody (P10).
 //!
-//! **Damage never loosens** (P6). What cannot be read counts as standing: a hold holds until an
-//! operator releases it, doubt is doubt, and where floors are lost, packets made before the start
-//! count as shown. A file that is not there is a first start; one that somebody deleted cannot be
-//! told from that.
+//! What is damaged is read as strictly as it can have been (`protocol/memory.rs`). A file that is
+//! not there is a first start; one that somebody deleted cannot be told from that.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -22,14 +20,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::clock::Clock;
-use super::operator::Holds;
-use super::slots::{self, Content, FILE_BYTES_MAX, Found, Head};
+use super::slots;
 use crate::protocol::bridge::Memory;
+use crate::protocol::memory::{self, Content, FILE_BYTES_MAX, Found, Head, Holds, Patch};
 use crate::protocol::packet::RuntimeId;
 use crate::telemetry::{Condition, Conditions};
 
-/// How far ahead sequence numbers are reserved, in the microseconds that they count.
-const RESERVE_US: u64 = 5_000_000;
 /// Between two looks at whether something has to be synced.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a start waits for the disk to take the memory.
@@ -52,34 +48,18 @@ pub fn load<'a>(
         }
     };
     let now = Clock::start().now().wall.unix_us();
-    let head = found.head.unwrap_or_else(|| Head {
-        seq: u64::MAX,
-        held_by: Holds { command: true, file: false },
-        in_doubt: true,
-        ..Head::default()
-    });
-    let mut memory = Memory {
-        // A reservation is not used further than it can have been meant.
-        seq: head.seq.min(now.saturating_add(RESERVE_US)),
-        floors: found.floors,
-        operator_hold: head.held_by.any(),
-        in_doubt: head.in_doubt,
-    };
-    if found.head.is_none() || found.lost > 0 {
-        for peer in peers {
-            memory.floors.entry(peer.clone()).or_insert(now);
-        }
+    if found.is_damaged() {
         let hold = if found.head.is_none() { "a hold counts as standing, " } else { "" };
         let text = format!("{}: {hold}packets made before now count as shown", path.display());
         conditions.begin(Condition::MemoryDamaged, text);
     }
-    (memory, head.held_by)
+    found.believe(now, peers)
 }
 
 fn read(path: &Path) -> io::Result<Found> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-    Ok(slots::read(&bytes))
+    Ok(memory::read(&bytes))
 }
 
 /// A write that goes on in a thread for what blocks.
@@ -138,38 +118,34 @@ impl Keeper {
         drop(tokio::time::timeout(START_TIMEOUT, self.written()).await);
     }
 
-    /// Sequence numbers from `next` on are about to be used: reserves them and some more, half a
-    /// reservation ahead of need.
+    /// Sequence numbers from `next` on are about to be used.
     pub(super) fn reserve(&mut self, next: u64) {
-        if next.saturating_add(RESERVE_US / 2) > self.content.head.seq {
-            self.content.head.seq = next.saturating_add(RESERVE_US);
-            self.put_head();
-        }
+        let patch = self.content.reserve(next);
+        self.put(patch.as_slice());
     }
 
     /// A packet of `source` with this number is about to be shown.
     pub(super) fn floor(&mut self, source: &RuntimeId, seq: u64) {
         if self.path.is_some() {
-            let file = self.file.clone();
-            let outcome = slots::put_floor(file.as_deref(), &mut self.content, source, seq);
-            self.put(outcome);
+            match self.content.floor(source, seq) {
+                Ok(patches) => self.put(&patches),
+                Err(full) => self.fail(&io::Error::other(full)),
+            }
         }
     }
 
     /// Something is about to be sent that the broker may come to read late. Forgotten again by
     /// [`Self::look`], when all is read.
     pub(super) fn doubt(&mut self) {
-        if !self.content.head.in_doubt {
-            self.content.head.in_doubt = true;
-            self.put_head();
-        }
+        let patch = self.content.doubt(true);
+        self.put(patch.as_slice());
     }
 
     /// Who holds from now on. The answer tells whether that is on the disk: it is synced, so that
     /// it survives a crash of the machine.
     pub(super) fn hold(&mut self, holds: Holds) -> oneshot::Receiver<bool> {
-        self.content.head.held_by = holds;
-        self.put_head();
+        let patch = self.content.hold(holds);
+        self.put(&[patch]);
         let (done, answer) = oneshot::channel();
         // Without a file nobody is told yes: a dropped sender is a no.
         if self.path.is_some() {
@@ -188,8 +164,8 @@ impl Keeper {
         }
         self.look_after = now + LOOK_INTERVAL;
         if self.content.head.in_doubt && !in_doubt() {
-            self.content.head.in_doubt = false;
-            self.put_head();
+            let patch = self.content.doubt(false);
+            self.put(patch.as_slice());
         }
         self.start_work(path);
     }
@@ -258,7 +234,7 @@ impl Keeper {
             self.file = None;
             return;
         }
-        self.put_head();
+        self.put(&[self.content.head_patch()]);
         for (source, seq) in self.content.since(&made) {
             self.floor(&source, seq);
         }
@@ -269,23 +245,21 @@ impl Keeper {
         if self.work.is_some() {
             self.written().await;
         }
-        self.content.head.in_doubt = in_doubt;
-        self.put_head();
+        let patch = self.content.doubt(in_doubt);
+        self.put(patch.as_slice());
         if let Some(path) = self.path.clone() {
             self.start_work(path);
             self.written().await;
         }
     }
 
-    fn put_head(&mut self) {
-        let file = self.file.clone();
-        let outcome = file.map_or(Ok(()), |file| slots::put_head(&file, &self.content));
-        self.put(outcome);
-    }
-
-    fn put(&mut self, outcome: io::Result<()>) {
+    fn put(&mut self, patches: &[Patch]) {
+        if patches.is_empty() {
+            return;
+        }
         self.is_dirty = true;
-        if let Err(error) = outcome {
+        let file = self.file.clone();
+        if let Some(Err(error)) = file.map(|file| slots::put(&file, patches)) {
             self.fail(&error);
         }
     }
@@ -302,6 +276,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::protocol::memory::RESERVE_US;
 
     fn id(text: &str) -> RuntimeId {
         RuntimeId::new(text).unwrap()
@@ -312,7 +287,7 @@ mod tests {
         let path = folder.join("memory.json");
         let head = Head {
             seq: 7,
-            held_by: Holds { command: true, file: false },
+            held_by: Holds { command: true, ..Holds::default() },
             in_doubt: true,
             ..Head::default()
         };

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::protocol::audit::{Act, Remark, Way};
+pub use crate::protocol::memory::Holds;
 
 /// Orders that may wait for the driver, in a queue of their own: an isolate never waits behind
 /// reports.
@@ -35,43 +36,16 @@ impl Order {
     }
 }
 
-/// Who holds the gate isolated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Holds {
-    /// A command of a route or a signal; a release takes it back.
-    pub command: bool,
-    /// The hold file; its removal takes it back.
-    pub file: bool,
-}
-
 impl Holds {
-    /// Whether anybody holds.
-    #[must_use]
-    pub fn any(self) -> bool {
-        self.command || self.file
-    }
-
-    /// The holders' words in answers.
-    #[must_use]
-    pub fn words(self) -> Vec<&'static str> {
-        let holders = [(self.command, "command"), (self.file, "file")];
-        holders.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect()
-    }
-
-    /// At a start, with what survived and whether the file is there now. A file that vanished
-    /// meanwhile may have gone with the container and not by an operator's hand, so its hold stays
-    /// until a release.
-    #[must_use]
-    pub fn at_start(self, file_exists: bool) -> Self {
-        Self { command: self.command || (self.file && !file_exists), file: file_exists }
-    }
-
     pub(super) fn obey(&mut self, order: &Order) {
         let hold = order.act == Act::Isolate;
         match order.way {
             Way::File => self.file = hold,
-            Way::Http | Way::Signal => self.command = hold,
+            Way::Http | Way::Signal => {
+                self.command = hold;
+                // A lock asks for an operator, and here he is.
+                self.lock &= hold;
+            }
         }
     }
 }

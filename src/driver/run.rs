@@ -188,6 +188,7 @@ impl Driver {
         }
         self.take(commands).await;
         self.effects.extend(self.bridge.tick(self.clock.now()));
+        self.keep_lock();
         self.look_for_answers().await;
         self.greet();
         self.perform().await;

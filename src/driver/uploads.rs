@@ -89,7 +89,11 @@ impl Driver {
                 let _ = answer.send(self.bridge.grant_push(now).map(grant));
             }
             Ask::Upload(answer) => {
-                let _ = answer.send(self.bridge.grant_upload(now).map(grant));
+                let granted = self.bridge.grant_upload(now).map(grant);
+                if granted.is_some() {
+                    self.keeper.doubt();
+                }
+                let _ = answer.send(granted);
             }
             Ask::Fetch(answer) => {
                 let _ = answer.send(self.bridge.grant_fetch(now).map(grant));

@@ -130,3 +130,21 @@ async fn p2_doubt_that_has_ended_is_forgotten() {
     let closing = sidecar.bounded(0.65).await;
     assert_eq!(closing["barrier"], "confirmed", "{closing}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_outlives_kill_9_and_ends_with_an_operators_release() {
+    let plan = Plan::new("planner", &["critic"], NOWHERE).with("[containment]\nlock = 0.65\n");
+    let mut sidecar = Sidecar::start(plan).await;
+    sidecar.report(0.66).await;
+    assert!(is_held(&sidecar).await);
+    sidecar.kill();
+    sidecar.start_again().await;
+    assert!(is_held(&sidecar).await, "forgotten");
+    let hold = sidecar.get("/aegida/safety").await.json()["hold"]["held_by"].clone();
+    assert_eq!(hold, serde_json::json!(["lock"]));
+    sidecar.signal("USR2");
+    until("the release", async || (!is_held(&sidecar).await).then_some(())).await;
+    sidecar.kill();
+    sidecar.start_again().await;
+    assert!(!is_held(&sidecar).await, "what is released stays released");
+}

@@ -354,6 +354,7 @@ impl World<'_> {
                 "P4: an uploader's connection while isolated",
             ),
             (life.bridge.is_closing() == life.is_closing, "P2: is_closing is wrong"),
+            (node.disk.is_held() == life.oracle.held, "P6: a hold is not what is on disk"),
             (is_booked && life.bridge.is_balanced(), "P8: the books do not add up"),
             (!is_late, "P8: a reply is overdue"),
             (!is_deferral_late, "P8: an answer that is no reply is overdue"),

@@ -2,22 +2,20 @@
 //! `src/driver/run.rs` does it, without the clock and the sockets.
 
 use driftgate::protocol::audit::Event as AuditEvent;
-use driftgate::protocol::bridge::{Answer, Effect, GateState, Live, Memory};
+use driftgate::protocol::bridge::{Answer, Effect, Fence, GateState, Live};
 use driftgate::protocol::inbox::{Arrival, Inbound};
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
 use crate::checkers::Hearing;
-use crate::node::{Made, Owed, RESERVE_US, RINGS, id_of, meet};
+use crate::node::{Made, Owed, RINGS, id_of, meet, place_of};
 use crate::oracle::Opinion;
 use crate::report::RawReport;
 use crate::world::World;
 
 /// Pauses before another attempt to connect, at most.
 const PAUSES_US_MAX: [u64; 3] = [5_000, 50_000, 3_000_000];
-/// Longest time that one write of the memory file takes.
-const WRITE_US_MAX: u64 = 30_000;
 
 /// One input of the driver's loop.
 #[derive(Debug)]
@@ -27,6 +25,8 @@ pub(crate) enum Input {
     Unreadable,
     Hold(bool),
     Reload(Box<Live>, usize),
+    /// A twin is seen, or is gone.
+    Fence(bool),
     /// The connection that was tried is there.
     Up,
     /// The connection has ended without our doing.
@@ -42,16 +42,20 @@ impl World<'_> {
             self.input(place, input);
         }
         self.tick(place);
+        if self.nodes[place].life.bridge.is_held() {
+            self.nodes[place].disk.lock();
+        }
         self.perform(place);
-        self.remember(place);
+        self.start_requests(place);
+        let in_doubt = self.nodes[place].life.bridge.in_doubt(self.nodes[place].clock(self.now_us));
+        if !in_doubt && self.random.in_thousand(100) {
+            self.nodes[place].disk.doubt(false);
+        }
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         let deadline = node.life.bridge.deadline(now);
         node.life.wake_us = u64::try_from(deadline.as_nanos().div_ceil(1000))
             .map_or(u64::MAX, |wake_us| wake_us.saturating_add(node.life.born_us));
-        if let Some((done_us, _)) = &node.disk.writing {
-            node.life.wake_us = node.life.wake_us.min(*done_us);
-        }
         node.life.prune();
         self.check_turn(place);
     }
@@ -76,6 +80,7 @@ impl World<'_> {
                 let node = &mut self.nodes[place];
                 let ticket = node.life.ticket();
                 let effects = node.life.bridge.hold(now, ticket, hold);
+                node.disk.hold(hold);
                 let opinion = node.life.oracle.hold(self.now_us, hold);
                 node.life.uploader.may_revoke |= hold;
                 self.judged(place, opinion);
@@ -94,6 +99,14 @@ impl World<'_> {
                 let block = node.live.policy.thresholds.block - 1e-9;
                 let uploader = &mut node.life.uploader;
                 uploader.may_revoke |= uploader.newest.is_some_and(|index| index >= block);
+                self.judged(place, opinion);
+                self.collect(place, effects);
+            }
+            Input::Fence(is_fenced) => {
+                self.trace.event(self.now_us, place, "fence", u64::from(is_fenced));
+                let node = &mut self.nodes[place];
+                let effects = node.life.bridge.fence(now, is_fenced.then_some(Fence::Twin));
+                let opinion = node.life.oracle.fence(self.now_us, is_fenced);
                 self.judged(place, opinion);
                 self.collect(place, effects);
             }
@@ -118,6 +131,7 @@ impl World<'_> {
         if node.life.oracle.is_retry(raw) {
             return self.retry(place, raw);
         }
+        node.disk.reserve(node.life.bridge.seq_next(now));
         let effects = node.life.bridge.report(now, ticket, &raw.to_json(), None);
         let mut opinion = node.life.oracle.report(self.now_us, Some(raw), &node.live);
         node.life.uploader.may_revoke |= raw.is_unstable(node.live.policy.thresholds.block);
@@ -263,7 +277,8 @@ impl World<'_> {
     fn effect(&mut self, place: usize, effect: Effect) {
         match effect {
             Effect::Publish { token, packet, .. } => {
-                let key = (packet.seq(), crate::node::place_of(packet.target()));
+                let key = (packet.seq(), place_of(packet.target()));
+                self.nodes[place].disk.doubt(true);
                 let life = &mut self.nodes[place].life;
                 let packet = life.emitted.get(&key).cloned();
                 let is_taken = match (life.link, packet) {
@@ -284,10 +299,14 @@ impl World<'_> {
             }
             Effect::Announce(_) | Effect::Notify(_) => {
                 if let Some(link) = self.nodes[place].life.link {
+                    self.nodes[place].disk.doubt(true);
                     self.broker.order(link, Command::Notify);
                 }
             }
-            Effect::Cut => self.order(place, Command::UnsubscribeAll, "cut"),
+            Effect::Cut => {
+                self.nodes[place].runtime.cut();
+                self.order(place, Command::UnsubscribeAll, "cut");
+            }
             Effect::Subscribe { pull } => {
                 self.order(place, Command::SubscribeAcks, "subscribe");
                 self.order(place, Command::Pull(pull), if pull { "pull" } else { "stop pull" });
@@ -398,45 +417,25 @@ impl World<'_> {
         if heard == Hearing::Accept
             && let Some(genuine) = &message.genuine
         {
-            self.nodes[place].life.floors.insert(genuine.source, genuine.seq);
+            let node = &mut self.nodes[place];
+            node.life.floors.insert(genuine.source, genuine.seq);
+            node.life.accepted.insert(genuine.source, (genuine.seq, genuine.wall_ms));
         }
-        if let Some(link) = self.nodes[place].life.link
-            && heard != Hearing::Unheard
-            && message.stream_seq > 0
-        {
-            // An acknowledgement that finds the link full is not repeated: the message is.
-            self.broker.order(link, Command::Ack(message.stream_seq));
-        }
-    }
-
-    /// Writes the memory when something in it matters and no write is under way.
-    fn remember(&mut self, place: usize) {
-        self.finish_write(place);
-        let takes_us =
-            if self.random.in_thousand(600) { 0 } else { self.random.below(WRITE_US_MAX) };
-        let node = &mut self.nodes[place];
-        if node.disk.writing.is_some() {
-            return;
-        }
-        let memory = node.life.bridge.memory(node.clock(self.now_us));
-        let remembered = &node.disk.remembered;
-        let is_reserved = memory.seq < remembered.seq.saturating_add(RESERVE_US / 2);
-        if is_reserved
-            && memory.floors == remembered.floors
-            && memory.operator_hold == remembered.operator_hold
-        {
-            return;
-        }
-        node.disk.remembered = memory.clone();
-        node.disk.writing = Some((self.now_us + takes_us, memory));
-        self.finish_write(place);
-    }
-
-    pub(crate) fn finish_write(&mut self, place: usize) {
-        let disk = &mut self.nodes[place].disk;
-        if let Some((_, memory)) = disk.writing.take_if(|(done_us, _)| *done_us <= self.now_us) {
-            let seq = memory.seq.saturating_add(RESERVE_US);
-            disk.stored = Memory { seq, ..memory };
+        match inbound {
+            None => {}
+            Some(Inbound::Accepted { source, seq }) => {
+                let source = place_of(&source);
+                self.nodes[place].disk.floor(source, seq);
+                self.hand_on(place, source, seq, message.stream_seq);
+            }
+            Some(Inbound::Redelivered { source, seq })
+                if self.nodes[place].life.bridge.peer_state(now, &source).is_some() =>
+            {
+                self.hand_on(place, place_of(&source), seq, message.stream_seq);
+            }
+            Some(Inbound::Redelivered { .. } | Inbound::Refused(_)) => {
+                self.acknowledge(place, message.stream_seq);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use driftgate::protocol::bridge::Memory;
+use driftgate::protocol::bridge::Live;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
@@ -14,6 +14,7 @@ use driftgate::protocol::time::Timestamp;
 use crate::broker::{Event, Message, Mood, Packet};
 use crate::driver::Input;
 use crate::node::{id_of, peer};
+use crate::runtime::Manners;
 use crate::world::World;
 
 #[derive(Clone, Copy, Debug)]
@@ -32,12 +33,16 @@ pub(crate) enum Fault {
     Operator,
     Reload,
     ClockStep,
+    /// Another sidecar with the same id comes or goes.
+    Twin,
+    /// The runtime changes how it takes what is delivered.
+    Manners,
     /// The process does not run for a while, and then goes on with what has come meanwhile.
     Stopped,
 }
 
 /// How often each happens, relative to the others.
-pub(crate) const FAULTS: [(u64, Fault); 15] = [
+pub(crate) const FAULTS: [(u64, Fault); 17] = [
     (8, Fault::Lost),
     (8, Fault::Frozen),
     (4, Fault::Stalled),
@@ -53,6 +58,8 @@ pub(crate) const FAULTS: [(u64, Fault); 15] = [
     (10, Fault::Reload),
     (5, Fault::ClockStep),
     (4, Fault::Stopped),
+    (4, Fault::Twin),
+    (6, Fault::Manners),
 ];
 
 impl World<'_> {
@@ -117,14 +124,28 @@ impl World<'_> {
                 self.turn(place, vec![Input::Hold(hold)]);
             }
             Fault::Reload => self.reload(place),
+            Fault::Twin => self.twin(place),
+            Fault::Manners => self.change_manners(place),
             Fault::Stopped => self.stand_still(place),
-            Fault::ClockStep => {
-                let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000]);
-                let step_ms = if self.random.in_thousand(500) { step_ms } else { -step_ms };
-                self.nodes[place].skew_ms += step_ms;
-                self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());
-            }
+            Fault::ClockStep => self.step_clock(place),
         }
+    }
+
+    fn twin(&mut self, place: usize) {
+        let is_fenced = !self.nodes[place].life.oracle.is_fenced;
+        self.turn(place, vec![Input::Fence(is_fenced)]);
+    }
+
+    fn change_manners(&mut self, place: usize) {
+        let all = [Manners::Quick, Manners::Slow, Manners::Refusing, Manners::Away];
+        self.nodes[place].runtime.manners = self.random.pick(&all);
+    }
+
+    fn step_clock(&mut self, place: usize) {
+        let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000]);
+        let step_ms = if self.random.in_thousand(500) { step_ms } else { -step_ms };
+        self.nodes[place].skew_ms += step_ms;
+        self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());
     }
 
     /// A process is stopped, and goes on with the first thing that has come meanwhile.
@@ -157,48 +178,24 @@ impl World<'_> {
         self.random.in_thousand(600).then_some(frozen)
     }
 
-    /// The process dies; a new one starts with what is on disk, or with nothing.
+    /// `kill -9`; a new process starts with what is on the disk.
     fn crash(&mut self, place: usize) {
-        self.finish_write(place);
+        self.trace.event(self.now_us, place, "crash", 0);
         self.tally.crashes += 1;
         let node = &mut self.nodes[place];
         if let Some(link) = node.life.link.take() {
             self.broker.drop_connection(&mut self.random, self.now_us, link);
         }
         self.drop_upload_link(place);
+        let memory = self.reread(place);
+        self.reopen(place);
         let node = &mut self.nodes[place];
-        let is_write_lost = node.disk.writing.take().is_some();
-        let keeps = !self.random.in_thousand(200);
-        self.trace.event(self.now_us, place, "crash", u64::from(keeps));
-        // It is on disk before the first byte that it is about is sent; without a disk, who knows.
-        let in_doubt = !keeps || node.life.bridge.in_doubt(node.clock(self.now_us));
-        let memory = if keeps { node.disk.stored.clone() } else { Memory::default() };
-        let memory = Memory { in_doubt, ..memory };
-        // A write that was under way is lost with what it would have said.
-        if !keeps || is_write_lost {
-            node.newest_emitted = memory.seq;
-        }
-        let oracle_floors = &node.life.floors;
-        let is_kept = is_write_lost
-            || (node.disk.stored.operator_hold == node.life.oracle.held
-                && node.disk.stored.floors.len() == oracle_floors.len()
-                && node.disk.stored.floors.values().eq(oracle_floors.values()));
-        let is_reserved = memory.seq >= node.newest_emitted;
-        let newest = node.newest_emitted;
-        node.disk.stored = memory.clone();
-        // What is on disk is a reservation: what it reserves has not been used up yet.
-        let used = memory.seq.saturating_sub(crate::node::RESERVE_US);
-        node.disk.remembered = Memory { seq: used, ..memory.clone() };
+        node.runtime.forget();
         if self.random.in_thousand(700) {
             // The runtime goes down with it more often than not.
             node.cycle = 0;
         }
-        let seq = memory.seq;
         node.restart(self.now_us, memory);
-        self.demand(is_reserved, || {
-            format!("P7: restarts from seq {seq}, and {newest} was published before")
-        });
-        self.demand(is_kept, || "P7: floors or an operator's hold are not on disk".to_owned());
         self.turn(place, Vec::new());
     }
 
@@ -233,6 +230,12 @@ impl World<'_> {
             8 => settings.policy.lock = self.random.pick(&[None, Some(0.5), Some(0.7)]),
             6 => settings.blocked_inbound_hold = !settings.blocked_inbound_hold,
             _ => next_ring = self.random.weighted(&[(60, 0), (20, 1), (6, 2), (6, 3), (4, 4)]),
+        }
+        if self.random.in_thousand(150) {
+            // It also changed what takes a restart.
+            settings = tightened(&self.nodes[place].live, &settings);
+            next_ring = ring;
+            self.tally.refused_reloads += 1;
         }
         self.turn(place, vec![Input::Reload(Box::new(settings), next_ring)]);
     }
@@ -312,6 +315,23 @@ impl World<'_> {
         let bytes = seal(&mut document, ring, old.seq + 1);
         Message { stream_seq: 0, subject: (old.source, place), bytes: bytes.into(), genuine: None }
     }
+}
+
+/// What a reload that is refused does all the same: it removes and tightens.
+fn tightened(old: &Live, new: &Live) -> Live {
+    let mut both = old.clone();
+    both.peers.retain(|id, peer| {
+        let Some(new) = new.peers.get(id) else { return false };
+        peer.export_state &= new.export_state;
+        peer.import_state &= new.import_state;
+        peer.expires = [peer.expires, new.expires].into_iter().flatten().min();
+        peer.key_id.is_none() || peer.key_id == new.key_id
+    });
+    let (old, new) = (old.policy.thresholds, new.policy.thresholds);
+    let marks = (old.reopen.min(new.reopen), old.block.min(new.block));
+    both.policy.thresholds =
+        Thresholds::new(marks.0, marks.1, old.isolate.min(new.isolate)).expect("tightened");
+    both
 }
 
 /// Signs a document as a packet is signed.

@@ -11,6 +11,8 @@ mod broker;
 #[cfg(test)]
 mod checkers;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod driver;
 #[cfg(test)]
 mod faults;
@@ -22,6 +24,8 @@ mod oracle;
 mod random;
 #[cfg(test)]
 mod report;
+#[cfg(test)]
+mod runtime;
 #[cfg(test)]
 mod trace;
 #[cfg(test)]

@@ -18,15 +18,15 @@ use driftgate::protocol::time::{Now, Timestamp};
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::Packet;
+use crate::disk::Disk;
 use crate::oracle::GateOracle;
 use crate::random::Random;
 use crate::report::RawReport;
+use crate::runtime::Runtime;
 use crate::uploads::{Spool, Uploader};
 
 /// 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
-/// What `driver/memory.rs` reserves ahead.
-pub(crate) const RESERVE_US: u64 = 60_000_000;
 /// Reports and packets that the checkers remember per life; nothing older can still be pending.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -132,16 +132,10 @@ pub(crate) struct Life {
     pub(crate) silent_through: u64,
     pub(crate) is_closing: bool,
     pub(crate) uploader: Uploader,
+    /// The newest accepted packet by source: its number, and when it was made.
+    pub(crate) accepted: BTreeMap<usize, (u64, i64)>,
     /// Closings that have ended and whose replies are about to go: what each of them covers.
     pub(crate) ended: VecDeque<u64>,
-}
-
-/// What of the memory is on disk, as `driver/run.rs` writes it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    pub(crate) stored: Memory,
-    pub(crate) remembered: Memory,
-    pub(crate) writing: Option<(u64, Memory)>,
 }
 
 pub(crate) struct Node {
@@ -158,6 +152,7 @@ pub(crate) struct Node {
     /// Reports of a runtime about to collapse that are still to come.
     pub(crate) weak_reports: u32,
     pub(crate) disk: Disk,
+    pub(crate) runtime: Runtime,
     pub(crate) spool: Spool,
     /// Highest sequence number that any life has emitted, until its memory was lost.
     pub(crate) newest_emitted: u64,
@@ -190,8 +185,9 @@ impl Node {
             cycle: 0,
             last_report: None,
             weak_reports: 0,
-            disk: Disk::default(),
-            spool: Spool::default(),
+            disk: Disk::new(),
+            runtime: Runtime::default(),
+            spool: Spool::new(),
             newest_emitted: 0,
             confirmed_through: vec![0],
             life,
@@ -275,6 +271,7 @@ impl Life {
             silent_through: 0,
             is_closing: false,
             uploader: Uploader::default(),
+            accepted: BTreeMap::new(),
             ended: VecDeque::new(),
         }
     }

@@ -38,6 +38,8 @@ struct Entry {
 pub(crate) struct GateOracle {
     pub(crate) band: Band,
     pub(crate) held: bool,
+    /// A twin is there: nothing opens.
+    pub(crate) is_fenced: bool,
     /// The worst that has been asked for since the gate last opened, or since the start.
     worst: Band,
     /// Reports in a row that asked for nothing.
@@ -59,6 +61,7 @@ impl GateOracle {
         Self {
             band,
             held,
+            is_fenced: false,
             worst: band,
             calm: 0,
             newest_number: None,
@@ -140,6 +143,10 @@ impl GateOracle {
         }
         self.worst = self.worst.max(asks);
         let is_open = |band: Band| matches!(band, Band::Open | Band::Caution);
+        if self.is_fenced && is_open(self.stands(asks)) {
+            self.worst = before.max(Band::Blocked);
+            self.calm = 0;
+        }
         if is_open(before) && !is_open(self.stands(asks)) {
             self.closed_at.push(self.reports);
             if flapping(self, 2) {
@@ -182,6 +189,15 @@ impl GateOracle {
         self.held = held;
         let band = if held { Band::Isolated } else { self.band };
         self.ask(now_us, band)
+    }
+
+    /// A twin comes or goes; going opens nothing.
+    pub(crate) fn fence(&mut self, now_us: u64, is_fenced: bool) -> Opinion {
+        self.is_fenced = is_fenced;
+        if is_fenced && self.band < Band::Blocked {
+            return self.ask(now_us, Band::Blocked);
+        }
+        Opinion { band: self.band, closes: false, exportable: false }
     }
 
     /// Something failed inspection: the gate closes, as after any other bad sign.

@@ -1,15 +1,21 @@
 //! Snapshots in the simulation: a spool that outlives its process, an uploader with a connection of
 //! its own, and what has to hold of both (P1, P2, P4, P5, P8).
 //!
-//! It does what `src/snapshots` does without its bytes: a snapshot is a number. What the bridge
-//! grants is put at the broker; what it revokes is marked on the disk before it is told that the
-//! uploader is quiet.
+//! The spool is the sidecar's own, on a disk of its own; the uploader does what the worker of
+//! `src/snapshots` does: what the bridge grants is put at the broker, what it revokes is marked on
+//! the disk before it is told that the uploader is quiet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use driftgate::protocol::bridge::Effect;
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
+use driftgate::protocol::snapshot::FrameKind;
+use driftgate::snapshots::spool::{Spool as Disk, State, Stored, put};
+use tempfile::TempDir;
 
 use crate::broker::{Command, Event};
 use crate::node::Node;
@@ -27,12 +33,59 @@ pub(crate) enum Fate {
     Unsent,
 }
 
-/// What is on the disk.
-#[derive(Clone, Debug, Default)]
+/// What is on the disk, and what has to be there.
 pub(crate) struct Spool {
+    folder: TempDir,
+    disk: Option<Arc<Disk>>,
+    /// Orders to revoke in this life.
+    revocations: u64,
+    /// Whose files were damaged: they may be lost, and nothing else.
+    damaged: BTreeSet<u64>,
     held: BTreeMap<u64, Fate>,
     /// Those that a confirmed closing has held back: none may reach the broker any more.
     never: Vec<u64>,
+}
+
+impl Spool {
+    pub(crate) fn new() -> Self {
+        // What is synced a thousand times a second is better kept in memory.
+        let memory = Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.expect("a folder");
+        let disk = Some(Arc::new(Disk::open(folder.path(), 1 << 30).expect("nobody else's")));
+        Self {
+            folder,
+            disk,
+            revocations: 0,
+            damaged: BTreeSet::new(),
+            held: BTreeMap::new(),
+            never: Vec::new(),
+        }
+    }
+
+    fn disk(&self) -> &Arc<Disk> {
+        self.disk.as_ref().expect("a process that lives")
+    }
+
+    /// Files of snapshots, in order.
+    fn files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.folder.path()).expect("a folder");
+        let mut paths: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        paths.retain(|path| seq_of(path).is_some() && path.is_file());
+        paths.sort();
+        paths
+    }
+
+    /// Whether a restart would send it.
+    fn would_send(&self, seq: u64) -> bool {
+        let state = self.disk().entry(seq).map(|entry| entry.state);
+        state == Some(State::Unsent) || self.folder.path().join(format!("{seq}.unsent")).exists()
+    }
+}
+
+fn seq_of(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
 }
 
 /// The part of the process.
@@ -92,13 +145,62 @@ impl World<'_> {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         node.life.uploader.is_recovered = true;
-        let held = &node.spool.held;
-        let newest = held.last_key_value().map_or(0, |(seq, _)| *seq);
-        let is_waiting = held.values().any(|fate| *fate == Fate::Unsent);
+        let found = node.spool.disk().recover().expect("a folder that can be read");
+        let fate = |state: &State| match state {
+            State::Revoked => Fate::Revoked,
+            State::Stored(_) => Fate::Stored,
+            State::Unsent => Fate::Unsent,
+        };
+        let found: BTreeMap<u64, Fate> =
+            found.entries.iter().map(|entry| (entry.seq, fate(&entry.state))).collect();
+        let spool = &mut node.spool;
+        let damaged = std::mem::take(&mut spool.damaged);
+        spool.held.retain(|seq, _| !damaged.contains(seq) || found.contains_key(seq));
+        let is_same = spool.held == found;
+        let newest = found.last_key_value().map_or(0, |(seq, _)| *seq);
+        let is_waiting = found.values().any(|fate| *fate == Fate::Unsent);
         self.trace.event(self.now_us, place, "spool", newest);
-        let effects = node.life.bridge.recovered(now, newest, is_waiting);
+        let held = self.nodes[place].spool.held.clone();
+        self.demand(is_same, || {
+            format!("P5, P8: the spool holds {found:?} where {held:?} was left")
+        });
+        let effects = self.nodes[place].life.bridge.recovered(now, 0, is_waiting);
         self.collect(place, effects);
         self.turn(place, Vec::new());
+    }
+
+    /// The spool of a process that has died: something in it may be damaged, or half done.
+    pub(crate) fn reopen(&mut self, place: usize) {
+        let spool = &mut self.nodes[place].spool;
+        spool.disk = None;
+        spool.revocations = 0;
+        let files = spool.files();
+        if !files.is_empty() && self.random.in_thousand(400) {
+            let path = &files[self.random.index(files.len())];
+            let mut bytes = fs::read(path).expect("a file");
+            let at = self.random.index(bytes.len());
+            let seq = seq_of(path).expect("a snapshot's");
+            self.tally.damaged += 1;
+            self.trace.event(self.now_us, place, "damage", seq);
+            match self.random.below(4) {
+                // Stored, and its earlier name is still there.
+                0 if path.extension().is_some_and(|extension| extension == "stored") => {
+                    fs::copy(path, path.with_extension("unsent")).expect("a disk");
+                }
+                0 => {
+                    let beside = path.with_file_name("1.plain");
+                    fs::write(beside, b"never accepted").expect("a disk");
+                }
+                1 => bytes.truncate(at),
+                2 => bytes[at..].fill(0),
+                _ => bytes[at] ^= 1 << self.random.below(8),
+            }
+            if fs::read(path).expect("a file") != bytes {
+                spool.damaged.insert(seq);
+                fs::write(path, bytes).expect("a disk");
+            }
+        }
+        spool.disk = Some(Arc::new(Disk::open(spool.folder.path(), 1 << 30).expect("a disk")));
     }
 
     /// What a grant has to mean (P1, P2).
@@ -112,19 +214,21 @@ impl World<'_> {
     fn push(&mut self, place: usize) -> bool {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
+        node.disk.reserve(node.life.bridge.seq_next(now));
         let grant = node.life.bridge.grant_push(now);
         if !self.check_grant(place, grant) {
             return false;
         }
-        let seq = grant.unwrap_or_default();
-        let spool = &mut self.nodes[place].spool.held;
-        let is_news = spool.last_key_value().is_none_or(|(newest, _)| *newest < seq);
-        spool.insert(seq, Fate::Unsent);
-        let settled = spool.iter().find(|(_, fate)| **fate != Fate::Unsent).map(|(seq, _)| *seq);
-        if spool.len() > HELD_MAX
-            && let Some(settled) = settled
-        {
-            spool.remove(&settled);
+        let node = &mut self.nodes[place];
+        let spool = &mut node.spool;
+        let bytes = format!("memory {}", self.tally.snapshots);
+        let entry = put(spool.disk(), bytes.as_bytes(), now.wall).expect("a disk with room");
+        let seq = entry.seq;
+        let is_news = spool.held.last_key_value().is_none_or(|(newest, _)| *newest < seq);
+        spool.held.insert(seq, Fate::Unsent);
+        if spool.held.len() > HELD_MAX {
+            spool.disk().tidy(&BTreeSet::new());
+            spool.held.retain(|held, fate| *fate == Fate::Unsent || *held == seq);
         }
         self.trace.event(self.now_us, place, "snapshot", seq);
         self.tally.snapshots += 1;
@@ -137,6 +241,7 @@ impl World<'_> {
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         let is_isolated = node.life.oracle.band == Band::Isolated;
+        node.disk.reserve(node.life.bridge.seq_next(now));
         let grant = node.life.bridge.grant_fetch(now);
         self.demand(grant.is_none() || !is_isolated, || "P4: fetches while isolated".to_owned());
         if grant.is_some() {
@@ -162,14 +267,20 @@ impl World<'_> {
         if node.life.uploader.sending.is_some() {
             return false;
         }
-        let unsent = node.spool.held.iter().find(|(_, fate)| **fate == Fate::Unsent);
-        let Some(seq) = unsent.map(|(seq, _)| *seq) else { return false };
+        let Some(seq) = node.spool.disk().next_unsent().map(|entry| entry.seq) else {
+            return false;
+        };
         let now = node.clock(self.now_us);
+        node.disk.reserve(node.life.bridge.seq_next(now));
         let grant = node.life.bridge.grant_upload(now);
         if !self.check_grant(place, grant) {
             return false;
         }
+        self.nodes[place].disk.doubt(true);
         let Some(link) = self.open(place) else { return true };
+        let is_whole = self.nodes[place].spool.disk().read(seq).is_ok();
+        let is_promised = self.nodes[place].spool.held.get(&seq) == Some(&Fate::Unsent);
+        self.demand(is_whole && is_promised, || format!("P5: snapshot {seq} would be sent"));
         if self.broker.order(link, Command::Put(seq)) {
             self.nodes[place].life.uploader.sending = Some(seq);
             self.trace.event(self.now_us, place, "put", seq);
@@ -188,6 +299,9 @@ impl World<'_> {
         let fate = node.spool.held.entry(seq).or_insert(Fate::Stored);
         if *fate == Fate::Unsent {
             *fate = Fate::Stored;
+            let stored = Stored { kind: FrameKind::Full, stored_bytes: 9, base: None };
+            node.spool.disk().note_stored(seq, &stored);
+            node.spool.disk().write_stored(seq).expect("a disk");
         }
         let manifest = Some(bytes::Bytes::from_static(b"{}"));
         let digest = Digest::of(&seq.to_be_bytes());
@@ -218,8 +332,12 @@ impl World<'_> {
     /// What a kept order asks of the disk.
     fn revoke(&mut self, place: usize) {
         let node = &mut self.nodes[place];
-        let unsent = node.spool.held.values_mut().filter(|fate| **fate == Fate::Unsent);
-        if node.life.uploader.stop.is_some_and(|stop| stop.revoke) {
+        let spool = &mut node.spool;
+        let has_unsent = spool.held.values().any(|fate| *fate == Fate::Unsent);
+        if has_unsent && node.life.uploader.stop.is_some_and(|stop| stop.revoke) {
+            spool.revocations += 1;
+            spool.disk().revoke(spool.revocations).expect("a disk");
+            let unsent = spool.held.values_mut().filter(|fate| **fate == Fate::Unsent);
             unsent.for_each(|fate| *fate = Fate::Revoked);
         }
     }
@@ -299,7 +417,7 @@ impl World<'_> {
         let node = &mut self.nodes[place];
         let doomed = node.life.uploader.ended.pop_front().unwrap_or_default();
         let held = &node.spool.held;
-        let escapes = doomed.iter().find(|seq| held.get(seq) == Some(&Fate::Unsent)).copied();
+        let escapes = doomed.iter().find(|seq| node.spool.would_send(**seq)).copied();
         if is_confirmed {
             let never = doomed.iter().filter(|seq| held.get(seq) == Some(&Fate::Revoked));
             node.spool.never.extend(never);

@@ -42,6 +42,10 @@ pub(crate) struct Tally {
     pub(crate) puts: u64,
     pub(crate) stopped: u64,
     pub(crate) retries: u64,
+    pub(crate) requests: u64,
+    pub(crate) delivered: u64,
+    pub(crate) damaged: u64,
+    pub(crate) refused_reloads: u64,
 }
 
 impl Tally {
@@ -54,7 +58,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 19] {
+    pub(crate) fn columns(&self) -> [(&'static str, u64); 23] {
         [
             ("steps", self.steps),
             ("reports", self.reports),
@@ -75,6 +79,10 @@ impl Tally {
             ("puts", self.puts),
             ("stopped", self.stopped),
             ("retries", self.retries),
+            ("requests", self.requests),
+            ("delivered", self.delivered),
+            ("damaged", self.damaged),
+            ("refused_reloads", self.refused_reloads),
         ]
     }
 
@@ -98,6 +106,10 @@ impl Tally {
         self.puts += other.puts;
         self.stopped += other.stopped;
         self.retries += other.retries;
+        self.requests += other.requests;
+        self.delivered += other.delivered;
+        self.damaged += other.damaged;
+        self.refused_reloads += other.refused_reloads;
     }
 }
 
@@ -131,9 +143,10 @@ enum Move {
     Arrive,
     Connect,
     Upload,
+    Runtime,
 }
 
-const MOVES: [(u64, Move); 9] = [
+const MOVES: [(u64, Move); 10] = [
     (20, Move::Report),
     (2, Move::Burst),
     (60, Move::Leave),
@@ -143,6 +156,7 @@ const MOVES: [(u64, Move); 9] = [
     (90, Move::Arrive),
     (30, Move::Connect),
     (40, Move::Upload),
+    (40, Move::Runtime),
 ];
 
 impl<'a> World<'a> {
@@ -243,6 +257,7 @@ impl<'a> World<'a> {
             Move::Arrive => self.arrive(),
             Move::Connect => self.connect(),
             Move::Upload => self.upload(self.is_calm),
+            Move::Runtime => self.runtime(),
         }
     }
 
@@ -398,8 +413,10 @@ impl<'a> World<'a> {
             settings.policy.flapping = None;
             settings.stale_after = Duration::from_secs(3600);
             settings.silence_isolates_after = None;
-            let mut inputs = vec![Input::Reload(Box::new(settings), 0), Input::Hold(false)];
+            let mut inputs =
+                vec![Input::Reload(Box::new(settings), 0), Input::Hold(false), Input::Fence(false)];
             let node = &mut self.nodes[place];
+            node.runtime.calm();
             node.cycle = 1_000_000_000;
             for _ in 0..2 {
                 node.cycle += 1;
@@ -415,7 +432,10 @@ impl<'a> World<'a> {
         for _ in 0..CALM_STEPS_MAX {
             let is_open = |node: &Node| {
                 let life = &node.life;
-                life.link.is_some() && life.bridge.is_idle() && life.owed.is_empty()
+                life.link.is_some()
+                    && life.bridge.is_idle()
+                    && life.owed.is_empty()
+                    && node.runtime.is_idle()
             };
             let is_uploaded = (0..self.nodes.len()).all(|place| self.is_uploaded(place));
             if (is_uploaded && self.nodes.iter().all(is_open)) || self.trace.violation.is_some() {
@@ -431,12 +451,14 @@ impl<'a> World<'a> {
                 Move::Arrive,
                 Move::Connect,
                 Move::Upload,
+                Move::Runtime,
             ]);
             self.advance(next);
         }
         for place in 0..self.nodes.len() {
             let life = &self.nodes[place].life;
             let is_well = life.bridge.band() == Band::Open
+                && self.nodes[place].runtime.is_idle()
                 && life.bridge.is_idle()
                 && life.owed.is_empty()
                 && life.bridge.ledgers().all(|(_, ledger)| ledger.pending == 0);

@@ -41,6 +41,14 @@ impl Driver {
         self.keeper.look(now.mono, || bridge.in_doubt(now) || !is_read);
     }
 
+    /// A lock that an index has begun outlives this process, as an operator's hold does.
+    pub(super) fn keep_lock(&mut self) {
+        if self.bridge.is_held() && !self.holds.any() {
+            self.holds.lock = true;
+            drop(self.keeper.hold(self.holds));
+        }
+    }
+
     /// Writes a change of band to the log, and tells those who listen.
     pub(super) fn show_transition(&self, transition: &Transition) {
         let reasons: Vec<&str> = transition.reasons.iter().map(|reason| reason.word()).collect();

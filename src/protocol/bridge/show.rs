@@ -225,6 +225,12 @@ impl Bridge {
         }
     }
 
+    /// Whether the gate stays isolated until an operator releases it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.judge.gate().operator_hold()
+    }
+
     /// Whether the broker may still have to read something that was sent: on this connection, or on
     /// one that ended. If the process were killed now, the next one would have to know.
     #[must_use]

@@ -32,7 +32,7 @@ impl World {
     pub(super) fn stop_uploads(&mut self, revoke: bool) {
         self.demand(!revoke || self.uploads.is_doomed, "P8: revoked without a reason");
         self.uploads.is_stopping = true;
-        self.uploads.bars |= revoke || self.band.is_closed() || self.is_closing;
+        self.uploads.bars |= revoke || self.is_closing;
     }
 
     pub(super) fn can_upload(&self, event: Upload) -> bool {
