@@ -246,6 +246,7 @@ impl Config {
             barrier_timeout: containment.barrier_timeout,
             packet_max_age: containment.packet_max_age,
             clock_skew_max: containment.clock_skew_max,
+            manifest: bytes::Bytes::new(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::audit;
 use crate::nats;
 use crate::protocol::bridge::{Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
-use crate::protocol::exchange::Version;
+use crate::protocol::exchange::{ExchangeMode, Version};
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
@@ -34,6 +34,7 @@ mod clock;
 mod connection;
 mod handshakes;
 mod inbound;
+mod manifests;
 mod memory;
 mod metrics;
 mod operator;
@@ -437,6 +438,8 @@ pub struct Books {
     pub operator_hold: bool,
     /// Questions on core NATS that got no answer, by reason.
     pub questions_dropped: BTreeMap<&'static str, u64>,
+    /// Configured peers by their mode of exchange.
+    pub peers: Vec<(ExchangeMode, u64)>,
     /// Publishes that the broker refused, by reason.
     pub publish_refused: BTreeMap<&'static str, u64>,
     /// Newest gate value.

@@ -17,6 +17,7 @@
 //!
 //! Modules in reading order, each using only those below it.
 
+pub mod entries;
 pub mod assets;
 pub mod object;
 pub mod reclaim;
@@ -37,3 +38,4 @@ pub mod backoff;
 pub mod child;
 
 pub use async_nats::{HeaderMap, Subject};
+pub use wanted::{STATE_AGE_S, STATE_EACH};

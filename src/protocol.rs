@@ -9,6 +9,7 @@
 pub mod memory;
 pub mod bridge;
 pub mod handshake;
+pub mod capabilities;
 pub mod inbox;
 pub mod outbox;
 pub mod audit;

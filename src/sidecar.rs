@@ -24,6 +24,7 @@ use crate::telemetry::{Condition, Conditions, Feed};
 
 pub mod follow;
 mod hold;
+mod manifest;
 mod reload;
 mod room;
 mod settings;
@@ -113,7 +114,7 @@ impl Sidecar {
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
             identity: config.identity(),
-            live: config.live(),
+            live: manifest::live(config),
             memory,
             holds: holds.at_start(held),
             memory_file: Some(memory_file),

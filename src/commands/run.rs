@@ -129,7 +129,8 @@ impl Sources {
             (path.to_owned(), seen)
         };
         let secrets = config.secret_files();
-        let secrets = secrets.iter().map(|(_, path)| *path);
+        let named = config.runtime.capabilities.as_ref().map(|(path, _)| path.as_path());
+        let secrets = secrets.iter().map(|(_, path)| *path).chain(named);
         self.files.iter().map(PathBuf::as_path).chain(secrets).map(stamp).collect()
     }
 }

@@ -33,6 +33,14 @@ impl Config {
         self.agree_on_listening(reader);
         self.agree_on_containment(reader);
         self.agree_on_keys(reader);
+        if let Some((path, declared)) = &self.runtime.capabilities {
+            let (id, path) = (&self.runtime.id, path.display());
+            reader.rule(
+                &["runtime.capabilities", "runtime.id"],
+                declared.runtime_id.as_ref().is_none_or(|named| named == id),
+                format!("the file {path} is about another runtime: its runtime_id is not {id}"),
+            );
+        }
         let snapshot = &self.snapshot;
         reader.rule(
             &["snapshot.spool_bytes_max", "snapshot.bytes_max"],

@@ -19,6 +19,7 @@ use super::settings::{Listener, Scopes};
 use super::source::ReadFile;
 use crate::keys;
 use crate::profiles;
+use crate::protocol::capabilities::{Declared, declared};
 use crate::protocol::drift::Coherence;
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::profile::Profile;
@@ -373,6 +374,16 @@ pub(super) fn profile() -> Key<Profile> {
         let content = read(Path::new(name), read_file)?;
         profiles::parse(&String::from_utf8_lossy(&content))
             .map_err(|fault| format!("the file {name} is no profile: {fault}").into())
+    })
+}
+
+/// The path of a `runtime_capabilities.yml`.
+pub(super) fn capabilities() -> Key<(PathBuf, Declared)> {
+    content("the path of a runtime_capabilities.yml", |content| {
+        declared(content).map_err(|mistakes| {
+            let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+            format!("is no runtime_capabilities.yml: {}", mistakes.join("; "))
+        })
     })
 }
 

@@ -15,12 +15,14 @@ use tracing::Level;
 use super::key::{Effect, Key, Row, Section, differ, section};
 use super::key::{higher, keep, lower, lower_or_any, lower_or_none};
 use super::parse::{
-    LIST_LEN_MAX, attractor_type, choice, coherence, duration, file, flag, host, http_url, integer,
-    key_file, list, listener, mark, nkey_file, origin, path, profile, runtime_id, scopes, server,
-    size, socket_address, subject_prefix, timestamp, token, token_file, word,
+    LIST_LEN_MAX, attractor_type, capabilities, choice, coherence, duration, file, flag, host,
+    http_url, integer, key_file, list, listener, mark, nkey_file, origin, path, profile,
+    runtime_id, scopes, server, size, socket_address, subject_prefix, timestamp, token, token_file,
+    word,
 };
 use super::secret::{KeyFile, SecretFile};
 use super::table::Table;
+use crate::protocol::capabilities::Declared;
 use crate::protocol::drift::{Coherence, Provenance};
 use crate::protocol::gate::{Mark, Mode};
 use crate::protocol::keyring::{Alg, KEY_ID_BYTES_MAX};
@@ -45,6 +47,10 @@ section! {
         /// Attractor type where a report names none.
         attractor_type: Option<AttractorType> = attractor_type()
             .optional("none, and such a report cannot be exported", "symbolic");
+        /// The runtime_capabilities.yml that narrows what the sidecar says of itself to peers;
+        /// config/runtime_capabilities.yml is an example.
+        capabilities: Option<(PathBuf, Declared)> = capabilities().optional(
+            "the sidecar's own knowledge", "/etc/driftgate/runtime_capabilities.yml").live(keep);
         /// What the runtime's reports look like: srip-05 (native), a public runtime's, or a file's.
         profile: Profile = profile().or("srip-05");
     }

@@ -161,6 +161,8 @@ impl Books {
         let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
         let band_rows =
             bands.map(|band| (vec![band.word().to_owned()], flag(band == self.band))).to_vec();
+        let peers = self.peers.iter();
+        let peers = peers.map(|(mode, count)| (vec![mode.word().to_owned()], number(*count)));
         vec![
             Family::gauges("band", "1 for the present band", &["band"], band_rows),
             Family::gauge(
@@ -169,6 +171,12 @@ impl Books {
                 number(self.band_since.unix_us()) / 1e6,
             ),
             Family::gauge("operator_hold", "1 while an operator holds", flag(self.operator_hold)),
+            Family::gauges(
+                "peers",
+                "Configured peers by mode of exchange",
+                &["mode"],
+                peers.collect(),
+            ),
             Family::gauge(
                 "drift_index",
                 "Gate value of the newest report",

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::clock::{Clock, Watch};
 use super::connection::{Change, Connector};
 use super::inbound::Receiver;
+use super::manifests::Manifests;
 use super::memory::Keeper;
 use super::quarantine::QUARANTINE_TOKENS;
 use super::service::Service;
@@ -37,10 +38,6 @@ mod drain;
 mod operate;
 mod readiness;
 
-/// Messages that one pull request asks for.
-const PULL_BATCH: u16 = 64;
-/// How long one pull request stands at the broker.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
 
@@ -54,6 +51,7 @@ pub(super) struct Driver {
     pub(super) uploads: Uploads,
     pub(super) service: Service,
     pub(super) desk: Desk,
+    pub(super) manifests: Manifests,
     receiver: Receiver,
     /// What the bridge asks for and is not done yet, in order.
     pub(super) effects: VecDeque<Effect>,
@@ -61,7 +59,7 @@ pub(super) struct Driver {
     waiting: BTreeMap<Ticket, Waiter>,
     next_ticket: u64,
     standing: watch::Sender<Standing>,
-    conditions: Conditions,
+    pub(super) conditions: Conditions,
     verdicts: BTreeMap<Decision, u64>,
     /// Publishes that the broker refused, by reason.
     publish_refused: BTreeMap<&'static str, u64>,
@@ -137,6 +135,7 @@ impl Driver {
             desk: Desk::default(),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
+            manifests: Manifests::new(),
             effects: VecDeque::new(),
             waiting: BTreeMap::new(),
             standing,
@@ -164,6 +163,7 @@ impl Driver {
         let Inputs { commands, orders, reloads, stop } = inputs;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
         let deadline = deadline.min(self.receiver.quarantine.deadline()).min(self.desk.deadline());
+        let deadline = deadline.min(self.manifests_due());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
@@ -180,6 +180,7 @@ impl Driver {
             }
             ask = self.uploads.ask() => self.upload(ask),
             listed = self.service.listed() => self.listed(listed),
+            looked = self.manifests.looked() => self.manifests_looked(looked),
             command = commands.recv() => match command {
                 None => return false,
                 Some(command) => self.command(command),
@@ -189,6 +190,7 @@ impl Driver {
         self.take(commands).await;
         self.effects.extend(self.bridge.tick(self.clock.now()));
         self.keep_lock();
+        self.look_at_manifests();
         self.look_for_answers().await;
         self.greet();
         self.perform().await;
@@ -300,6 +302,10 @@ impl Driver {
                 }
                 self.audit_inbound(now);
             }
+            // Whatever it says, the broker has read what was published.
+            LinkEvent::Ack { token, .. } if self.manifests.declared == Some(token) => {
+                self.effects.extend(self.bridge.confirmed(now, token));
+            }
             LinkEvent::Ack { token, outcome } => {
                 let outcome = match outcome {
                     Ok(stored) => {
@@ -363,6 +369,7 @@ impl Driver {
         self.receiver.disconnected();
         self.service.cut();
         self.desk.close();
+        self.manifests.stop();
         self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
 
@@ -410,6 +417,7 @@ impl Driver {
             Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
             Effect::Announce(manifest) => self.announce(manifest),
+            Effect::Declare { number, body, token } => self.declare(number, body, &token),
             Effect::StopUploads { revoke } => self.stop_uploads(revoke),
             Effect::SeverUploads => self.sever_uploads(),
             Effect::Answer { ticket, answer } => {
@@ -425,6 +433,7 @@ impl Driver {
                     // Nothing looks at the broker any more, with a link or without one (P4).
                     if transition.to == Band::Isolated {
                         self.connector.stop_looking();
+                        self.manifests.stop();
                     }
                     self.show_transition(transition);
                 }
@@ -463,17 +472,6 @@ impl Driver {
         if link.publish(token, outgoing).is_err() {
             self.effects.extend(self.bridge.not_sent(self.clock.now(), token));
         }
-    }
-
-    /// Not before the first look at the stream, which may find what no client can read.
-    async fn start_pull(&mut self) {
-        if !self.connector.is_prepared() {
-            return;
-        }
-        let settings = self.connector.settings();
-        let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
-        self.order(Link::hear_notices).await;
-        self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;
     }
 
     /// Gives the link a control order. A link that cannot even take that is of no use: severing it

@@ -5,7 +5,7 @@
 
 use crate::nats::HeaderMap;
 use crate::nats::link::Outgoing;
-use crate::snapshots::gate::{Ask, DriverEnd, Grant};
+use crate::snapshots::gate::{Ask, DriverEnd, Grant, Order};
 
 use super::run::Driver;
 
@@ -42,7 +42,7 @@ impl Uploads {
         let Some(end) = self.0.as_ref().filter(|end| !end.orders.is_closed()) else { return false };
         end.orders.send_modify(|order| {
             order.number += 1;
-            order.is_open = false;
+            (order.is_open, order.is_shared) = (false, false);
             order.revocations += u64::from(revoke);
         });
         true
@@ -65,11 +65,12 @@ impl Uploads {
         self.0.as_ref().is_some_and(|end| end.orders.borrow().number == number)
     }
 
-    fn show(&self, is_open: bool, is_isolated: bool) {
+    fn show(&self, is_open: bool, is_shared: bool, is_isolated: bool) {
         if let Some(end) = &self.0 {
             end.orders.send_if_modified(|order| {
-                let changed = (order.is_open, order.is_isolated) != (is_open, is_isolated);
-                (order.is_open, order.is_isolated) = (is_open, is_isolated);
+                let next = Order { is_open, is_shared, is_isolated, ..*order };
+                let changed = *order != next;
+                *order = next;
                 changed
             });
         }
@@ -146,6 +147,7 @@ impl Driver {
     /// Tells the room where the gate stands.
     pub(super) fn show_uploads(&self) {
         let is_isolated = self.bridge.band() == crate::protocol::gate::Band::Isolated;
-        self.uploads.show(self.bridge.may_share(self.clock.now()), is_isolated);
+        let is_shared = self.bridge.may_share(self.clock.now());
+        self.uploads.show(self.bridge.may_upload(), is_shared, is_isolated);
     }
 }

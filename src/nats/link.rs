@@ -129,6 +129,10 @@ impl Link {
         self.connection.is_read()
     }
 
+    pub(super) fn requests(&self) -> Requests {
+        self.requests.clone()
+    }
+
     /// How many publishes are unanswered.
     #[must_use]
     pub fn unanswered(&self) -> usize {

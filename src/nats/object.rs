@@ -18,7 +18,7 @@
 //! What deliberately is not here: what the objects are, signatures, compression, links between
 //! objects, changing the bucket's configuration, and trying again.
 
-mod bucket;
+pub(super) mod bucket;
 mod fault;
 mod kv;
 mod meta;

@@ -10,14 +10,15 @@ use super::subject::AssetName;
 use crate::config::Durability;
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// How long a packet is of use to a reader that was away.
-const MAX_AGE_NS: u64 = 3_600 * SECOND_NS;
+/// How long a packet is of use to a reader that was away, in seconds.
+pub const STATE_AGE_S: u64 = 3_600;
+const MAX_AGE_NS: u64 = STATE_AGE_S * SECOND_NS;
 /// How long refused bytes are kept for whoever looks into them.
 const QUARANTINE_MAX_AGE_NS: u64 = 7 * 24 * 3_600 * SECOND_NS;
 /// Within this an id is recognised: longer than any retry of one packet.
 const DUPLICATE_WINDOW_NS: u64 = 120 * SECOND_NS;
 /// Packets kept per source and target: a state is superseded, not queued.
-const MSGS_PER_SUBJECT_MAX: u64 = 8;
+pub const STATE_EACH: u64 = 8;
 /// Refused messages kept per target: a flood displaces itself and nobody else's evidence.
 const QUARANTINE_PER_TARGET_MAX: u64 = 1_000;
 /// Consumers, one per runtime. Set explicitly, since newer servers cap at 1000 otherwise.
@@ -96,9 +97,9 @@ impl<'a> Stream<'a> {
     pub(super) fn config(&self) -> Value {
         let (subjects, per_subject, max_age, message_bytes) = match &self.purpose {
             Purpose::State(subject) => {
-                (vec![subject.as_str()], MSGS_PER_SUBJECT_MAX, MAX_AGE_NS, MESSAGE_BYTES_MAX)
+                (vec![subject.as_str()], STATE_EACH, MAX_AGE_NS, MESSAGE_BYTES_MAX)
             }
-            Purpose::Sourced => (Vec::new(), MSGS_PER_SUBJECT_MAX, MAX_AGE_NS, MESSAGE_BYTES_MAX),
+            Purpose::Sourced => (Vec::new(), STATE_EACH, MAX_AGE_NS, MESSAGE_BYTES_MAX),
             Purpose::Quarantine(subject) => (
                 vec![subject.as_str()],
                 QUARANTINE_PER_TARGET_MAX,
@@ -307,14 +308,14 @@ impl<'a> Sentences<'a> {
 
     fn packets(&mut self) {
         let kept = self.number("max_msgs_per_subject");
-        let wanted = i64::try_from(MSGS_PER_SUBJECT_MAX).unwrap_or(i64::MAX);
+        let wanted = i64::try_from(STATE_EACH).unwrap_or(i64::MAX);
         self.say_if(kept != wanted, || {
             let cost = if (1..wanted).contains(&kept) {
                 "packets vanish before a slow reader has read them"
             } else {
                 "superseded state piles up"
             };
-            format!("max_msgs_per_subject is {kept}, not {MSGS_PER_SUBJECT_MAX}: {cost}")
+            format!("max_msgs_per_subject is {kept}, not {STATE_EACH}: {cost}")
         });
         self.max_age();
     }

@@ -7,6 +7,7 @@
 
 use core::fmt;
 
+use super::digest::Digest;
 use super::refusal::{Fault, Refusal};
 use super::time::Timestamp;
 
@@ -138,8 +139,8 @@ impl ModeReason {
 pub struct Offer {
     /// Sequence number of its token.
     pub seq: u64,
-    /// `sha256:` and 64 hex digits over its bytes.
-    pub digest: String,
+    /// Of its bytes.
+    pub digest: Digest,
     /// Every version that it speaks.
     pub versions: Vec<Version>,
     /// Whether it exchanges packets.
@@ -156,7 +157,7 @@ pub struct Exchange {
     mode: ExchangeMode,
     reason: ModeReason,
     /// Number and digest of the newest manifest that was believed.
-    newest: Option<(u64, String)>,
+    newest: Option<(u64, Digest)>,
     expires: Option<Timestamp>,
     /// Whether the newest handshake went unanswered.
     silent: bool,
@@ -181,8 +182,8 @@ impl Exchange {
     /// Takes over what was found of the peer's manifest: what it offers, or what is wrong with it.
     pub fn learn(&mut self, found: Result<Offer, ModeReason>) {
         let replayed = |offer: &Offer| {
-            self.newest.as_ref().is_some_and(|(seq, digest)| {
-                offer.seq < *seq || (offer.seq == *seq && offer.digest != *digest)
+            self.newest.is_some_and(|(seq, digest)| {
+                offer.seq < seq || (offer.seq == seq && offer.digest != digest)
             })
         };
         match found {
@@ -225,8 +226,8 @@ impl Exchange {
 
     /// Digest of the newest manifest that was believed.
     #[must_use]
-    pub fn digest(&self) -> Option<&str> {
-        self.newest.as_ref().map(|(_, digest)| digest.as_str())
+    pub fn digest(&self) -> Option<Digest> {
+        self.newest.map(|(_, digest)| digest)
     }
 
     fn standing(&self, now: Timestamp) -> (ExchangeMode, ModeReason) {

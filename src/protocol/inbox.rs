@@ -65,7 +65,8 @@ pub struct InboundLimits {
 impl InboundLimits {
     /// The highest sequence number that may be believed at `now`. One message beyond it would lock
     /// its source out for as long as it lies ahead.
-    fn seq_max(&self, now: Timestamp) -> u64 {
+    #[must_use]
+    pub fn seq_max(&self, now: Timestamp) -> u64 {
         now.plus(self.clock_skew_max.max(SEQ_AHEAD_MIN)).unix_us()
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Sidecar, Stopping, room};
+use super::{Sidecar, Stopping, manifest, room};
 use crate::config::{Config, Mistakes, Reload};
 use crate::telemetry::Condition;
 
@@ -36,7 +36,7 @@ impl Sidecar {
         };
         let next = next.filter(|next| **next != *current);
         if let Some(next) = &next {
-            self.handle.reload(next.live()).await.map_err(|_| Stopping)?;
+            self.handle.reload(manifest::live(next)).await.map_err(|_| Stopping)?;
             if let Some(snapshots) = self.handle.snapshots() {
                 snapshots.reload(room::trust(next));
             }

@@ -65,8 +65,10 @@ pub struct Order {
     pub revocations: u64,
     /// The newest order whose time is over: its connection has to be dropped at once.
     pub sever: u64,
-    /// Whether uploads would be granted now.
+    /// Whether a snapshot would be accepted now.
     pub is_open: bool,
+    /// Whether what is accepted would be uploaded now.
+    pub is_shared: bool,
     /// Whether the gate is isolated.
     pub is_isolated: bool,
 }

@@ -163,7 +163,7 @@ impl Worker<'_> {
                 self.obey(order).await;
                 continue;
             }
-            let may_upload = order.is_open && self.spool.next_unsent().is_some();
+            let may_upload = order.is_shared && self.spool.next_unsent().is_some();
             let idle_until = Instant::now() + IDLE_TIMEOUT;
             let due_at = Instant::now() + REVOCATION_PAUSE;
             tokio::select! {

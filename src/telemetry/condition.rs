@@ -34,6 +34,10 @@ pub enum Condition {
     BrokerComplains,
     /// There is no connection to the broker.
     BrokerUnreachable,
+    /// What stands under our name in the capabilities bucket is not of our making.
+    CapabilitiesForeign,
+    /// The capabilities of peers cannot be read, or their bucket is not as it should be.
+    CapabilitiesUnread,
     /// The wall clock jumped.
     ClockJumped,
     /// The configuration says what is allowed and probably not meant.

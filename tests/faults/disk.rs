@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::row;
 use crate::support::http::{Answer, Caller};
+use crate::support::manifest::meet;
 use crate::support::nats_server::NatsServer;
 use crate::support::observer::{Observer, Packet, stored};
 use crate::support::sentry::{Replies, Sentry};
@@ -157,6 +158,7 @@ async fn p8_p10_a_full_disk_under_the_spool_hurts_no_one_and_is_said() {
     let observer = Observer::start(&server.url()).await;
     let spool = format!("[snapshot]\nspool = {:?}", disk.0.path().join("spool"));
     let peer = "[[peers]]\nid = \"critic\"\nexport = [\"state\", \"snapshot\"]";
+    meet(&server.url(), "critic").await;
     let plan = Plan::new("planner", &[], &server.url()).short().with(&spool).with(peer);
     let mut sidecar = Sidecar::connected(plan).await;
     sidecar.stores().await;

@@ -87,6 +87,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         barrier_timeout: Duration::from_secs(2),
         packet_max_age: Duration::from_secs(300),
         clock_skew_max: Duration::from_secs(30),
+        manifest: bytes::Bytes::new(),
     };
     let now = Now { mono: Duration::ZERO, wall: Timestamp::from_unix_ms(EPOCH_MS) };
     let mut bridge = Bridge::new(identity, live, Memory::default(), now);

@@ -75,6 +75,10 @@ const PICTURED: &[(&str, &str)] = &[
 
 /// The other live keys, each with the test that shows its effect.
 const SHOWN_BY: &[(&str, &str)] = &[
+    (
+        "runtime.capabilities",
+        "what_an_operator_declares_is_published_and_a_change_without_a_restart",
+    ),
     ("peers[].import", "p7_what_is_not_a_good_packet_is_quarantined_and_reaches_no_runtime"),
     (
         "peers[].key_id",

@@ -20,6 +20,9 @@ mod walk;
 mod exchange;
 
 #[cfg(test)]
+mod manifests;
+
+#[cfg(test)]
 mod hostile;
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
                 | Effect::Subscribe { .. }
                 | Effect::Sever
                 | Effect::Announce(_)
+                | Effect::Declare { .. }
                 | Effect::StopUploads { .. }
                 | Effect::SeverUploads
                 | Effect::Answer { .. }

@@ -297,7 +297,7 @@ impl World<'_> {
                     self.collect(place, effects);
                 }
             }
-            Effect::Announce(_) | Effect::Notify(_) => {
+            Effect::Announce(_) | Effect::Declare { .. } | Effect::Notify(_) => {
                 if let Some(link) = self.nodes[place].life.link {
                     self.nodes[place].disk.doubt(true);
                     self.broker.order(link, Command::Notify);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::exchange::{Offer, SUPPORTED};
 use driftgate::protocol::gate::{Band, Mode, Thresholds};
@@ -231,7 +232,7 @@ fn clock(now_us: u64, born_us: u64, skew_ms: i64) -> Now {
 
 /// The manifest of every peer was read, and matches.
 pub(crate) fn meet(bridge: &mut Bridge, live: &Live, now: Now) -> Vec<Effect> {
-    let (versions, digest) = (vec![SUPPORTED], String::new());
+    let (versions, digest) = (vec![SUPPORTED], Digest::of(b"one"));
     let offer = Offer { seq: 1, digest, versions, state: true, snapshot: true, expires: None };
     let found =
         live.peers.keys().map(|peer| bridge.peer_capabilities(now, peer, Ok(offer.clone())));
@@ -332,6 +333,7 @@ fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (
         barrier_timeout: ms(100, 2500, random).min(reply_timeout),
         packet_max_age: Duration::from_secs(300),
         clock_skew_max: Duration::from_secs(30),
+        manifest: bytes::Bytes::new(),
     };
     let identity = Identity {
         mode: Mode::Enforce,

@@ -47,7 +47,7 @@ pub(crate) fn peer(text: &str) -> Peer {
 
 /// What a peer offers that does all that we do, in its `seq`th manifest.
 pub(crate) fn offer(seq: u64) -> Offer {
-    let (digest, versions) = (format!("sha256:{seq:064}"), vec![SUPPORTED]);
+    let (digest, versions) = (Digest::of(&seq.to_be_bytes()), vec![SUPPORTED]);
     Offer { seq, digest, versions, state: true, snapshot: true, expires: None }
 }
 
@@ -85,6 +85,7 @@ pub(crate) fn live(peers: &[&str]) -> Live {
         barrier_timeout: Duration::from_secs(2),
         packet_max_age: Duration::from_secs(300),
         clock_skew_max: Duration::from_secs(30),
+        manifest: bytes::Bytes::new(),
     }
 }
 

@@ -238,6 +238,15 @@ impl Sidecar {
         .await;
     }
 
+    /// Waits until it exchanges in this mode with so many peers.
+    pub(crate) async fn has_peers(&self, mode: &str, count: i64) {
+        until(&format!("{count} peers in mode {mode}"), async || {
+            let found = self.books().await.sum("peers", &[("mode", mode)]);
+            (found == count).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until the books show no packet that is unsettled; they must add up.
     pub(crate) async fn settled(&self) -> Books {
         until("the books to settle", async || {

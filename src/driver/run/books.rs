@@ -3,6 +3,7 @@
 use strum::VariantArray as _;
 
 use super::{Books, Decision, Driver};
+use crate::protocol::exchange::ExchangeMode;
 
 impl Driver {
     /// Moves the closing times out of the bridge. Called in every turn, so that they are few there
@@ -15,12 +16,18 @@ impl Driver {
 
     pub(super) fn books(&mut self) -> Books {
         self.count_closings();
+        let now = self.clock.now();
+        let in_mode = |mode: &ExchangeMode| {
+            let peers = self.bridge.exchanges(now).filter(|(_, (shown, _))| shown == mode);
+            (*mode, peers.fold(0, |count, _| count + 1))
+        };
         let counted = |word| (<&str>::from(word), *self.verdicts.get(word).unwrap_or(&0));
         Books {
             ledgers: self.bridge.ledgers().map(|(id, ledger)| (id.clone(), *ledger)).collect(),
             counters: self.bridge.counters(),
             verdicts: Decision::VARIANTS.iter().map(counted).collect(),
             band_since: self.bridge.band_since(),
+            peers: ExchangeMode::VARIANTS.iter().map(in_mode).collect(),
             operator_hold: self.holds.any(),
             questions_dropped: self.service.dropped(),
             publish_refused: self.publish_refused.clone(),

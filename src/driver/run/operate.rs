@@ -6,7 +6,6 @@ use super::{Condition, Driver, Event, Waiter};
 use crate::driver::operator::{MEMORY_TIMEOUT, Order};
 use crate::protocol::audit::{Act, Remark, Way};
 use crate::protocol::bridge::Live;
-use crate::protocol::exchange::{Offer, SUPPORTED};
 use crate::protocol::time::Now;
 use crate::protocol::view::{HoldView, OperatorReply, SafetyView, Transition};
 
@@ -18,20 +17,6 @@ impl Driver {
             operator_hold: self.holds.any(),
         };
         self.recorder.record(self.clock.now(), event);
-        // Until capabilities are read from the broker, every peer counts as having ours.
-        let now = self.clock.now();
-        let peers: Vec<_> = self.bridge.exchanges(now).map(|(peer, _)| peer.clone()).collect();
-        for peer in peers {
-            let offer = Offer {
-                seq: 0,
-                digest: String::new(),
-                versions: vec![SUPPORTED],
-                state: true,
-                snapshot: true,
-                expires: None,
-            };
-            self.effects.extend(self.bridge.peer_capabilities(now, &peer, Ok(offer)));
-        }
     }
 
     /// Lets the memory be synced, if it is time.
@@ -87,6 +72,7 @@ impl Driver {
         self.effects.extend(self.bridge.reload(now, live));
         self.ask_again();
         self.recorder.record(now, Event::Reloaded);
+        self.manifests.look_soon();
         tracing::info!("configuration reloaded");
         // Whoever asked may have gone.
         let _ = answer.send(());

@@ -10,7 +10,23 @@ use crate::protocol::seal::Fault;
 /// How long something that happened once is shown as weakening a promise.
 const SHOWN_FOR: Duration = Duration::from_secs(600);
 
+/// Messages that one pull request asks for.
+const PULL_BATCH: u16 = 64;
+/// How long one pull request stands at the broker.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
 impl Driver {
+    /// Not before the first look at the stream, which may find what no client can read.
+    pub(super) async fn start_pull(&mut self) {
+        if !self.connector.is_prepared() {
+            return;
+        }
+        let settings = self.connector.settings();
+        let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
+        self.order(Link::hear_notices).await;
+        self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;
+    }
+
     /// Silence may mean that the stream is missing: a server says so only where nobody at all has
     /// subscribed to the subject, and whoever watches the fleet has. Or it means that we have gone
     /// deaf on a connection that is otherwise well.

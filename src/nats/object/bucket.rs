@@ -12,9 +12,9 @@ const ERR_STREAM_TAKEN: u32 = 10_058;
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
 
 /// A bucket as it should be.
-pub(super) struct Wanted {
+pub(in crate::nats) struct Wanted {
     name: String,
-    pub(super) stream: String,
+    pub(in crate::nats) stream: String,
     subjects: Vec<String>,
     replicas: u8,
     /// What its kind needs beside what all buckets have.
@@ -22,16 +22,16 @@ pub(super) struct Wanted {
 }
 
 /// A bucket as it is.
-pub(super) struct Found {
+pub(in crate::nats) struct Found {
     /// What of it weakens a promise, one sentence each.
-    pub(super) differences: Vec<String>,
+    pub(in crate::nats) differences: Vec<String>,
     /// Whether single messages of it can expire.
-    pub(super) expires: bool,
+    pub(in crate::nats) expires: bool,
 }
 
 impl Wanted {
     /// ADR-20's, without the broker's own compression: what we store is compressed.
-    pub(super) fn objects(bucket: &str, replicas: u8) -> Self {
+    pub(in crate::nats) fn objects(bucket: &str, replicas: u8) -> Self {
         Self {
             name: bucket.to_owned(),
             stream: format!("OBJ_{bucket}"),
@@ -42,7 +42,7 @@ impl Wanted {
     }
 
     /// ADR-8's, with one value of each key.
-    pub(super) fn kv(bucket: &str, replicas: u8) -> Self {
+    pub(in crate::nats) fn kv(bucket: &str, replicas: u8) -> Self {
         Self {
             name: bucket.to_owned(),
             stream: format!("KV_{bucket}"),
@@ -80,7 +80,10 @@ impl Wanted {
 }
 
 /// Makes sure of the bucket.
-pub(super) async fn ensure(requests: &Requests, wanted: &Wanted) -> Result<Found, StoreFault> {
+pub(in crate::nats) async fn ensure(
+    requests: &Requests,
+    wanted: &Wanted,
+) -> Result<Found, StoreFault> {
     let mut found = look(requests, &wanted.stream).await?;
     if found.is_none() && requests.settings.provision {
         let call = format!("STREAM.CREATE.{}", wanted.stream);

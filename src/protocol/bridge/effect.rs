@@ -72,6 +72,15 @@ pub enum Effect {
     Notify(Notice),
     /// Publish the signed manifest of a snapshot that is stored.
     Announce(Bytes),
+    /// Publish our capability manifest under our name, with its token.
+    Declare {
+        /// Its place among what is sent: `Bridge::confirmed` when the broker has answered it.
+        number: u64,
+        /// The manifest.
+        body: Bytes,
+        /// Over its bytes.
+        token: String,
+    },
     /// Remove every subscription of ours.
     Cut,
     /// Have the subscriptions that an open or blocked gate has.

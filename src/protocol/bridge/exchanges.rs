@@ -2,10 +2,15 @@
 //! matches.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::{Bridge, Effect, Live, Now, RuntimeId};
+use super::{Band, Bridge, Connection, Effect, Live, Mode, Now, RuntimeId};
+use crate::protocol::capabilities::{Found, offered};
+use crate::protocol::digest::Digest;
+use crate::protocol::document::{sign_body, verify_body};
 use crate::protocol::exchange::{Exchange, ExchangeMode, ModeReason, Offer};
 use crate::protocol::inbox::{Peer, Trust};
+use crate::protocol::keyring::Domain;
 use crate::protocol::time::Timestamp;
 
 /// Whether a packet may go to `target` now.
@@ -59,6 +64,59 @@ impl Bridge {
         self.settle(now)
     }
 
+    /// The same from what stands under the peer's name at the broker.
+    #[must_use]
+    pub fn peer_manifest(
+        &mut self,
+        now: Now,
+        peer: &RuntimeId,
+        found: Option<Found<'_>>,
+    ) -> Vec<Effect> {
+        let live = Arc::clone(&self.live);
+        let Some(listed) = live.peers.get(peer) else { return Vec::new() };
+        let seq_max = live.limits().seq_max(now.wall);
+        let offered = offered(&live.keyring, listed, found, now.wall, seq_max);
+        self.peer_capabilities(now, peer, offered)
+    }
+
+    /// Whether what stands under our own name at the broker is proved to be of our making.
+    #[must_use]
+    pub fn is_own_manifest(&self, found: Found<'_>) -> bool {
+        let keyring = &self.live.keyring;
+        let verified = found.token.map(|token| {
+            verify_body(keyring, Domain::Capabilities, token, found.body).map(|(key_id, _)| key_id)
+        });
+        matches!(verified, Some(Ok(key_id)) if keyring.sign_with() == Some(&key_id))
+    }
+
+    /// Whether manifests are read and our own is published now: not while isolated, in shadow, or
+    /// while a closing is under way.
+    #[must_use]
+    pub fn may_declare(&self) -> bool {
+        self.identity.mode == Mode::Enforce
+            && self.connection >= Connection::Acks
+            && self.closing.is_none()
+            && self.band() != Band::Isolated
+    }
+
+    /// Our own manifest, published unless `found`, which stands under our name, is it, or it may
+    /// not be published now.
+    #[must_use]
+    pub fn declare(&mut self, now: Now, found: Option<Found<'_>>) -> Vec<Effect> {
+        self.pass(now);
+        let body = self.live.manifest.clone();
+        let stands = found.is_some_and(|found| found.body == body && self.is_own_manifest(found));
+        if self.may_declare() && !stands && !body.is_empty() {
+            let seq = self.take_seq(now);
+            let token = sign_body(&self.live.keyring, Domain::Capabilities, seq, &body);
+            if let Some(token) = token {
+                let number = self.outbox.stamp();
+                self.effects.push(Effect::Declare { number, body, token });
+            }
+        }
+        self.settle(now)
+    }
+
     /// What is exchanged with a peer: rejected, minimal or full.
     #[must_use]
     pub fn exchange_mode(&self, now: Now, peer: &RuntimeId) -> ExchangeMode {
@@ -85,7 +143,7 @@ impl Bridge {
 
     /// Digest of the newest manifest of a peer that was believed.
     #[must_use]
-    pub fn peer_digest(&self, peer: &RuntimeId) -> Option<&str> {
+    pub fn peer_digest(&self, peer: &RuntimeId) -> Option<Digest> {
         self.exchanges.get(peer)?.digest()
     }
 

@@ -3,6 +3,8 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::protocol::gate::Mode;
 use crate::protocol::inbox::{InboundLimits, Peer};
 use crate::protocol::judge::Policy;
@@ -57,6 +59,8 @@ pub struct Live {
     pub packet_max_age: Duration,
     /// Tolerated clock difference of inbound packets.
     pub clock_skew_max: Duration,
+    /// This runtime's own capability manifest as it is published; empty publishes none.
+    pub manifest: Bytes,
 }
 
 impl Live {

@@ -44,6 +44,7 @@ async fn a_packet_names_the_newest_stored_snapshot_also_after_a_restart() {
     assert_eq!(push(&sidecar, b"to be linked").await.status, 201);
     let digest = Digest::of(b"to be linked").to_string();
     for _ in 0..2 {
+        sidecar.has_peers("full", 1).await;
         let from = observer.mark().await;
         sidecar.post(&report).await;
         observer.mark().await;

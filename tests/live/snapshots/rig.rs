@@ -8,12 +8,14 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::manifest::meet_now;
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
 use crate::support::wait::LONG;
 
-/// Peers that exchange snapshots as well.
+/// Peers that exchange snapshots as well, and are known to.
 pub(crate) fn plan(runtime: &str, peer: &str, url: &str) -> Plan {
+    meet_now(url, peer);
     let scopes = r#"["state", "snapshot"]"#;
     Plan::new(runtime, &[], url)
         .with(&format!("[[peers]]\nid = {peer:?}\nexport = {scopes}\nimport = {scopes}\n"))

@@ -343,6 +343,11 @@ impl World {
                 self.demand(is_open, "P1: a manifest is announced while not open");
                 self.send(self.newest_number + 1, Item::Beside);
             }
+            Effect::Declare { .. } => {
+                let may = self.band != Band::Isolated && !self.is_closing && !self.is_shadow();
+                self.demand(may, "P4: declares itself while isolated, closing or in shadow");
+                self.send(self.newest_number + 1, Item::Beside);
+            }
             Effect::Confirm(number) => self.send(number, Item::Echo),
             Effect::Cut => (self.has_acks, self.pulls) = (false, false),
             Effect::Subscribe { pull } => {
