@@ -142,12 +142,12 @@ impl Driver {
         }
         self.keeper.reserve(self.bridge.seq_next(now));
         self.effects.extend(self.bridge.declare(now, own));
-        let before: Vec<_> = self.bridge.exchanges(now).map(|(_, shown)| shown).collect();
+        let before: Vec<_> = self.bridge.standings(now).map(|(_, standing)| standing).collect();
         for (peer, entry) in &looked.peers {
             self.effects.extend(self.bridge.peer_manifest(now, peer, found(entry)));
         }
         let mut waits = false;
-        for ((peer, (mode, reason)), before) in self.bridge.exchanges(now).zip(before) {
+        for ((peer, (mode, reason)), before) in self.bridge.standings(now).zip(before) {
             waits |= reason == ModeReason::NoManifest;
             if (mode, reason) != before {
                 tracing::info!(%peer, mode = mode.word(), reason = reason.word(), "exchange mode");

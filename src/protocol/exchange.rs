@@ -230,7 +230,9 @@ impl Exchange {
         self.newest.map(|(_, digest)| digest)
     }
 
-    fn standing(&self, now: Timestamp) -> (ExchangeMode, ModeReason) {
+    /// What is exchanged, with its reason.
+    #[must_use]
+    pub fn standing(&self, now: Timestamp) -> (ExchangeMode, ModeReason) {
         if self.spoken.is_some_and(|spoken| spoken.major != SUPPORTED.major) {
             return (ExchangeMode::Rejected, ModeReason::UnsupportedMajor);
         }

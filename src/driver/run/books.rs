@@ -18,7 +18,7 @@ impl Driver {
         self.count_closings();
         let now = self.clock.now();
         let in_mode = |mode: &ExchangeMode| {
-            let peers = self.bridge.exchanges(now).filter(|(_, (shown, _))| shown == mode);
+            let peers = self.bridge.standings(now).filter(|(_, (standing, _))| standing == mode);
             (*mode, peers.fold(0, |count, _| count + 1))
         };
         let counted = |word| (<&str>::from(word), *self.verdicts.get(word).unwrap_or(&0));

@@ -141,6 +141,18 @@ impl Bridge {
         })
     }
 
+    /// Mode and reason of every configured peer as its manifest decides them, whether or not it
+    /// answers.
+    pub fn standings(
+        &self,
+        now: Now,
+    ) -> impl Iterator<Item = (&RuntimeId, (ExchangeMode, ModeReason))> {
+        let unknown = Exchange::default().standing(now.wall);
+        self.live.peers.keys().map(move |id| {
+            (id, self.exchanges.get(id).map_or(unknown, |known| known.standing(now.wall)))
+        })
+    }
+
     /// Digest of the newest manifest of a peer that was believed.
     #[must_use]
     pub fn peer_digest(&self, peer: &RuntimeId) -> Option<Digest> {
