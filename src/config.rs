@@ -227,6 +227,8 @@ impl Config {
                 export_state: peer.export.state,
                 import_state: peer.import.state,
                 export_snapshot: peer.export.snapshot,
+                export_telemetry: peer.export.telemetry,
+                import_telemetry: peer.import.telemetry,
                 key_id: peer.key_id.clone(),
                 expires: peer.expires,
                 accepts_derived: peer.accept == DriftSource::Derived,

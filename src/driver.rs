@@ -452,6 +452,12 @@ pub struct Books {
     pub closings: Histogram,
     /// Message ids of ours that somebody else had used.
     pub duplicate_alarms: u64,
+    /// Phase frames sent to peers.
+    pub frames_sent: u64,
+    /// Phase frames of peers that were accepted.
+    pub frames_accepted: u64,
+    /// Phase frames of peers that were refused, by fault.
+    pub frames_refused: BTreeMap<Fault, u64>,
     /// Deliveries to the runtime.
     pub delivered: crate::deliver::Counts,
     /// Sequence number of the newest audit line on disk.

@@ -16,6 +16,7 @@ pub mod audit;
 pub mod view;
 pub mod seal;
 pub mod judge;
+pub mod phase;
 pub mod profile;
 pub mod snapshot;
 pub mod presence;

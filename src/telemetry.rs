@@ -15,7 +15,7 @@ use tracing_subscriber::util::{self, SubscriberInitExt as _};
 use tracing_subscriber::{Layer as _, fmt, reload};
 
 pub use condition::{Condition, Conditions};
-pub use feed::Feed;
+pub use feed::{EventId, Feed, Start};
 pub use prometheus_client::metrics::histogram::Histogram;
 
 pub mod condition;

@@ -166,7 +166,7 @@ section! {
         /// Largest body of a report.
         // Below, no report fits; above, it is not a report.
         body_bytes_max: u64 = size("1KiB", "16MiB").or("256KiB");
-        /// Most connections on each listener. Event streams hold at most half of them.
+        /// Most connections on each listener. One in four may be an event stream.
         connections_max: usize = integer(1..=65_536).or("256");
         /// Wait for the head of a request.
         header_timeout: Duration = duration("100ms", "1m").or("5s");

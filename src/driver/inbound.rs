@@ -55,6 +55,8 @@ pub(super) struct Receiver {
     conditions: Conditions,
     /// What is to be audited, since the driver last took it.
     pub(super) events: Vec<Event>,
+    /// What is to be told to those who listen, since then.
+    pub(super) accepted: Vec<(RuntimeId, u64)>,
     pub(super) quarantine: Quarantine,
     pub(super) refused: BTreeMap<Fault, u64>,
     lines: Lines,
@@ -73,6 +75,7 @@ impl Receiver {
             deliveries: deliver.map(Deliveries::new),
             conditions,
             events: Vec::new(),
+            accepted: Vec::new(),
             refused: BTreeMap::new(),
             lines: Lines::default(),
         }
@@ -104,6 +107,7 @@ impl Receiver {
             None => {}
             Some(Inbound::Accepted { source, seq }) => {
                 keeper.floor(&source, seq);
+                self.accepted.push((source.clone(), seq));
                 self.deliver(link, source, seq, message.reply);
             }
             // What is still to be delivered goes on with the fresher acknowledgement subject; what

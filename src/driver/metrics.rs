@@ -115,6 +115,9 @@ impl Books {
     fn inbound(&self) -> Vec<Family> {
         let refused =
             self.refused.iter().map(|(fault, count)| (vec![fault.word().to_owned()], *count));
+        let frames_refused = self.frames_refused.iter();
+        let frames_refused =
+            frames_refused.map(|(fault, count)| (vec![fault.word().to_owned()], *count));
         let Counts { done, superseded, given_up, failed } = &self.delivered;
         let delivered = [("done", done), ("superseded", superseded), ("given_up", given_up)]
             .map(|(word, count)| (vec![word.to_owned()], *count));
@@ -135,6 +138,18 @@ impl Books {
             ),
             Family::counter("inbound_redelivered", "Packets seen again", self.counters.redelivered),
             Family::counters("inbound_refused", "Refused inbound packets", &["fault"], refused),
+            Family::counter("frames_sent", "Phase frames sent to peers", self.frames_sent),
+            Family::counter(
+                "frames_accepted",
+                "Phase frames of peers accepted",
+                self.frames_accepted,
+            ),
+            Family::counters(
+                "frames_refused",
+                "Phase frames of peers refused",
+                &["fault"],
+                frames_refused,
+            ),
             Family::counter("inbound_quarantined", "Refused packets kept", self.quarantined),
             Family::counter(
                 "inbound_quarantine_lost",

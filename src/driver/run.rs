@@ -37,6 +37,7 @@ mod books;
 mod drain;
 mod operate;
 mod readiness;
+mod telemetry;
 
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
@@ -71,6 +72,7 @@ pub(super) struct Driver {
     /// The newest isolate of whoever still holds, and when it came.
     isolated: Option<(Order, Timestamp)>,
     feed: Feed,
+    frames: telemetry::Frames,
     pub(super) recorder: Recorder,
 }
 
@@ -149,6 +151,7 @@ impl Driver {
             holds,
             isolated: None,
             feed: options.feed,
+            frames: telemetry::Frames::default(),
             recorder: Recorder::start(options.audit, me),
         }
     }
@@ -169,7 +172,7 @@ impl Driver {
             biased;
             () = stopped(stop) => return false,
             Some((order, answer)) = orders.recv() => self.operate(order, answer),
-            Some((live, answer)) = reloads.recv() => self.reload(*live, answer),
+            Some((live, answer)) = reloads.recv() => self.reload(*live, answer).await,
             // What changed meanwhile is written at the end of this turn, also when nothing else
             // comes.
             () = self.keeper.written() => {}
@@ -342,6 +345,7 @@ impl Driver {
                     tracing::debug!(fault = refusal.fault.word(), "a notice moves nothing");
                 }
             }
+            LinkEvent::Telemetry(told) => self.phase_heard(now, &told),
             LinkEvent::PullFault(fault) => {
                 self.conditions.begin(Condition::PullFailed, fault.to_string());
                 self.connector.repair();
@@ -396,6 +400,9 @@ impl Driver {
                         tracing::warn!("a containment notice found the connection full");
                     }
                 }
+            }
+            Effect::Phase { frame, seq, is_published } => {
+                self.tell_phase(&frame, seq, is_published);
             }
             Effect::Cut => {
                 self.receiver.cut();

@@ -33,6 +33,7 @@ use super::server::Stopping;
 use super::settings::Limits;
 use super::{ApiState, Backend};
 use crate::telemetry::feed::Subscription;
+use crate::telemetry::{EventId, Start};
 
 const EVENT_STREAM: &str = "text/event-stream";
 /// What a listener is told to wait before it connects again.
@@ -69,11 +70,18 @@ async fn listen<A: Backend>(
         Problem::new(Outcome::TooManyStreams, detail).retry_after(STREAMS_RETRY_S)
     })?;
     let stopping = request.extensions().get::<Stopping>().cloned();
-    let listener = Listener { events: state.backend.feed().subscribe(), stopping, _place: place };
+    let events = state.backend.feed().subscribe(start(request.headers()));
+    let listener = Listener { events, stopping, _place: place };
     let heartbeat = KeepAlive::new().interval(state.streams.heartbeat).text("heartbeat");
     let mut response = Sse::new(listener.stream()).keep_alive(heartbeat).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Where `Last-Event-ID` (WHATWG HTML section 9.2.4) asks to go on.
+fn start(headers: &HeaderMap) -> Start {
+    let Some(id) = headers.get("last-event-id") else { return Start::Now };
+    Start::After(id.to_str().ok().and_then(EventId::parse))
 }
 
 fn check_accept(headers: &HeaderMap) -> Result<(), Problem> {
@@ -94,7 +102,8 @@ impl Listener {
     /// The events until the listener is gone, the sidecar stops, or nobody is left who could send.
     fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
         // Something at once, so that the client knows that it listens.
-        let first = Event::default().comment("listening").retry(RETRY);
+        let id = self.events.id().to_string();
+        let first = Event::default().comment("listening").retry(RETRY).id(id);
         stream::unfold((Some(first), self), async |(first, mut listener)| {
             let event = match first {
                 Some(first) => first,
@@ -116,7 +125,11 @@ impl Listener {
             () = stopped => None,
             event = self.events.next() => {
                 let event = event?;
-                Some(Event::default().event(event.name).data(&*event.data))
+                let told = Event::default().event(event.name).data(&*event.data);
+                Some(match event.id {
+                    Some(id) => told.id(id.to_string()),
+                    None => told,
+                })
             }
         }
     }

@@ -27,9 +27,9 @@ pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for requests in flight at stop. Shorter than the 30 s that Kubernetes gives a pod.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams at a time: a console, a few terminals, an exporter. Each is one connection and a place
-/// in a shared ring.
-pub const STREAMS_MAX: usize = 16;
+/// One connection in this many may be a stream: 64 of [`CONNECTIONS_MAX`], which is a console, some
+/// terminals and exporters. What stays open never takes the place of a report.
+pub const STREAM_SHARE: usize = 4;
 /// Longest silence on a stream, which a comment then ends: below the idle timeouts of common
 /// proxies, 30 to 60 s.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -64,11 +64,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Streams at a time: [`STREAMS_MAX`], and at most half of the connections, so that what stays
-    /// open never takes the place of a report.
+    /// Streams at a time; see [`STREAM_SHARE`].
     #[must_use]
     pub fn streams_max(&self) -> usize {
-        STREAMS_MAX.min(self.connections_max / 2)
+        let others = self.connections_max.saturating_sub(1);
+        self.connections_max.div_ceil(STREAM_SHARE).min(others)
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) enum Topic {
     Pull,
     /// What a short-lived consumer delivers to one reader.
     Reader(u64),
+    /// Phase telemetry, one subscription per number.
+    Telemetry(usize),
     /// The answer to one question of ours.
     Greeting(u64),
     /// What others ask. Last, so that no flood of it keeps anything above from being read.
@@ -364,6 +366,18 @@ impl Connection {
         }
         self.readers.clear();
         self.pending.cut();
+        Ok(())
+    }
+
+    /// Has these subscriptions for phase telemetry and no others.
+    pub(super) fn subscribe_telemetry(&mut self, subjects: Vec<String>) -> Result<(), NotSent> {
+        let telemetry = Topic::Telemetry(0)..=Topic::Telemetry(usize::MAX);
+        while let Some((topic, _)) = self.subscriptions.range(telemetry.clone()).next() {
+            self.unsubscribe(*topic)?;
+        }
+        for (number, subject) in subjects.into_iter().enumerate() {
+            self.subscribe(Topic::Telemetry(number), subject)?;
+        }
         Ok(())
     }
 

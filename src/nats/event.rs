@@ -45,6 +45,8 @@ pub enum LinkEvent {
     /// Pulling has stopped, its subscription is gone;
     /// [`Link::start_pull`](super::link::Link::start_pull) begins anew.
     PullFault(PullFault),
+    /// A peer tells of its phase. Nothing in it is proved.
+    Telemetry(Told),
     /// The server complained, for instance about a permission. The link goes on.
     ServerFault(String),
 }

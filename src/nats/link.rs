@@ -34,6 +34,7 @@ use super::responder::Responder;
 use super::session::clipped;
 use super::settings::Settings;
 use super::subject::AssetName;
+use crate::protocol::packet::RuntimeId;
 
 mod questions;
 
@@ -42,6 +43,9 @@ pub use super::pull::{BATCH_MAX, PullFault};
 pub use super::session::ConnectFault;
 pub use crate::config::WINDOW_MAX;
 
+/// Runtimes that are subscribed to one by one, so that a broker sends what is wanted; above this
+/// everybody's telemetry costs less than so many subscriptions.
+const TELEMETRY_SUBSCRIPTIONS_MAX: usize = 64;
 /// How long a message of our own may take to the acknowledgement subscription.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -77,6 +81,8 @@ pub struct Link {
     settings: Settings,
     pull: Option<Pull>,
     responder: Responder,
+    /// Whose phase telemetry is subscribed to.
+    heard: Option<Vec<RuntimeId>>,
     /// When a message of our own to the acknowledgement subscription is overdue.
     deaf_at: Option<Instant>,
     /// The timer of all, which may ring early and never late.
@@ -104,6 +110,7 @@ impl Link {
             settings: settings.clone(),
             pull: None,
             responder: Responder::default(),
+            heard: None,
             deaf_at: None,
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             events: VecDeque::new(),
@@ -272,6 +279,25 @@ impl Link {
         self.connection.subscribe(Topic::Notices, subject).map_err(NotTaken::of)
     }
 
+    /// Hears the phase telemetry of these runtimes and of no others. Twice is once.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn hear_telemetry(&mut self, sources: Vec<RuntimeId>) -> Result<(), NotTaken> {
+        if self.heard.as_ref() == Some(&sources) {
+            return Ok(());
+        }
+        let prefix = &self.settings.prefix;
+        let subjects = if sources.len() > TELEMETRY_SUBSCRIPTIONS_MAX {
+            vec![prefix.every_telemetry()]
+        } else {
+            sources.iter().map(|source| prefix.telemetry(source).to_string()).collect()
+        };
+        self.connection.subscribe_telemetry(subjects).map_err(NotTaken::of)?;
+        self.heard = Some(sources);
+        Ok(())
+    }
+
     /// Ends pulling and its subscription. Messages that had arrived and were not handed over come
     /// again after the consumer's `ack_wait`.
     ///
@@ -315,6 +341,7 @@ impl Link {
     /// [`NotTaken`]: the subscriptions stand. Sever the link instead.
     pub fn unsubscribe_all(&mut self) -> Result<(), NotTaken> {
         self.pull = None;
+        self.heard = None;
         self.deaf_at = None;
         self.responder.close();
         // What was asked before the cut is not answered after it.
@@ -370,6 +397,7 @@ impl Link {
             }
             Arrival::LameDuck => LinkEvent::LameDuck,
             Arrival::Notice(message) => LinkEvent::Notice(Told::of(&message)),
+            Arrival::Telemetry(message) => LinkEvent::Telemetry(Told::of(&message)),
             Arrival::Pulled(message) => return self.take_pulled(message),
             Arrival::Spent(door) => return self.responder.spent(door),
         };

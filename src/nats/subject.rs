@@ -124,6 +124,12 @@ impl Prefix {
         Subject::from(format!("{}.telemetry.{source}", self.0))
     }
 
+    /// The phase telemetry of all.
+    #[must_use]
+    pub fn every_telemetry(&self) -> String {
+        format!("{}.telemetry.*", self.0)
+    }
+
     /// Where `source` announces its snapshot manifests.
     #[must_use]
     pub fn snapshot(&self, source: &RuntimeId) -> Subject {

@@ -49,6 +49,7 @@ mod exchanges;
 mod reports;
 mod retry;
 mod settings;
+mod telemetry;
 mod uploads;
 
 pub use super::presence::Fence;
@@ -158,6 +159,7 @@ pub struct Bridge {
     uploads: uploads::Uploads,
     /// What is exchanged with each peer of which anything is known.
     exchanges: BTreeMap<RuntimeId, Exchange>,
+    telemetry: telemetry::Telemetry,
     transitions: VecDeque<Transition>,
     counters: Counters,
     closing_times: Vec<Duration>,
@@ -207,6 +209,7 @@ impl Bridge {
             snapshot_digest: None,
             uploads: uploads::Uploads::new(),
             exchanges: BTreeMap::new(),
+            telemetry: telemetry::Telemetry::default(),
             transitions: VecDeque::new(),
             counters: Counters::default(),
             closing_times: Vec::new(),

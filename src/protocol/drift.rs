@@ -232,6 +232,7 @@ pub struct Vitals {
     Eq,
     PartialOrd,
     Ord,
+    strum::EnumString,
     strum::IntoStaticStr,
     serde::Serialize,
     serde::Deserialize,

@@ -35,6 +35,10 @@ pub struct Peer {
     pub import_state: bool,
     /// Whether it may link to our snapshots: without this its packets use minimal exchange.
     pub export_snapshot: bool,
+    /// Whether frames of phase telemetry are published while it may have them.
+    pub export_telemetry: bool,
+    /// Whether its frames are accepted.
+    pub import_telemetry: bool,
     /// The only key its packets may be signed with; any known key when absent.
     pub key_id: Option<String>,
     /// When the authorisation ends.
@@ -104,8 +108,19 @@ impl Trust<'_> {
         source: &RuntimeId,
         key_id: &str,
     ) -> Result<&Peer, Refusal> {
+        self.peer_that(now, source, key_id, |peer| peer.import_state)
+    }
+
+    /// The same of a peer that `may` says something else.
+    pub(super) fn peer_that(
+        &self,
+        now: Timestamp,
+        source: &RuntimeId,
+        key_id: &str,
+        may: impl FnOnce(&Peer) -> bool,
+    ) -> Result<&Peer, Refusal> {
         let refuse = |detail: &str| Err(Refusal::of(Fault::Unauthorised, detail));
-        let Some(peer) = self.peers.get(source).filter(|peer| peer.import_state) else {
+        let Some(peer) = self.peers.get(source).filter(|peer| may(peer)) else {
             return refuse("source is not listed for import");
         };
         if !peer.is_current(now) {
@@ -122,7 +137,7 @@ impl Trust<'_> {
         Ok(peer)
     }
 
-    fn fresh(&self, now: Timestamp, sent: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn fresh(&self, now: Timestamp, sent: Timestamp) -> Result<(), Refusal> {
         let (age, ahead) = (now.since(sent), sent.since(now));
         if age > self.limits.packet_max_age {
             let detail = format!("timestamp is {} s old", age.as_secs());
@@ -216,6 +231,11 @@ impl Inbox {
         *known = since.max(*known);
     }
 
+    /// Whether what a source sent then is withheld, for its gate has closed since.
+    pub(super) fn is_withheld(&self, source: &RuntimeId, sent: Timestamp) -> bool {
+        self.closed.get(source).is_some_and(|since| sent <= *since)
+    }
+
     /// Whether the newest packet of a source may be shown or handed on now.
     fn check(
         &self,
@@ -224,7 +244,7 @@ impl Inbox {
         held: &Held,
         trust: &Trust<'_>,
     ) -> Result<(), Fault> {
-        if self.closed.get(source).is_some_and(|since| held.sent <= *since) {
+        if self.is_withheld(source, held.sent) {
             return Err(Fault::Unstable);
         }
         let heard = trust.peer(now, source, &held.key_id).map(drop);

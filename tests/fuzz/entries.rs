@@ -61,6 +61,8 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         export_state: true,
         import_state: true,
         export_snapshot: true,
+        export_telemetry: true,
+        import_telemetry: true,
         key_id: None,
         expires: None,
         accepts_derived: false,

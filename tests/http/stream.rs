@@ -85,7 +85,7 @@ fn event(block: &str) -> Event {
             ("", comment) => event = (":".to_owned(), comment.trim().to_owned()),
             ("event", name) => event.0 = name.trim().to_owned(),
             ("data", data) => event.1 = data.trim().to_owned(),
-            ("retry", _) => {}
+            ("retry", _) | ("id", _) => {}
             (field, _) => panic!("{field}"),
         }
     }
@@ -142,7 +142,7 @@ async fn a_slow_listener_loses_the_oldest_and_never_holds_up_who_sends() {
                     assert!(newest.is_none_or(|newest| newest < number), "out of order");
                     (heard, newest) = (heard + 1, Some(number));
                 }
-                "lost" => lost += data["events"].as_u64().unwrap(),
+                "lagged" => lost += data["events"].as_u64().unwrap(),
                 "transition" => break,
                 _ => {}
             }
@@ -156,7 +156,7 @@ async fn a_slow_listener_loses_the_oldest_and_never_holds_up_who_sends() {
 #[tokio::test]
 async fn streams_have_places_of_their_own_and_leave_connections_to_reports() {
     let limits = Limits { connections_max: 5, ..Limits::default() };
-    assert_eq!((limits.streams_max(), Limits::default().streams_max()), (2, 16));
+    assert_eq!((limits.streams_max(), Limits::default().streams_max()), (2, 64));
     let served = Served::start(Mood::Calm, limited(limits)).await;
     let first = Listener::open(&served).await;
     let _second = Listener::open(&served).await;

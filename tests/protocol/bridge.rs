@@ -25,6 +25,9 @@ mod inbound;
 mod notices;
 
 #[cfg(test)]
+mod phase;
+
+#[cfg(test)]
 mod upload;
 
 use std::time::Duration;

@@ -30,6 +30,7 @@ impl Costs {
         match effect {
             Effect::Publish { .. } => self.published += 1,
             Effect::Notify(_) => self.notices += 1,
+            Effect::Phase { .. } => {}
             Effect::Confirm(_) => self.echoes += 1,
             Effect::Cut => self.cuts += 1,
             Effect::Sever => self.severed += 1,
@@ -55,6 +56,7 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
                 Effect::Publish { token, .. } => rig.answered(token, STORED),
                 Effect::Confirm(id) => rig.confirm(id),
                 Effect::Notify(_)
+                | Effect::Phase { .. }
                 | Effect::Cut
                 | Effect::Subscribe { .. }
                 | Effect::Sever

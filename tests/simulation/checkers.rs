@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use driftgate::protocol::bridge::{TRANSITIONS_MAX, WAITING_MAX};
 use driftgate::protocol::gate::{Band, Reason};
+use driftgate::protocol::inbox::Peer;
 use driftgate::protocol::seal::Sealed;
 use driftgate::protocol::view::{Barrier, Decision, PacketStatus, ReportReply, Ticket};
 
@@ -80,6 +81,24 @@ impl World<'_> {
             lines.push((target, line));
         }
         (lines, is_distrusted)
+    }
+
+    /// A phase frame that the bridge tells of (P1, P2, P7).
+    pub(crate) fn check_frame(&mut self, place: usize, seq: u64, is_published: bool) {
+        let node = &self.nodes[place];
+        let (life, wall) = (&node.life, node.clock(self.now_us).wall);
+        let may_listen = |peer: &Peer| peer.export_telemetry && peer.is_current(wall);
+        let rules = [
+            (
+                life.made.get(&seq).is_some_and(|made| made.exportable || !is_published),
+                "P1: a frame of a refused report",
+            ),
+            (life.oracle.band < Band::Blocked, "P1: a frame while the gate is closed"),
+            (!is_published || !life.is_closing, "P2: a frame while a closing is under way"),
+            (!is_published || node.live.peers.values().any(may_listen), "P7: for nobody"),
+        ];
+        let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, promise)| *promise);
+        self.demand(broken.is_none(), || format!("{} (seq {seq})", broken.unwrap_or_default()));
     }
 
     /// A packet that the bridge wants to be published (P1, P2, P5, P7).

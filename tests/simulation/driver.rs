@@ -261,6 +261,8 @@ impl World<'_> {
         for effect in effects {
             if let Effect::Publish { token, packet, .. } = &effect {
                 self.check_emission(place, *token, packet);
+            } else if let Effect::Phase { seq, is_published, .. } = &effect {
+                self.check_frame(place, *seq, *is_published);
             } else if matches!(effect, Effect::Record(AuditEvent::Barrier(_))) {
                 self.check_end_of_closing(place);
             }
@@ -297,7 +299,11 @@ impl World<'_> {
                     self.collect(place, effects);
                 }
             }
-            Effect::Announce(_) | Effect::Declare { .. } | Effect::Notify(_) => {
+            Effect::Phase { is_published: false, .. } => {}
+            Effect::Announce(_)
+            | Effect::Declare { .. }
+            | Effect::Notify(_)
+            | Effect::Phase { .. } => {
                 if let Some(link) = self.nodes[place].life.link {
                     self.nodes[place].disk.doubt(true);
                     self.broker.order(link, Command::Notify);

@@ -358,6 +358,8 @@ pub(crate) fn peer(random: &mut Random, index: usize) -> Peer {
         export_state: random.in_thousand(880),
         import_state: random.in_thousand(880),
         export_snapshot: random.in_thousand(500),
+        export_telemetry: random.in_thousand(500),
+        import_telemetry: random.in_thousand(500),
         key_id: random.in_thousand(100).then(|| random.pick(&["k1", "k2"]).to_owned()),
         expires: None,
         accepts_derived: false,

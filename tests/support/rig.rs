@@ -39,6 +39,8 @@ pub(crate) fn peer(text: &str) -> Peer {
         export_state: true,
         import_state: true,
         export_snapshot: true,
+        export_telemetry: true,
+        import_telemetry: true,
         key_id: None,
         expires: None,
         accepts_derived: false,

@@ -45,10 +45,12 @@ impl Driver {
             di = transition.di,
             "gate"
         );
+        self.feed.enter(transition.to);
         self.feed.send("transition", || transition);
     }
 
     pub(super) fn audit_inbound(&mut self, now: Now) {
+        self.show_inbound();
         for event in std::mem::take(&mut self.receiver.events) {
             self.look_at_the_key(&event);
             self.recorder.record(now, event);
@@ -67,10 +69,13 @@ impl Driver {
     }
 
     /// Takes over what an operator may change while it runs, on what stands too.
-    pub(super) fn reload(&mut self, live: Live, answer: oneshot::Sender<()>) {
+    pub(super) async fn reload(&mut self, live: Live, answer: oneshot::Sender<()>) {
         let now = self.clock.now();
         self.effects.extend(self.bridge.reload(now, live));
         self.ask_again();
+        if self.bridge.is_pulling() {
+            self.hear_telemetry().await;
+        }
         self.recorder.record(now, Event::Reloaded);
         self.manifests.look_soon();
         tracing::info!("configuration reloaded");

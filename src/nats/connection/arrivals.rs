@@ -40,6 +40,8 @@ pub(in crate::nats) enum Arrival {
     Pulled(Message),
     /// A door has taken as many messages as it was opened for.
     Spent(Door),
+    /// A message on one of telemetry's subscriptions.
+    Telemetry(Message),
 }
 
 /// Turns a connection for those who have its handle, until it ends.
@@ -153,6 +155,7 @@ impl Connection {
         match topic {
             Topic::Answers => self.take_answer(message),
             Topic::Notices => self.arrivals.push_back(Arrival::Notice(message)),
+            Topic::Telemetry(_) => self.arrivals.push_back(Arrival::Telemetry(message)),
             Topic::Pull => self.arrivals.push_back(Arrival::Pulled(message)),
             Topic::Greeting(id) => {
                 // In words, and not by the count that it was opened for: what the server says when

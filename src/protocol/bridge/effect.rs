@@ -6,6 +6,7 @@ use super::notice::Notice;
 use crate::protocol::audit::Event;
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::outbox::Origin;
+use crate::protocol::phase::PhaseFrame;
 use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Sealed;
 use crate::protocol::view::{Barrier, ReportReply, Ticket};
@@ -70,6 +71,16 @@ pub enum Effect {
     },
     /// Publish a transition notice, as [`Bridge::signed`](super::Bridge::signed) gives it.
     Notify(Notice),
+    /// A report that the gate let through: show its phase to those who listen here, and publish it
+    /// to peers as [`Bridge::signed_frame`](super::Bridge::signed_frame) gives it, if it says so.
+    Phase {
+        /// Its phase.
+        frame: Box<PhaseFrame>,
+        /// The number of the report.
+        seq: u64,
+        /// Whether peers may have it now.
+        is_published: bool,
+    },
     /// Publish the signed manifest of a snapshot that is stored.
     Announce(Bytes),
     /// Publish our capability manifest under our name, with its token.

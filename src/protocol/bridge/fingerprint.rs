@@ -41,6 +41,7 @@ impl Bridge {
         left(self.answer_deadline.min(now.mono + Duration::from_secs(3600))).hash(into);
         self.uploads.hash(into);
         self.exchanges.hash(into);
+        self.telemetry.hash(into);
         let rank = |ticket| self.waiting.range(..ticket).count();
         self.outbox.fingerprint(now.mono, self.live.caution_every, place, rank, into);
     }

@@ -51,10 +51,19 @@ impl Bridge {
     /// with. The token's number is the notice's time: a notice that comes again says nothing new.
     #[must_use]
     pub fn signed(&self, notice: &Notice) -> (Bytes, Option<String>) {
+        self.signed_body(Domain::Notice, notice.since.unix_us(), notice)
+    }
+
+    /// The bytes of something that travels with a token of its own, and the token.
+    pub(super) fn signed_body(
+        &self,
+        domain: Domain,
+        seq: u64,
+        document: &impl serde::Serialize,
+    ) -> (Bytes, Option<String>) {
         // Every member of it can be written.
-        let body = serde_json::to_vec(notice).unwrap_or_default();
-        let seq = notice.since.unix_us();
-        let token = sign_body(&self.live.keyring, Domain::Notice, seq, &body);
+        let body = serde_json::to_vec(document).unwrap_or_default();
+        let token = sign_body(&self.live.keyring, domain, seq, &body);
         (body.into(), token)
     }
 

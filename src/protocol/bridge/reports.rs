@@ -63,6 +63,7 @@ impl Bridge {
             reply.band = verdict.band;
             reply.verdict = Decision::Block;
         }
+        self.tell_phase(now, seq, &report, &judgement);
         reply.ignored = ignored;
         self.remember(ticket);
         self.wait(now, ticket, Answer::Report(Box::new(reply)), closes);

@@ -25,7 +25,8 @@ pub(super) struct Words<T> {
 }
 
 /// `aegida_status` (SPEC A28).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum SafetyStatus {
     /// Nothing is wrong.

@@ -332,6 +332,16 @@ impl World {
                 self.demand(self.is_listed, "P7: its target is not authorised");
                 self.send(token, Item::Packet);
             }
+            Effect::Phase { seq, is_published, .. } => {
+                let is_exportable = self.exportable.contains(&seq);
+                self.demand(is_exportable, "P1: a frame of a refused report");
+                if is_published {
+                    let is_open = !self.band.is_closed() && !self.is_shadow() && !self.is_closing;
+                    self.demand(is_open, "P1, P2: a frame while closed or closing, or in shadow");
+                    self.demand(self.is_listed, "P7: nobody is authorised to have the frame");
+                    self.send(self.newest_number + 1, Item::Beside);
+                }
+            }
             Effect::Notify(notice) => {
                 let is_covered = self.is_closing || !self.band.is_closed();
                 self.demand(is_covered, "P2: a notice after the end of a closing");

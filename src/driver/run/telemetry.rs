@@ -1,0 +1,104 @@
+//! Live events: what the gate does, phase frames of ours and of peers, and what came in.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Driver, Event, Outgoing, Told};
+use crate::nats::headers;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::phase::PhaseFrame;
+use crate::protocol::seal::Fault;
+use crate::protocol::time::Now;
+
+/// What became of phase frames.
+#[derive(Clone, Debug, Default)]
+pub(in crate::driver) struct Frames {
+    /// Handed to the connection.
+    pub(in crate::driver) sent: u64,
+    /// Of peers, accepted.
+    pub(in crate::driver) accepted: u64,
+    /// On the subject of a peer, refused.
+    pub(in crate::driver) refused: BTreeMap<Fault, u64>,
+}
+
+/// A `phase` event.
+#[derive(Serialize)]
+struct Phase<'a> {
+    external: bool,
+    #[serde(flatten)]
+    frame: &'a PhaseFrame,
+}
+
+/// A `packet` event.
+#[derive(Serialize)]
+struct Packet {
+    external: bool,
+    source: Option<RuntimeId>,
+    seq: Option<u64>,
+    status: &'static str,
+    fault: Option<&'static str>,
+}
+
+impl Driver {
+    /// Shows the phase of a report that was let through, and publishes it if peers may have it.
+    pub(super) fn tell_phase(&mut self, frame: &PhaseFrame, seq: u64, is_published: bool) {
+        self.feed.send("phase", || Phase { external: false, frame });
+        // The process may have stood still since this was handed out: time has closed the gate.
+        if !is_published || self.bridge.is_overdue(self.clock.now()) {
+            return;
+        }
+        let Some((payload, token)) = self.bridge.signed_frame(frame, seq) else { return };
+        let Some((link, settings)) = self.connector.link_and_settings() else { return };
+        self.keeper.doubt();
+        let subject = settings.prefix.telemetry(&settings.runtime_id);
+        let headers = headers::signed(Some(&token));
+        match link.notify(Outgoing { subject, headers, payload }) {
+            Ok(()) => self.frames.sent += 1,
+            // The next one says more.
+            Err(fault) => tracing::debug!(%fault, "a phase frame is not sent"),
+        }
+    }
+
+    /// A frame on the subject of a peer.
+    pub(super) fn phase_heard(&mut self, now: Now, told: &Told) {
+        let Told { source, token, body } = told;
+        match self.bridge.phase_heard(now, source, token.as_deref(), body) {
+            Ok(None) => {}
+            Ok(Some(frame)) => {
+                self.frames.accepted += 1;
+                self.feed.send_external("phase", || Phase { external: true, frame: &frame });
+            }
+            // Anybody can write there, as often as they like: it is counted, and not logged where
+            // it would be read.
+            Err(refusal) => {
+                *self.frames.refused.entry(refusal.fault).or_default() += 1;
+                tracing::debug!(fault = refusal.fault.word(), "a phase frame is refused");
+            }
+        }
+    }
+
+    /// Tells of the packets that came in since the driver last looked.
+    pub(super) fn show_inbound(&mut self) {
+        for (source, seq) in std::mem::take(&mut self.receiver.accepted) {
+            let (source, seq, status) = (Some(source), Some(seq), "accepted");
+            let packet = Packet { external: true, source, seq, status, fault: None };
+            self.feed.send_external("packet", || packet);
+        }
+        for event in &self.receiver.events {
+            if let Event::InboundRefused { fault, source } = event {
+                // A name that is no peer's may be any text.
+                let source = source.clone().filter(|source| self.bridge.is_peer(source));
+                let (status, fault) = ("refused", Some(fault.word()));
+                let packet = Packet { external: true, source, seq: None, status, fault };
+                self.feed.send_external("packet", || packet);
+            }
+        }
+    }
+
+    /// Hears the frames of the peers that are to be heard, and of no others.
+    pub(super) async fn hear_telemetry(&mut self) {
+        let sources: Vec<RuntimeId> = self.bridge.telemetry_sources().cloned().collect();
+        self.order(|link| link.hear_telemetry(sources)).await;
+    }
+}
