@@ -20,6 +20,7 @@ mod write_timeout;
 mod field_state;
 mod handshake;
 mod phase_telemetry;
+mod websocket;
 mod safety;
 mod snapshot;
 mod operator;
@@ -210,7 +211,7 @@ struct ApiState<A> {
 /// ```text
 /// POST /field/state   report a cycle
 /// GET  /field/state   own posture and peers; ?source=ID one peer
-/// GET  /phase/telemetry live events, as server-sent events
+/// GET  /phase/telemetry live events, as server-sent events or over a WebSocket
 /// GET  /aegida/safety thresholds, band, reasons
 /// POST /runtime/handshake version and identity, with us and with each peer
 /// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list

@@ -5,11 +5,12 @@
 //! that never asked anything, then among those that ask nothing more, last among those whose body
 //! does not come. A connection whose request has arrived and is being handled is never closed.
 
+use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -21,8 +22,10 @@ const BUSY: u64 = u64::MAX;
 /// A longer answer may take a while to be read: its connection is busy until hyper has all of it.
 const BRIEF_BYTES_MAX: u64 = 16 * 1024;
 
+/// What goes on over a connection after HTTP.
+type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What one connection does.
-#[derive(Debug)]
 pub(super) struct Activity {
     /// Since when we wait for the client: a turn of the listener's count, or [`BUSY`]. Turns order
     /// better than a clock and cost less.
@@ -30,6 +33,20 @@ pub(super) struct Activity {
     /// What we wait for, one of the constants below; the lowest goes first.
     waiting_for: AtomicU64,
     turns: Arc<AtomicU64>,
+    /// Left by the answer that switched protocols, taken when hyper has let go of the connection.
+    session: Mutex<Option<Session>>,
+}
+
+/// The connection that a request came over, among the request's extensions.
+#[derive(Clone)]
+pub(super) struct Line(pub(super) Arc<Activity>);
+
+impl Line {
+    /// Goes on with this when the answer that switches protocols is written.
+    pub(super) fn go_on(&self, session: impl Future<Output = ()> + Send + 'static) {
+        let mut place = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(Box::pin(session));
+    }
 }
 
 const FIRST_REQUEST: u64 = 0;
@@ -43,6 +60,15 @@ impl Activity {
         Busy(Arc::clone(self))
     }
 
+    /// Goes on after HTTP, if that is what was agreed. The connection is busy meanwhile.
+    pub(super) async fn go_on(self: &Arc<Self>) {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(session) = session {
+            let _busy = self.begin();
+            session.await;
+        }
+    }
+
     fn wait_for(&self, what: u64) {
         self.waiting_for.store(what, Ordering::Relaxed);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
@@ -51,7 +77,6 @@ impl Activity {
 }
 
 /// While it lives, its connection is busy. HTTP/1 has one request at a time.
-#[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
 impl Busy {
@@ -141,7 +166,7 @@ impl hyper::body::Body for Arriving {
 }
 
 /// The tasks of all connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Connections {
     tasks: JoinSet<()>,
     open: HashMap<Id, (AbortHandle, Arc<Activity>)>,
@@ -178,6 +203,7 @@ impl Connections {
             waiting_since: AtomicU64::new(turn),
             waiting_for: AtomicU64::new(FIRST_REQUEST),
             turns: Arc::clone(&self.turns),
+            session: Mutex::new(None),
         });
         let task = self.tasks.spawn(converse(Arc::clone(&activity)));
         self.open.insert(task.id(), (task, activity));

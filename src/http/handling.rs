@@ -18,6 +18,7 @@ use axum::routing::future::RouteFuture;
 use futures_util::future::{Either, Ready, ready as at_once};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::UPGRADE;
 use hyper::service::Service as HyperService;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,7 +26,7 @@ use tower::Service as _;
 
 use super::Observer;
 use super::access::ORDER_PREFIX;
-use super::connections::{Activity, Arriving, Busy};
+use super::connections::{Activity, Arriving, Busy, Line};
 use super::problem::{Outcome, Problem};
 
 /// Handling ends within seconds.
@@ -70,7 +71,7 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
     type Error = Infallible;
     type Future = Either<Handling, Ready<Result<Response, Infallible>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let activity = Arc::clone(&self.activity);
         let busy = Some(activity.begin());
         let Handler { router, observer, places, order_places } = &self.handler;
@@ -88,6 +89,9 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
             };
             Some(place)
         };
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(Line(Arc::clone(&activity)));
+        }
         let work =
             router.clone().call(request.map(|body| Body::new(Arriving::new(body, activity))));
         Either::Left(Handling { work: Some(work), place, busy })

@@ -1,16 +1,14 @@
-//! `GET /phase/telemetry`: what happens, as it happens, as server-sent events.
+//! `GET /phase/telemetry`: what happens, as it happens, as server-sent events or over a WebSocket.
 //!
 //! `text/event-stream` as WHATWG HTML section 9.2 writes it: `event:` names the kind, `data:` is
-//! one JSON object in one line; the kinds and their members are those of `telemetry/feed.rs`. After
-//! 15 s of silence a comment keeps what stands between from hanging up and finds a listener that is
-//! gone. There are no ids and nothing is sent again: whoever connects anew asks
-//! `GET /aegida/safety` and `GET /memory/snapshot?list` where things stand.
+//! one JSON object in one line; the kinds and their members are those of `telemetry/feed.rs`, which
+//! also says what the gate lets be told and what is told again to whoever sends `Last-Event-ID`.
+//! After 15 s of silence a comment keeps what stands between from hanging up and finds a listener
+//! that is gone. A request that asks to upgrade gets the same over a WebSocket (`websocket.rs`).
 //!
-//! Streams have a cap of their own, for they stay open: they hold at most half of the listener's
-//! connections, so that reports always find one. A listener that reads nothing for the write
-//! timeout of its connection is hung up on; until then it loses the oldest events and is told.
-//!
-//! What deliberately is not here: phase frames of this runtime and its peers, and WebSocket.
+//! Streams have a cap of their own, for they stay open: one in four of the listener's connections,
+//! so that reports always find one. A listener that reads nothing for the write timeout of its
+//! connection is hung up on; until then it loses the oldest events and is told.
 
 use core::convert::Infallible;
 use core::time::Duration;
@@ -27,12 +25,13 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::accept::preferred;
+use super::connections::Line;
 use super::problem::{Outcome, Problem};
 use super::query::parameters;
 use super::server::Stopping;
 use super::settings::Limits;
-use super::{ApiState, Backend};
-use crate::telemetry::feed::Subscription;
+use super::{ApiState, Backend, websocket};
+use crate::telemetry::feed::{self, Subscription};
 use crate::telemetry::{EventId, Start};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -61,18 +60,32 @@ pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
 
 async fn listen<A: Backend>(
     State(state): State<ApiState<A>>,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, Problem> {
     parameters(request.uri(), &[])?;
-    check_accept(request.headers())?;
-    let place = Arc::clone(&state.streams.places).try_acquire_owned().map_err(|_| {
+    let switched = if websocket::is_asked_for(request.headers()) {
+        Some(websocket::accept(&request)?)
+    } else {
+        check_accept(request.headers())?;
+        None
+    };
+    let Streams { places, heartbeat } = state.streams;
+    let place = places.try_acquire_owned().map_err(|_| {
         let detail = "every place for a stream is taken";
         Problem::new(Outcome::TooManyStreams, detail).retry_after(STREAMS_RETRY_S)
     })?;
     let stopping = request.extensions().get::<Stopping>().cloned();
     let events = state.backend.feed().subscribe(start(request.headers()));
     let listener = Listener { events, stopping, _place: place };
-    let heartbeat = KeepAlive::new().interval(state.streams.heartbeat).text("heartbeat");
+    if let Some(response) = switched {
+        let upgrade = hyper::upgrade::on(&mut request);
+        // Every connection of the listener has one.
+        if let Some(line) = request.extensions().get::<Line>() {
+            line.go_on(websocket::tell(upgrade, listener, heartbeat));
+        }
+        return Ok(response);
+    }
+    let heartbeat = KeepAlive::new().interval(heartbeat).text("heartbeat");
     let mut response = Sse::new(listener.stream()).keep_alive(heartbeat).into_response();
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
@@ -91,7 +104,7 @@ fn check_accept(headers: &HeaderMap) -> Result<(), Problem> {
     })
 }
 
-struct Listener {
+pub(super) struct Listener {
     events: Subscription,
     stopping: Option<Stopping>,
     /// Given back when the stream ends.
@@ -99,21 +112,11 @@ struct Listener {
 }
 
 impl Listener {
-    /// The events until the listener is gone, the sidecar stops, or nobody is left who could send.
-    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
-        // Something at once, so that the client knows that it listens.
-        let id = self.events.id().to_string();
-        let first = Event::default().comment("listening").retry(RETRY).id(id);
-        stream::unfold((Some(first), self), async |(first, mut listener)| {
-            let event = match first {
-                Some(first) => first,
-                None => listener.next().await?,
-            };
-            Some((Ok(event), (None, listener)))
-        })
-    }
-
-    async fn next(&mut self) -> Option<Event> {
+    /// The next event, until the sidecar stops or nobody is left who could send.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn next(&mut self) -> Option<feed::Event> {
         let stopped = async {
             match &mut self.stopping {
                 Some(stopping) => stopping.wait().await,
@@ -123,14 +126,28 @@ impl Listener {
         tokio::select! {
             biased;
             () = stopped => None,
-            event = self.events.next() => {
-                let event = event?;
-                let told = Event::default().event(event.name).data(&*event.data);
-                Some(match event.id {
-                    Some(id) => told.id(id.to_string()),
-                    None => told,
-                })
-            }
+            event = self.events.next() => event,
         }
+    }
+
+    /// The events as server-sent ones, until the listener is gone or there are no more.
+    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        // Something at once, so that the client knows that it listens, and from where.
+        let first = Event::default().comment("listening").retry(RETRY);
+        let first = first.id(self.events.id().to_string());
+        stream::unfold((Some(first), self), async |(first, mut listener)| {
+            let event = match first {
+                Some(first) => first,
+                None => {
+                    let feed::Event { id, name, data } = listener.next().await?;
+                    let event = Event::default().event(name).data(&*data);
+                    match id {
+                        Some(id) => event.id(id.to_string()),
+                        None => event,
+                    }
+                }
+            };
+            Some((Ok(event), (None, listener)))
+        })
     }
 }

@@ -6,8 +6,8 @@
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, VARY,
-    WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    SEC_WEBSOCKET_VERSION, VARY, WWW_AUTHENTICATE,
 };
 use serde::Serialize;
 
@@ -56,6 +56,7 @@ pub(super) enum Outcome {
     Malformed,
     Isolated,
     NotOpen,
+    BadUpgrade,
     Unencodable,
     SnapshotRefused,
     NoSnapshots,
@@ -99,6 +100,7 @@ impl Outcome {
             Self::Malformed => (422, "malformed", "The report breaks its profile"),
             Self::Isolated => (423, "isolated", "The gate is isolated"),
             Self::NotOpen => (423, "not-open", "The gate is not open"),
+            Self::BadUpgrade => (426, "bad-upgrade", "Not the handshake of a WebSocket"),
             Self::Unencodable => (500, "unencodable", "The answer could not be written"),
             Self::SnapshotRefused => (502, "snapshot-refused", "The snapshot was refused"),
             Self::NoSnapshots => (503, "no-snapshots", "Snapshots cannot be served now"),
@@ -118,6 +120,7 @@ impl Outcome {
     fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
             Self::Unauthorized => Some((WWW_AUTHENTICATE, "Bearer realm=\"driftgate\"")),
+            Self::BadUpgrade => Some((SEC_WEBSOCKET_VERSION, "13")),
             Self::NotAcceptable => Some((VARY, "accept, accept-encoding")),
             Self::UnsupportedCoding => Some((ACCEPT_ENCODING, CODINGS)),
             Self::UnsupportedMedia => Some((ACCEPT, MEDIA_TYPES)),

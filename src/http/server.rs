@@ -7,6 +7,7 @@
 use core::future::Future;
 use core::pin::pin;
 use core::time::Duration;
+use std::sync::Arc;
 
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Observer;
-use super::connections::Connections;
+use super::connections::{Activity, Connections};
 use super::handling::{ConnectionHandler, Handler};
 use super::listener::{Arrival, Listener, Stream};
 use super::problem::{Outcome, Problem};
@@ -82,7 +83,7 @@ pub async fn serve(
                         let stream = WriteTimeout::new(arrival.stream, limits.write_timeout);
                         let (handler, stopping) = (handler.clone(), stopping.clone());
                         connections.spawn(|activity| {
-                            converse(stream, handler.of(activity), limits, stopping)
+                            converse(stream, handler, activity, limits, stopping)
                         });
                     }
                     Some(problem) => {
@@ -141,6 +142,17 @@ fn turned_away(
 /// One connection, from its first byte to its last.
 async fn converse(
     stream: WriteTimeout<Box<dyn Stream>>,
+    handler: Handler,
+    activity: Arc<Activity>,
+    limits: Limits,
+    stopping: watch::Receiver<()>,
+) {
+    serve_http(stream, handler.of(Arc::clone(&activity)), limits, stopping).await;
+    activity.go_on().await;
+}
+
+async fn serve_http(
+    stream: WriteTimeout<Box<dyn Stream>>,
     handler: ConnectionHandler,
     limits: Limits,
     mut stopping: watch::Receiver<()>,
@@ -152,7 +164,8 @@ async fn converse(
         .max_header_size(limits.head_bytes_max)
         .max_headers(limits.headers_max)
         .max_buf_size(BUFFER_BYTES_MAX);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), handler));
+    let connection = builder.serve_connection(TokioIo::new(stream), handler).with_upgrades();
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         // The sender is dropped at stop, which is the one change there is.

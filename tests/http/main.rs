@@ -32,4 +32,7 @@ mod hang_up;
 mod stream;
 
 #[cfg(test)]
+mod websocket;
+
+#[cfg(test)]
 mod socket;
