@@ -24,7 +24,8 @@ use crate::protocol::seal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
-    FieldState, HandshakeView, OperatorReply, PeerState, ReportReply, SafetyView,
+    AttractorView, DriftView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply,
+    SafetyView,
 };
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
@@ -102,9 +103,12 @@ pub enum ReadFault {
     /// The gate is isolated: nothing inbound reaches the runtime (P4).
     #[error("isolated: nothing inbound is shown until the gate reopens")]
     Isolated,
-    /// No such peer, or nothing accepted from it that is still fresh.
-    #[error("nothing fresh accepted from {0}")]
+    /// No such peer.
+    #[error("{0} is no peer")]
     Unknown(String),
+    /// No attractor of that id, neither our newest one nor a peer's.
+    #[error("no attractor of this id is known")]
+    NoAttractor,
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -152,7 +156,11 @@ enum Command {
     },
     PeerState {
         source: RuntimeId,
-        answer: Answer<Result<PeerState, ReadFault>>,
+        answer: Answer<Result<PeerView, ReadFault>>,
+    },
+    Attractor {
+        id: String,
+        answer: Answer<Result<AttractorView, ReadFault>>,
     },
     Safety {
         answer: Answer<SafetyView>,
@@ -272,7 +280,7 @@ impl Handle {
         }
     }
 
-    /// Own posture and the newest accepted packet of each peer.
+    /// Own posture and every configured peer.
     ///
     /// # Errors
     /// [`ReadFault`].
@@ -280,12 +288,20 @@ impl Handle {
         self.view(|answer| Command::FieldState { answer }).await?
     }
 
-    /// The newest accepted packet of one peer.
+    /// One configured peer.
     ///
     /// # Errors
     /// [`ReadFault`].
-    pub async fn peer_state(&self, source: RuntimeId) -> Result<PeerState, ReadFault> {
+    pub async fn peer_state(&self, source: RuntimeId) -> Result<PeerView, ReadFault> {
         self.view(|answer| Command::PeerState { source, answer }).await?
+    }
+
+    /// Our newest attractor or a peer's, by its id.
+    ///
+    /// # Errors
+    /// [`ReadFault`].
+    pub async fn attractor(&self, id: String) -> Result<AttractorView, ReadFault> {
+        self.view(|answer| Command::Attractor { id, answer }).await?
     }
 
     /// Thresholds, band, reasons; readable in every band.
@@ -442,8 +458,10 @@ pub struct Books {
     pub peers: Vec<(ExchangeMode, u64)>,
     /// Publishes that the broker refused, by reason.
     pub publish_refused: BTreeMap<&'static str, u64>,
-    /// Newest gate value.
-    pub di: Option<f64>,
+    /// Drift metrics of the newest report that was judged.
+    pub drift: DriftView,
+    /// Where they came from.
+    pub drift_source: &'static str,
     /// The broker connection.
     pub broker: BrokerState,
     /// Connections made so far.

@@ -55,7 +55,7 @@ use crate::protocol::exchange::Version;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
-    FieldState, HandshakeView, OperatorReply, PeerState, ReportReply, SafetyView,
+    AttractorView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply, SafetyView,
 };
 use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
@@ -89,7 +89,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn peer_state(
         &self,
         source: RuntimeId,
-    ) -> impl Future<Output = Result<PeerState, ReadFault>> + Send;
+    ) -> impl Future<Output = Result<PeerView, ReadFault>> + Send;
+    /// See [`Handle::attractor`].
+    fn attractor(
+        &self,
+        id: String,
+    ) -> impl Future<Output = Result<AttractorView, ReadFault>> + Send;
     /// See [`Handle::safety`].
     fn safety(&self) -> impl Future<Output = Result<SafetyView, Unavailable>> + Send;
     /// See [`Handle::handshake`].
@@ -131,8 +136,12 @@ impl Backend for Handle {
         Self::field_state(self).await
     }
 
-    async fn peer_state(&self, source: RuntimeId) -> Result<PeerState, ReadFault> {
+    async fn peer_state(&self, source: RuntimeId) -> Result<PeerView, ReadFault> {
         Self::peer_state(self, source).await
+    }
+
+    async fn attractor(&self, id: String) -> Result<AttractorView, ReadFault> {
+        Self::attractor(self, id).await
     }
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {
@@ -211,6 +220,7 @@ struct ApiState<A> {
 /// ```text
 /// POST /field/state   report a cycle
 /// GET  /field/state   own posture and peers; ?source=ID one peer
+/// GET  /field/attractors/{id} an attractor, ours or a peer's
 /// GET  /phase/telemetry live events, as server-sent events or over a WebSocket
 /// GET  /aegida/safety thresholds, band, reasons
 /// POST /runtime/handshake version and identity, with us and with each peer

@@ -2,8 +2,10 @@
 
 use super::{Books, BrokerState};
 use crate::deliver::Counts;
+use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
+use crate::protocol::view::DriftView;
 use crate::telemetry::{Distribution, Exposition, Family, number};
 
 /// Targets that have labels of their own; what there are more is added up under [`OTHER`].
@@ -171,8 +173,17 @@ impl Books {
         ]
     }
 
+    fn drift_rows(&self) -> Vec<(Vec<String>, f64)> {
+        let DriftView { sdi, sv, pd, scr, di } = self.drift;
+        let rows = [("sdi", sdi), ("sv", sv), ("pd", pd), ("scr", scr), ("di", di)];
+        rows.into_iter().filter_map(|(word, value)| Some((vec![word.to_owned()], value?))).collect()
+    }
+
     fn state(&self) -> Vec<Family> {
         let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
+        let sources =
+            Provenance::WORDS.map(|word| (vec![word.to_owned()], flag(word == self.drift_source)));
+        let sources = sources.to_vec();
         let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
         let band_rows =
             bands.map(|band| (vec![band.word().to_owned()], flag(band == self.band))).to_vec();
@@ -195,7 +206,19 @@ impl Books {
             Family::gauge(
                 "drift_index",
                 "Gate value of the newest report",
-                self.di.unwrap_or(f64::NAN),
+                self.drift.di.unwrap_or(f64::NAN),
+            ),
+            Family::gauges(
+                "drift_metric",
+                "Drift metrics of the newest report, those that it has",
+                &["metric"],
+                self.drift_rows(),
+            ),
+            Family::gauges(
+                "drift_source",
+                "1 for where the newest report's drift metrics came from",
+                &["source"],
+                sources,
             ),
             Family::counter("transitions", "Changes of band", self.counters.transitions),
             Family::counters(

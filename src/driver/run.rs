@@ -241,13 +241,13 @@ impl Driver {
                 drop(answer.send(self.bridge.field_state(now).ok_or(ReadFault::Isolated)));
             }
             Command::PeerState { source, answer } => {
-                let state = if self.bridge.band() == Band::Isolated {
-                    Err(ReadFault::Isolated)
-                } else {
-                    let state = self.bridge.peer_state(now, &source).cloned();
-                    state.ok_or_else(|| ReadFault::Unknown(source.to_string()))
-                };
-                drop(answer.send(state));
+                let peer = self.bridge.peer_view(now, &source);
+                let peer = peer.ok_or_else(|| ReadFault::Unknown(source.to_string()));
+                drop(answer.send(self.unless_isolated(peer)));
+            }
+            Command::Attractor { id, answer } => {
+                let attractor = self.bridge.attractor(now, &id).ok_or(ReadFault::NoAttractor);
+                drop(answer.send(self.unless_isolated(attractor)));
             }
             Command::Handshake { runtime_id, version, answer } => {
                 drop(answer.send(self.negotiate(now, &runtime_id, version)));
@@ -256,6 +256,10 @@ impl Driver {
             Command::Books { answer } => drop(answer.send(self.books())),
             Command::Ping { answer } => drop(answer.send(())),
         }
+    }
+
+    fn unless_isolated<T>(&self, view: Result<T, ReadFault>) -> Result<T, ReadFault> {
+        if self.bridge.band() == Band::Isolated { Err(ReadFault::Isolated) } else { view }
     }
 
     fn wait(&mut self, waiter: Waiter) -> Ticket {

@@ -1,7 +1,8 @@
-//! `/field/state`: report a cycle, read the field.
+//! `/field/state`: report a cycle, read the field. `/field/attractors/{id}`: read an attractor.
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::get;
 
@@ -14,7 +15,9 @@ use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::trace::TraceParent;
 
 pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new().route("/field/state", get(read::<A>).post(report::<A>))
+    Router::new()
+        .route("/field/state", get(read::<A>).post(report::<A>))
+        .route("/field/attractors/{id}", get(attractor::<A>))
 }
 
 /// What passes the three header checks is a report. If it cannot be read, the gate closes: a
@@ -63,4 +66,16 @@ async fn read<A: Backend>(
         Problem::new(Outcome::BadQuery, detail).of_field("source")
     })?;
     answer.write(&state.backend.peer_state(source).await?)
+}
+
+/// What is no id of an attractor names none.
+async fn attractor<A: Backend>(
+    State(state): State<ApiState<A>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    parameters(request.uri(), &[])?;
+    let answer = AnswerType::of(request.headers())?;
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
+    answer.write(&state.backend.attractor(id).await?)
 }

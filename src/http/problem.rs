@@ -39,6 +39,7 @@ pub(super) enum Outcome {
     NoReports,
     NoReader,
     UnknownRoute,
+    UnknownAttractor,
     UnknownPeer,
     UnknownSnapshot,
     WrongMethod,
@@ -83,7 +84,8 @@ impl Outcome {
             Self::NoReports => (403, "no-reports", "Reports are not taken here"),
             Self::NoReader => (403, "no-reader", "Nobody may have it"),
             Self::UnknownRoute => (404, "unknown-route", "No such route"),
-            Self::UnknownPeer => (404, "unknown-peer", "Nothing accepted from this peer"),
+            Self::UnknownAttractor => (404, "unknown-attractor", "No such attractor"),
+            Self::UnknownPeer => (404, "unknown-peer", "No such peer"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
             Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
             Self::NotAcceptable => (406, "not-acceptable", "Nothing acceptable"),
@@ -143,6 +145,7 @@ impl Outcome {
             | Self::NoOperatorToken
             | Self::NoReports
             | Self::UnknownRoute
+            | Self::UnknownAttractor
             | Self::UnknownPeer
             | Self::WrongMethod
             | Self::Misdirected
@@ -300,6 +303,7 @@ impl From<ReadFault> for Problem {
                 format!("{detail}; GET /aegida/safety says what would reopen it"),
             ),
             ReadFault::Unknown(_) => Self::new(Outcome::UnknownPeer, detail).of_field("source"),
+            ReadFault::NoAttractor => Self::new(Outcome::UnknownAttractor, detail).of_field("id"),
             ReadFault::Unavailable(unavailable) => unavailable.into(),
         }
     }

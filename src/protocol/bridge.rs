@@ -17,7 +17,7 @@ use std::sync::Arc;
 use super::audit::Event;
 use super::canonical::Json;
 use super::digest::Digest;
-use super::drift::{DriftIndex, Provenance};
+use super::drift::{DriftIndex, DriftParts, Provenance, Vitals};
 use super::exchange::Exchange;
 use super::gate::{Band, Mode, Reason, Verdict};
 use super::inbox::{Arrival, Inbound, Inbox};
@@ -27,13 +27,12 @@ use super::packet::{
     AttractorState, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, Phase, Posture, RuntimeId,
     SafetyFlags,
 };
-use super::profile::{Malformed, StateReport, Translator};
+use super::profile::{Malformed, ReportedAttractor, StateReport, Translator};
 use super::seal::EncodedPayload;
-use super::time::Now;
+use super::time::{Now, Timestamp};
 use super::trace::TraceParent;
 use super::view::{
-    Barrier, Decision, EnvelopeView, FieldState, PacketLine, PacketStatus, PeerState, ReportReply,
-    SafetyView, ThresholdsView, Ticket, Transition,
+    Barrier, Decision, PacketLine, PacketStatus, PeerState, ReportReply, Ticket, Transition,
 };
 
 mod closing;
@@ -51,6 +50,7 @@ mod retry;
 mod settings;
 mod telemetry;
 mod uploads;
+mod views;
 
 pub use super::presence::Fence;
 pub use effect::{Answer, Effect, GateState};
@@ -175,6 +175,10 @@ struct Newest {
     posture: Posture,
     /// Its memory is too weak to be shared.
     withholds_memory: bool,
+    parts: Option<DriftParts>,
+    vitals: Vitals,
+    /// Its attractor, and when it was reported.
+    attractor: Option<(ReportedAttractor, Timestamp)>,
 }
 
 impl Bridge {
@@ -204,6 +208,9 @@ impl Bridge {
                 source: "none",
                 posture: Posture::Unknown,
                 withholds_memory: false,
+                parts: None,
+                vitals: Vitals::default(),
+                attractor: None,
             },
             latest: None,
             snapshot_digest: None,

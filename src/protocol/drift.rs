@@ -252,6 +252,9 @@ pub enum Provenance {
 }
 
 impl Provenance {
+    /// All words, for the metrics.
+    pub const WORDS: [&str; 4] = ["none", "derived", "reported", "native"];
+
     /// The word used in replies, headers and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {

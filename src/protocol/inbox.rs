@@ -15,10 +15,10 @@ use bytes::Bytes;
 use super::digest::Digest;
 use super::drift::Provenance;
 use super::exchange::{Exchange, ExchangeMode, incompatible};
-use super::packet::RuntimeId;
+use super::packet::{Payload, RuntimeId};
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
-use super::view::PeerState;
+use super::view::{Absence, PeerState, RefusalView};
 
 /// How far ahead of the receiver's clock a sequence number may lie at least: it counts
 /// microseconds, and a sender that restarts begins a little above what it had reserved.
@@ -186,6 +186,7 @@ struct Held {
     seq: u64,
     sent: Timestamp,
     key_id: String,
+    payload: Payload,
     state: PeerState,
 }
 
@@ -200,6 +201,9 @@ pub struct Inbox {
     /// When each source last said that its gate is closed: what it sent up to then is withheld.
     /// Bounded by the peers that were ever configured.
     closed: BTreeMap<RuntimeId, Timestamp>,
+    /// The newest refusal in the name of each peer, since its newest accepted packet. Bounded as
+    /// they are.
+    refused: BTreeMap<RuntimeId, (Fault, Timestamp)>,
 }
 
 impl Inbox {
@@ -221,6 +225,7 @@ impl Inbox {
             floors: floors.into_iter().map(read).collect(),
             held: BTreeMap::new(),
             closed: BTreeMap::new(),
+            refused: BTreeMap::new(),
         }
     }
 
@@ -272,6 +277,43 @@ impl Inbox {
         current.map(|(_, held)| &held.state)
     }
 
+    /// The newest accepted packet of a peer with the time that it was sent, or why there is none to
+    /// be shown; and the newest refusal in its name since.
+    pub fn shown(
+        &self,
+        now: Timestamp,
+        peer: &Peer,
+        trust: &Trust<'_>,
+    ) -> (Result<(&PeerState, Timestamp), Absence>, Option<RefusalView>) {
+        let refused = self.refused.get(&peer.id).copied().map(RefusalView::of);
+        let absence = |fault| match fault {
+            Fault::Expired => Absence::Expired,
+            Fault::Unstable => Absence::Withheld,
+            _ => Absence::Unauthorised,
+        };
+        let found = match self.held.get(&peer.id) {
+            Some(held) => {
+                let may_show = self.check(now, &peer.id, held, trust).map_err(absence);
+                may_show.map(|()| (&held.state, held.sent))
+            }
+            None if !peer.import_state || !peer.is_current(now) => Err(Absence::Unauthorised),
+            None if refused.is_some() => Err(Absence::Refused),
+            None => Err(Absence::NeverHeard),
+        };
+        (found, refused)
+    }
+
+    /// What the newest packets that may be shown say, by source.
+    pub fn payloads<'a>(
+        &'a self,
+        now: Timestamp,
+        trust: Trust<'a>,
+    ) -> impl Iterator<Item = (&'a RuntimeId, &'a Payload, Timestamp)> {
+        let held = self.held.iter();
+        let held = held.filter(move |(source, held)| self.check(now, source, held, &trust).is_ok());
+        held.map(|(source, held)| (source, &held.payload, held.sent))
+    }
+
     /// The packet of that number, if it is the newest of its source and may be handed on now.
     ///
     /// # Errors
@@ -293,7 +335,13 @@ impl Inbox {
     pub fn receive(&mut self, now: Timestamp, arrival: &Arrival<'_>, trust: &Trust<'_>) -> Inbound {
         match self.judge(now, arrival, trust) {
             Ok(inbound) => inbound,
-            Err(refusal) => Inbound::Refused(refusal),
+            Err(refusal) => {
+                let named = RuntimeId::new(arrival.subject.0);
+                if let Some(source) = named.filter(|source| trust.peers.contains_key(source)) {
+                    self.refused.insert(source, (refusal.fault, now));
+                }
+                Inbound::Refused(refusal)
+            }
         }
     }
 
@@ -368,7 +416,9 @@ impl Inbox {
         let state = PeerState { source: source.clone(), external: true, received: now, packet };
         let sent = verified.packet().header.timestamp;
         let key_id = verified.key_id().to_owned();
-        self.held.insert(source.clone(), Held { seq, sent, key_id, state });
+        let payload = verified.packet().payload.clone();
+        self.held.insert(source.clone(), Held { seq, sent, key_id, payload, state });
+        self.refused.remove(&source);
         Ok(Inbound::Accepted { source, seq })
     }
 }

@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::seal::Sealed;
+use super::time::Timestamp;
 use super::trace::TraceParent;
-use super::view::{PacketStatus, ReportReply, Ticket};
+use super::view::{Barrier, PacketStatus, ReportReply, Ticket};
 
 mod fingerprint;
 mod ledger;
@@ -98,6 +99,16 @@ struct Lane {
     /// Exportable reports since the last one that was offered; `None` before the first.
     since_offer: Option<u32>,
     ledger: Ledger,
+    departure: Departure,
+}
+
+/// What left for one target, and how the newest closing since then ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Departure {
+    /// Number of the newest report of which a packet is stored, and its number on the stream.
+    pub stored: Option<(u64, u64)>,
+    /// The end of that closing.
+    pub closing: Option<(Barrier, Timestamp)>,
 }
 
 /// See the module's documentation.
@@ -163,6 +174,7 @@ impl Outbox {
             newest_sent: 0,
             since_offer: None,
             ledger: Ledger::default(),
+            departure: Departure::default(),
         });
         self.by_target.insert(target.clone(), lane);
         lane
@@ -258,6 +270,10 @@ impl Outbox {
                 if duplicate && entry.attempts <= 1 {
                     self.duplicate_alarms += 1;
                 }
+                if let Some(lane) = self.lanes.get_mut(entry.lane) {
+                    let stored = Some((entry.packet.seq(), stream_seq));
+                    lane.departure = Departure { stored, closing: None };
+                }
                 self.settle(&entry, PacketStatus::Stored, Some(stream_seq));
             }
             Outcome::Later => {
@@ -327,6 +343,18 @@ impl Outbox {
         for entry in core::mem::take(&mut self.in_flight).into_values() {
             self.settle(&entry, PacketStatus::Failed, None);
         }
+    }
+
+    /// A closing has ended, after all that was sent.
+    pub fn closed(&mut self, barrier: Barrier, now: Timestamp) {
+        for lane in &mut self.lanes {
+            lane.departure.closing = Some((barrier, now));
+        }
+    }
+
+    /// What left, target by target.
+    pub fn departures(&self) -> impl Iterator<Item = (&RuntimeId, Departure, &Ledger)> {
+        self.lanes.iter().map(|lane| (&lane.target, lane.departure, &lane.ledger))
     }
 
     /// Numbers one more thing that is sent on this connection beside packets. Everything that is

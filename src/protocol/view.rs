@@ -2,15 +2,24 @@
 //!
 //! Plain serialisable values. They hold nothing that the packet may not carry.
 
-use std::collections::VecDeque;
-
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::exchange::{ExchangeMode, ModeReason};
-use super::gate::{Band, Mode, Reason};
-use super::packet::{PROTOCOL_VERSION, Posture, RuntimeId};
+use super::gate::{Band, Reason};
+use super::packet::{PROTOCOL_VERSION, RuntimeId};
 use super::time::Timestamp;
+
+mod field;
+mod safety;
+
+pub use field::{
+    Absence, AttractorView, DriftView, FieldState, LifecycleState, PeerState, PeerView, RefusalView,
+};
+pub use safety::{
+    CriticalView, EnvelopeView, HoldView, ParametersView, PosturesView, ReopeningView, SafetyView,
+    TargetView, ThresholdsView,
+};
 
 /// Who waits for an answer: a number that the caller chooses, and that no two who wait share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,57 +191,6 @@ pub struct Transition {
     pub drift_source: &'static str,
 }
 
-/// Answer to `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SafetyView {
-    /// This runtime.
-    pub runtime_id: RuntimeId,
-    /// Whether what the gate lets through is exported at all.
-    pub mode: Mode,
-    /// Present band.
-    pub band: Band,
-    /// Why the gate stands where it stands.
-    pub reasons: Vec<Reason>,
-    /// Since when.
-    pub since: Timestamp,
-    /// Restarts of the runtime seen since this sidecar started.
-    pub epoch: u64,
-    /// Gate value of the newest report.
-    pub di: Option<f64>,
-    /// Provenance of the newest report.
-    pub drift_source: &'static str,
-    /// Posture of the newest report.
-    pub posture: Posture,
-    /// The marks in force.
-    pub thresholds: ThresholdsView,
-    /// Other limits in force.
-    pub envelope: EnvelopeView,
-    /// What would reopen a closed gate, in words; null while it is not closed.
-    pub would_reopen: Option<String>,
-    /// Whether an operator holds it.
-    pub operator_hold: bool,
-    /// Who holds it and why, as far as this life was told.
-    pub hold: Option<HoldView>,
-    /// Whether the broker may still come to read what an ended connection had sent; no closing is
-    /// called confirmed meanwhile.
-    pub in_doubt: bool,
-    /// The newest transitions, oldest first, at most 32.
-    pub transitions: VecDeque<Transition>,
-}
-
-impl SafetyView {
-    /// What others than the operator may see of it while the gate is open: no number of a report
-    /// that the gate refused (P1), and no remark.
-    #[must_use]
-    pub fn without_refused(mut self) -> Self {
-        self.hold = None;
-        for transition in &mut self.transitions {
-            (transition.di, transition.cycle, transition.seq) = (None, None, None);
-        }
-        self
-    }
-}
-
 /// Answer to `POST /runtime/handshake`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HandshakeView {
@@ -318,83 +276,4 @@ pub struct PeerMode {
     pub mode: ExchangeMode,
     /// Why.
     pub reason: ModeReason,
-}
-
-/// An operator's hold as shown by `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HoldView {
-    /// `command` (a route or a signal), `file`.
-    pub held_by: Vec<&'static str>,
-    /// Who says to have isolated. Nothing proves it.
-    pub by: Option<String>,
-    /// Why.
-    pub reason: Option<String>,
-    /// When the newest isolate came in; null when that was before the start.
-    pub at: Option<Timestamp>,
-}
-
-/// Thresholds as shown by `GET /aegida/safety`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ThresholdsView {
-    /// Closed gates open strictly below; caution begins here.
-    pub reopen: f64,
-    /// The same mark under its other name.
-    pub caution: f64,
-    /// Publication is cut from here.
-    pub block: f64,
-    /// Subscription is cut from here.
-    pub isolate: f64,
-}
-
-/// Limits other than thresholds, as shown by `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EnvelopeView {
-    /// Weakest provenance accepted as evidence.
-    pub accept: &'static str,
-    /// One report in this many is sent in caution.
-    pub caution_every: u32,
-    /// Good reports in a row that reopen.
-    pub dwell: u32,
-    /// Seconds without a valid report before the gate blocks.
-    pub stale_after_s: f64,
-    /// Seconds of silence before it isolates; null means never.
-    pub silence_isolates_after_s: Option<f64>,
-    /// Seconds blocked before it isolates; null means never.
-    pub isolate_after_s: Option<f64>,
-}
-
-/// A peer's newest accepted packet. Always labelled external (SPEC R70).
-#[derive(Clone, Debug, Serialize)]
-pub struct PeerState {
-    /// Who sent it.
-    pub source: RuntimeId,
-    /// Always true: evidence from outside, never a command.
-    pub external: bool,
-    /// When it was accepted here.
-    pub received: Timestamp,
-    /// The packet as it came, byte for byte.
-    pub packet: Box<serde_json::value::RawValue>,
-}
-
-/// Answer to `GET /field/state`.
-#[derive(Clone, Debug, Serialize)]
-pub struct FieldState {
-    /// This runtime.
-    pub runtime_id: RuntimeId,
-    /// Present band.
-    pub band: Band,
-    /// Gate value of the newest report.
-    pub di: Option<f64>,
-    /// Provenance of the newest report.
-    pub drift_source: &'static str,
-    /// Posture of the newest report.
-    pub posture: Posture,
-    /// Why the gate stands where it stands.
-    pub reasons: Vec<Reason>,
-    /// Since when.
-    pub since: Timestamp,
-    /// Cycle of the newest report.
-    pub cycle: Option<u64>,
-    /// Newest accepted packet of each peer, by source.
-    pub peers: Vec<PeerState>,
 }

@@ -21,8 +21,9 @@ use driftgate::protocol::profile::Malformed;
 use driftgate::protocol::time::Timestamp;
 use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{
-    Barrier, Decision, EnvelopeView, FieldState, HandshakeView, OperatorReply, PacketLine,
-    PacketStatus, PeerMode, PeerState, ReportReply, SafetyView, ThresholdsView,
+    AttractorView, Barrier, CriticalView, Decision, DriftView, EnvelopeView, FieldState,
+    HandshakeView, OperatorReply, PacketLine, PacketStatus, ParametersView, PeerMode, PeerView,
+    PosturesView, ReportReply, SafetyView, ThresholdsView,
 };
 use driftgate::telemetry::Feed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -103,13 +104,20 @@ impl Actor {
         }
     }
 
-    fn peer(&self, source: &str) -> PeerState {
+    fn peer(&self, source: &str) -> PeerView {
         let text = "x".repeat(self.with(|script| script.packet_bytes));
-        PeerState {
+        let packet = serde_json::value::RawValue::from_string(format!("\"{text}\"")).unwrap();
+        PeerView {
             source: runtime(source),
             external: true,
-            received: Timestamp::default(),
-            packet: serde_json::value::RawValue::from_string(format!("\"{text}\"")).unwrap(),
+            mode: ExchangeMode::Full,
+            mode_reason: ModeReason::Matching,
+            authorised_until: None,
+            received: Some(Timestamp::default()),
+            age_s: Some(0.5),
+            packet: Some(packet),
+            absent: None,
+            refused: None,
         }
     }
 }
@@ -163,6 +171,7 @@ impl Backend for Actor {
             runtime_id: runtime("planner"),
             band: Band::Open,
             di: Some(0.25),
+            drift_metrics: DriftView::default(),
             drift_source: "native",
             posture: Posture::Stable,
             reasons: Vec::new(),
@@ -172,7 +181,16 @@ impl Backend for Actor {
         })
     }
 
-    async fn peer_state(&self, source: RuntimeId) -> Result<PeerState, ReadFault> {
+    async fn attractor(&self, id: String) -> Result<AttractorView, ReadFault> {
+        self.unavailable().await?;
+        match (self.with(|script| script.mood), id.as_str()) {
+            (Mood::Isolated, _) => Err(ReadFault::Isolated),
+            (_, "a-1") => Ok(AttractorView::unknown(id, runtime("planner"), Timestamp::default())),
+            _ => Err(ReadFault::NoAttractor),
+        }
+    }
+
+    async fn peer_state(&self, source: RuntimeId) -> Result<PeerView, ReadFault> {
         self.unavailable().await?;
         match (self.with(|script| script.mood), source.as_str()) {
             (Mood::Isolated, _) => Err(ReadFault::Isolated),
@@ -254,6 +272,14 @@ fn safety() -> SafetyView {
         drift_source: "none",
         posture: Posture::Unknown,
         thresholds: ThresholdsView { reopen: 0.45, caution: 0.45, block: 0.5, isolate: 0.6 },
+        critical: CriticalView::of(None),
+        postures: PosturesView::IN_FORCE,
+        parameters: ParametersView {
+            max_recursion_depth: None,
+            phase_lock_timeout: None,
+            drift_limit: 0.5,
+            entropy_threshold: None,
+        },
         envelope: EnvelopeView {
             accept: "native",
             caution_every: 3,
@@ -263,9 +289,12 @@ fn safety() -> SafetyView {
             isolate_after_s: None,
         },
         would_reopen: None,
+        reopening: None,
         operator_hold: false,
         hold: None,
         in_doubt: false,
+        in_doubt_until: None,
+        targets: Vec::new(),
         transitions: VecDeque::new(),
     }
 }

@@ -241,6 +241,15 @@ async fn each_fault_of_the_driver_has_its_status() {
     }
     check(Mood::Isolated, ("GET /field/state", "", b""), 423, "").await;
     check(Mood::Isolated, ("GET /field/state?source=critic", "", b""), 423, "").await;
+    check(Mood::Calm, ("GET /field/attractors/a-1", "", b""), 200, "").await;
+    check(Mood::Isolated, ("GET /field/attractors/a-1", "", b""), 423, "").await;
+    for id in ["a-2", "", "%ff", "a/b", "a-1/", "%61-2"] {
+        let line = format!("GET /field/attractors/{id}");
+        let field = if id.contains('/') || id.is_empty() { "" } else { "id" };
+        check(Mood::Calm, (&line, "", b""), 404, field).await;
+    }
+    check(Mood::Calm, ("GET /field/attractors/a-1?x", "", b""), 400, "x").await;
+    check(Mood::Calm, ("POST /field/attractors/a-1", "", b""), 405, "").await;
     check(Mood::Calm, ("GET /field/state?source=stranger", "", b""), 404, "source").await;
 }
 

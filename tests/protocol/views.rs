@@ -65,7 +65,9 @@ fn field_state_shows_the_newest_report_and_nothing_while_isolated() {
     let shown = rig.bridge.field_state(rig.now).expect("the gate is open");
     assert_eq!((shown.runtime_id, shown.band, shown.cycle), (id("planner"), Band::Open, Some(1)));
     assert_eq!((shown.di, shown.posture), (Some(index), Posture::Stable));
-    assert_eq!((shown.drift_source, shown.peers.len()), ("native", 0));
+    assert_eq!((shown.drift_source, shown.peers.len()), ("native", 3));
+    let metrics = shown.drift_metrics;
+    assert_eq!((metrics.scr, metrics.di), (Some(1.0), Some(index)));
     settled(&mut rig, 0.65);
     assert!(rig.bridge.field_state(rig.now).is_none());
     assert!(!rig.bridge.is_pulling());
@@ -149,4 +151,115 @@ fn a_packet_links_a_stored_snapshot_that_is_retained_well_enough() {
     assert_eq!(link(&mut rig, Some(0.699), "critic"), None, "SPEC R43");
     assert_eq!(link(&mut rig, None, "critic"), None, "nobody makes a retention up");
     assert_eq!(link(&mut rig, Some(0.9), "monitor"), None, "not authorised for snapshots");
+}
+
+/// R29, R33: what is not known is null, never 0.
+#[test]
+fn an_attractor_is_found_by_its_id_ours_or_a_peers() {
+    let mut critic = Rig::new(settings("critic", &["planner"]));
+    critic.connect();
+    critic.report(0.3);
+    let (_, packet) = critic.published().remove(0);
+    let mut rig = Rig::connected();
+    rig.receive(("critic", "planner"), packet.bytes());
+    let shown = |rig: &Rig, id: &str| {
+        let view = rig.bridge.attractor(rig.now, id);
+        view.map(|view| serde_json::to_value(view).expect("a document"))
+    };
+    assert_eq!(shown(&rig, "nobody's"), None);
+    let theirs = shown(&rig, "a-1").expect("the critic's: ours has not reported yet");
+    assert_eq!((&theirs["source"], &theirs["external"]), (&"critic".into(), &true.into()));
+    settled(&mut rig, 0.4);
+    let ours = shown(&rig, "a-1").expect("ours comes first");
+    assert_eq!((&ours["source"], &ours["external"]), (&"planner".into(), &false.into()));
+    assert_eq!((&ours["type"], &ours["lifecycle_state"]), (&"symbolic".into(), &"stable".into()));
+    for unknown in [
+        "name",
+        "motifs",
+        "stability_index",
+        "phase_stability_delta",
+        "density",
+        "phase_shift_delta",
+        "phase_alignment",
+        "created_at",
+        "origin_cycle",
+        "parent_id",
+        "tags",
+    ] {
+        assert!(ours.get(unknown).is_some_and(serde_json::Value::is_null), "{unknown}");
+    }
+}
+
+/// Every configured peer, and why there is nothing of it.
+#[test]
+fn field_state_says_of_each_peer_how_much_is_exchanged_and_why_there_is_no_packet() {
+    let mut setup = settings("planner", &["critic", "deaf", "gone", "monitor", "scribe"]);
+    let live = &mut setup.live;
+    live.peers.get_mut(&id("deaf")).expect("a peer").import_state = false;
+    live.peers.get_mut(&id("gone")).expect("a peer").expires =
+        driftgate::protocol::time::Timestamp::parse("2025-01-01T00:00:00Z");
+    let mut rig = Rig::new(setup);
+    rig.connect();
+    settled(&mut rig, 0.3);
+    let mut critic = Rig::new(settings("critic", &["planner"]));
+    critic.connect();
+    critic.report(0.3);
+    let (_, packet) = critic.published().remove(0);
+    rig.receive(("critic", "planner"), packet.bytes());
+    rig.receive(("scribe", "planner"), b"{}");
+    rig.learn("scribe", Err(driftgate::protocol::exchange::ModeReason::ManifestForged));
+    let peers = |rig: &Rig| {
+        let state = rig.bridge.field_state(rig.now).expect("not isolated");
+        let state = serde_json::to_value(state).expect("a document");
+        let peers = state["peers"].as_array().cloned().expect("a list");
+        peers
+            .into_iter()
+            .map(|peer| (peer["source"].as_str().expect("an id").to_owned(), peer))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let shown = peers(&rig);
+    let absent: Vec<_> = shown.values().map(|peer| peer["absent"].as_str()).collect();
+    let expected =
+        [None, Some("unauthorised"), Some("unauthorised"), Some("never_heard"), Some("refused")];
+    assert_eq!(absent, expected);
+    assert!(shown["critic"]["packet"]["signature"].is_object());
+    assert!(shown["critic"]["age_s"].as_f64().is_some_and(|age| age >= 0.0));
+    assert_eq!(shown["scribe"]["refused"]["fault"], "malformed");
+    assert_eq!(shown["scribe"]["mode_reason"], "manifest_forged");
+    assert_eq!(shown["gone"]["authorised_until"], "2025-01-01T00:00:00.000Z");
+    assert!(shown.values().all(|peer| peer["external"] == true && peer["mode"].is_string()));
+    settled(&mut rig, 0.3);
+    rig.wait(Duration::from_secs(100));
+    settled(&mut rig, 0.3);
+    rig.wait(Duration::from_secs(100));
+    settled(&mut rig, 0.3);
+    rig.wait(Duration::from_secs(101));
+    let shown = peers(&rig);
+    assert_eq!(shown["critic"]["absent"], "expired");
+    assert!(shown["critic"].get("packet").is_none());
+}
+
+#[test]
+fn safety_says_what_left_for_each_target_and_what_was_confirmed_after_it() {
+    let mut rig = Rig::new(settings("planner", &["critic"]));
+    rig.connect();
+    let target = |rig: &Rig| rig.bridge.safety(rig.now).targets.first().cloned();
+    assert_eq!(target(&rig), None);
+    settled(&mut rig, 0.3);
+    let left = target(&rig).expect("a target");
+    assert_eq!((left.stream_seq, left.pending, left.barrier), (Some(9), 0, None));
+    settled(&mut rig, 0.55);
+    let closed = target(&rig).expect("a target");
+    assert_eq!(closed.seq, left.seq, "nothing has left since");
+    assert_eq!(closed.barrier, Some(driftgate::protocol::view::Barrier::Confirmed));
+    let reopening = rig.bridge.safety(rig.now).reopening.expect("closed");
+    assert!((reopening.di_below - 0.45).abs() < 1e-9 && !reopening.operator_release);
+    settled(&mut rig, 0.3);
+    assert_eq!(target(&rig).expect("a target").barrier, None);
+    assert!(rig.bridge.safety(rig.now).reopening.is_none());
+    // The doubt of a connection that ended has an end.
+    rig.report(0.3);
+    rig.disconnect();
+    let safety = rig.bridge.safety(rig.now);
+    assert!(safety.in_doubt && safety.in_doubt_until.is_some_and(|until| until > rig.now.wall));
 }

@@ -261,7 +261,8 @@ impl Sidecar {
     pub(crate) async fn shown(&self, source: &str) -> Option<Value> {
         let state = self.get("/field/state").await;
         let peers = state.json()["peers"].as_array().cloned().unwrap_or_default();
-        peers.into_iter().find(|peer| peer["source"] == source)
+        let is_shown = |peer: &Value| peer["source"] == source && peer.get("packet").is_some();
+        peers.into_iter().find(is_shown)
     }
 }
 

@@ -107,6 +107,7 @@ impl Bridge {
             Barrier::Confirmed => self.counters.confirmed += 1,
             Barrier::Unconfirmed => self.counters.unconfirmed += 1,
         }
+        self.outbox.closed(barrier, now.wall);
         self.effects.push(Effect::Record(Event::Barrier(barrier)));
         for (ticket, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.closing) {
             self.touched.push(*ticket);

@@ -41,6 +41,9 @@ impl Bridge {
             source: judgement.measurement.provenance.word(),
             posture: report.posture,
             withholds_memory: judgement.withholds_memory,
+            parts: judgement.measurement.parts,
+            vitals: report.vitals,
+            attractor: None,
         };
         if judgement.is_valid {
             self.last_valid = now.mono;
@@ -64,6 +67,7 @@ impl Bridge {
             reply.verdict = Decision::Block;
         }
         self.tell_phase(now, seq, &report, &judgement);
+        self.newest.attractor = Some((report.attractor, now.wall));
         reply.ignored = ignored;
         self.remember(ticket);
         self.wait(now, ticket, Answer::Report(Box::new(reply)), closes);
@@ -89,6 +93,7 @@ impl Bridge {
         if let Some(judgement) = self.judge.judge_again() {
             self.newest.di = judgement.di;
             self.newest.source = judgement.measurement.provenance.word();
+            self.newest.parts = judgement.measurement.parts;
             if judgement.verdict.band > judgement.verdict.from {
                 let Judgement { cycle, di, verdict, .. } = judgement;
                 self.enter(now, &verdict, Cause { cycle, di, report: None });

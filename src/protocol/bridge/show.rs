@@ -1,8 +1,8 @@
-//! What the bridge shows of itself: views for the routes, books for the metrics.
+//! What the bridge tells of itself: where it stands, what may be handed on, books for the metrics.
 
 use super::{
-    Band, Bridge, Connection, DriftIndex, Duration, EnvelopeView, FieldState, Ledger, Memory, Mode,
-    Now, PeerState, RuntimeId, SafetyView, ThresholdsView, exchanges,
+    Band, Bridge, Connection, DriftIndex, Duration, Ledger, Memory, Mode, Now, PeerState,
+    RuntimeId, exchanges,
 };
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
@@ -93,81 +93,6 @@ impl Bridge {
     #[must_use]
     pub fn drift_index(&self) -> Option<f64> {
         self.newest.di.map(DriftIndex::value)
-    }
-
-    /// Thresholds, band and reasons: `GET /aegida/safety`, in every band.
-    #[must_use]
-    pub fn safety(&self, now: Now) -> SafetyView {
-        let thresholds = self.live.policy.thresholds;
-        let seconds = |duration: Duration| duration.as_secs_f64();
-        SafetyView {
-            runtime_id: self.identity.runtime_id.clone(),
-            mode: self.identity.mode,
-            band: self.band(),
-            reasons: self.reasons.clone(),
-            since: self.band_since.wall,
-            epoch: self.judge.epoch(),
-            di: self.drift_index(),
-            drift_source: self.newest.source,
-            posture: self.newest.posture,
-            thresholds: ThresholdsView {
-                reopen: thresholds.reopen,
-                caution: thresholds.reopen,
-                block: thresholds.block,
-                isolate: thresholds.isolate,
-            },
-            envelope: EnvelopeView {
-                accept: self.live.policy.accept.word(),
-                caution_every: self.live.caution_every,
-                dwell: self.live.policy.dwell,
-                stale_after_s: seconds(self.live.stale_after),
-                silence_isolates_after_s: self.live.silence_isolates_after.map(seconds),
-                isolate_after_s: self.live.isolate_after.map(seconds),
-            },
-            would_reopen: self.would_reopen(),
-            operator_hold: self.judge.gate().operator_hold(),
-            // The driver knows who holds.
-            hold: None,
-            in_doubt: now.mono < self.uncertain_until,
-            transitions: self.transitions.clone(),
-        }
-    }
-
-    fn would_reopen(&self) -> Option<String> {
-        if !self.band().is_closed() {
-            return None;
-        }
-        let policy = &self.live.policy;
-        let hold =
-            if self.judge.gate().operator_hold() { "an operator's release, then " } else { "" };
-        let fence = if self.fence.is_some() { "the end of the other sidecar, then " } else { "" };
-        let reports = if policy.dwell > 1 {
-            format!("{} reports in a row", policy.dwell)
-        } else {
-            "a report".to_owned()
-        };
-        Some(format!(
-            "{hold}{fence}{reports} with di < {}, posture stable and {} drift metrics",
-            policy.thresholds.reopen,
-            policy.accept.word(),
-        ))
-    }
-
-    /// Own posture and the newest accepted packet of each peer: `GET /field/state`. `None` while
-    /// isolated.
-    #[must_use]
-    pub fn field_state(&self, now: Now) -> Option<FieldState> {
-        (self.band() != Band::Isolated).then(|| FieldState {
-            runtime_id: self.identity.runtime_id.clone(),
-            band: self.band(),
-            di: self.drift_index(),
-            drift_source: self.newest.source,
-            posture: self.newest.posture,
-            reasons: self.reasons.clone(),
-            since: self.band_since.wall,
-            cycle: self.newest.cycle,
-            peers: self.current_peers(now).cloned().collect(),
-        })
     }
 
     /// The newest accepted packet of one peer; `None` while isolated too.
