@@ -241,7 +241,6 @@ async fn each_fault_of_the_driver_has_its_status() {
     }
     check(Mood::Isolated, ("GET /field/state", "", b""), 423, "").await;
     check(Mood::Isolated, ("GET /field/state?source=critic", "", b""), 423, "").await;
-    check(Mood::Calm, ("GET /field/attractors/a-1", "", b""), 200, "").await;
     check(Mood::Isolated, ("GET /field/attractors/a-1", "", b""), 423, "").await;
     for id in ["a-2", "", "%ff", "a/b", "a-1/", "%61-2"] {
         let line = format!("GET /field/attractors/{id}");
@@ -257,6 +256,7 @@ async fn each_fault_of_the_driver_has_its_status() {
 async fn the_field_and_the_safety_view_are_read() {
     let rows = [
         (Mood::Calm, "GET /field/state", "/peers/0/source", "critic"),
+        (Mood::Calm, "GET /field/attractors/a-1", "/id", "a-1"),
         (Mood::Calm, "GET /field/state?source=critic", "/packet", "x"),
         (Mood::Calm, "GET /aegida/safety", "/runtime_id", "planner"),
         (Mood::Isolated, "GET /aegida/safety", "/runtime_id", "planner"),

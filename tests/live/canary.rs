@@ -1,8 +1,12 @@
 //! P9: raw text stays home. A word is put wherever a runtime or a peer can put one, and must not be
 //! found in anything that leaves: no message on any subject, no log line, no metric.
 
+use driftgate::protocol::document::sign_body;
+use driftgate::protocol::keyring::Domain;
+use driftgate::protocol::time::Timestamp;
 use serde_json::{Value, json};
 
+use super::telemetry::{events, listen, open_to};
 use crate::support::forge::{draft, fleet_keyring, sign, unix_ms};
 use crate::support::http::Caller;
 use crate::support::nats_server::NatsServer;
@@ -128,13 +132,39 @@ async fn sing(observer: &Observer, seq: u64) {
     }
 }
 
+/// The word in phase frames of a peer.
+async fn hum(observer: &Observer, seq: u64) {
+    let ring = fleet_keyring();
+    let at = Timestamp::from_unix_ms(unix_ms());
+    let frame = json!({
+        "runtime_id": "planner", "timestamp": at, "phase_state": "stable", "drift_index": 0.2,
+        CANARY: {"text": CANARY},
+    });
+    let mut frames = vec![frame.clone()];
+    for member in ["runtime_id", "timestamp", "phase_state", "safety_status", "drift_source", "psi"]
+    {
+        let mut bad = frame.clone();
+        bad[member] = json!(CANARY);
+        frames.push(bad);
+    }
+    for (offset, frame) in (0..).zip(frames) {
+        let body = frame.to_string();
+        let token = sign_body(&ring, Domain::Telemetry, seq + offset, body.as_bytes()).unwrap();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Driftgate-Token", token.as_str());
+        let subject = "driftgate.v1.telemetry.planner";
+        observer.client.publish_with_headers(subject, headers, body.into()).await.unwrap();
+    }
+    observer.client.flush().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn p9_a_word_of_the_runtime_is_found_in_nothing_that_leaves() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
-    let more = "[log]\nlevel = \"trace\"";
-    let planner =
-        Sidecar::connected(Plan::new("planner", &["critic"], &server.url()).with(more)).await;
+    let more = format!("[log]\nlevel = \"trace\"\n{}", open_to("critic"));
+    let planner = Sidecar::connected(Plan::new("planner", &[], &server.url()).with(&more)).await;
+    let mut listener = listen(&planner).await;
     for di in [0.30, 0.46, 0.51, 0.65, 0.30] {
         let answer = planner.post(&spoken(di)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -146,6 +176,19 @@ async fn p9_a_word_of_the_runtime_is_found_in_nothing_that_leaves() {
         assert_eq!(planner.post(&spoken(0.30)).await.json()["band"], "open");
     }
     whisper(&planner).await;
+    planner.post(&spoken(0.31)).await;
+    let is_last = |name: &str, data: &Value| {
+        let index = data["drift_index"].as_f64().unwrap_or_default();
+        name == "phase" && (index - 0.31).abs() < 1e-6
+    };
+    let events = events(&mut listener, is_last).await;
+    assert!(events.len() > 20 && events.iter().all(|(name, _)| name != "lagged"), "{events:?}");
+    assert!(!format!("{events:?}").contains(CANARY), "{events:?}");
+    for path in ["/field/state", "/field/attractors/a-1", "/aegida/safety"] {
+        let view = planner.get(path).await;
+        assert_eq!(view.status, 200, "{path}");
+        assert!(!view.text().contains(CANARY), "{path}: {}", view.text());
+    }
     let metrics = Caller::new(planner.admin).get("/metrics").await.unwrap().text();
     planner.signal("TERM");
     let mut planner = planner;
@@ -171,9 +214,12 @@ async fn p9_a_word_of_a_peer_is_found_in_no_log_line_and_no_metric() {
     let server = NatsServer::start();
     let observer = Observer::start(&server.url()).await;
     let runtime = Runtime::start(Mood::Answers(500)).await;
-    let more = format!("[log]\nlevel = \"trace\"\n[deliver]\nurl = {:?}", runtime.url());
-    let critic =
-        Sidecar::connected(Plan::new("critic", &["planner"], &server.url()).with(&more)).await;
+    let deliver = format!("[deliver]\nurl = {:?}\n", runtime.url());
+    let more = format!("[log]\nlevel = \"trace\"\n{deliver}{}", open_to("planner"));
+    let critic = Sidecar::connected(Plan::new("critic", &[], &server.url()).with(&more)).await;
+    let mut listener = listen(&critic).await;
+    critic.report(0.30).await;
+    hum(&observer, u64::try_from(unix_ms()).unwrap() * 1000).await;
     sing(&observer, u64::try_from(unix_ms()).unwrap() * 1000).await;
     let books = until("every packet to be judged", async || {
         let books = critic.books().await;
@@ -184,6 +230,15 @@ async fn p9_a_word_of_a_peer_is_found_in_no_log_line_and_no_metric() {
     assert_eq!(books.sum("inbound_accepted", &[]), 1, "a 1.x packet may hold unknown fields");
     let metrics = Caller::new(critic.admin).get("/metrics").await.unwrap().text();
     assert!(!metrics.contains(CANARY), "{metrics}");
+    critic.report(0.31).await;
+    let is_last = |name: &str, data: &Value| {
+        let index = data["drift_index"].as_f64().unwrap_or_default();
+        name == "phase" && (index - 0.31).abs() < 1e-6
+    };
+    let events = events(&mut listener, is_last).await;
+    let frames = events.iter().filter(|(name, data)| name == "phase" && data["external"] == true);
+    assert_eq!(frames.count(), 1, "the frame that holds more than a frame: {events:?}");
+    assert!(!format!("{events:?}").contains(CANARY), "{events:?}");
     // The quarantine keeps the bytes and names the field beside them; the log must not.
     assert!(!critic.log().to_lowercase().contains(CANARY), "{}", critic.log());
 }

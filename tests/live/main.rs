@@ -14,6 +14,9 @@
 mod support;
 
 #[cfg(test)]
+mod telemetry;
+
+#[cfg(test)]
 mod walk;
 
 #[cfg(test)]
