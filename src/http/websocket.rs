@@ -83,7 +83,7 @@ pub(super) async fn tell(upgrade: OnUpgrade, mut listener: Listener, heartbeat: 
                 socket.get_mut().reader_mut().set_limit(READ_BYTES_MAX);
                 socket.send(Message::Ping(Bytes::new())).await
             }
-            heard = socket.next() => match fault(&socket, heard) {
+            heard = socket.next() => match fault(&socket, heard.as_ref()) {
                 Ok(()) => continue,
                 Err(None) => return,
                 Err(Some(code)) => break code,
@@ -113,7 +113,7 @@ fn message(event: &Event) -> Message {
 }
 
 /// Why what was heard ends the stream: a code to close with, or none where nobody is left.
-fn fault(socket: &Socket, heard: Option<Result<Message, Error>>) -> Result<(), Option<CloseCode>> {
+fn fault(socket: &Socket, heard: Option<&Result<Message, Error>>) -> Result<(), Option<CloseCode>> {
     match heard {
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))) => {
             Ok(())

@@ -289,7 +289,12 @@ impl Inbox {
         let absence = |fault| match fault {
             Fault::Expired => Absence::Expired,
             Fault::Unstable => Absence::Withheld,
-            _ => Absence::Unauthorised,
+            Fault::Malformed
+            | Fault::Incompatible
+            | Fault::Forged
+            | Fault::Misaddressed
+            | Fault::Replayed
+            | Fault::Unauthorised => Absence::Unauthorised,
         };
         let found = match self.held.get(&peer.id) {
             Some(held) => {

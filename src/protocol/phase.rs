@@ -60,7 +60,6 @@ pub struct PhaseFrame {
     pub drift_source: Provenance,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
 fn is_unknown(posture: &Posture) -> bool {
     *posture == Posture::Unknown
 }

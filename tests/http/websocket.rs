@@ -66,9 +66,9 @@ async fn a_websocket_hears_the_same_events_and_goes_on_where_it_was() {
     assert_eq!((id, name.as_str(), data), (Value::Null, "lagged", json!({"events": null})));
     served.stop.send(()).unwrap();
     let end = loop {
-        match soon(socket.next()).await.expect("a close").expect("a close") {
-            Message::Close(frame) => break frame.expect("a code"),
-            _ => {}
+        let message = soon(socket.next()).await.expect("a close").expect("a close");
+        if let Message::Close(frame) = message {
+            break frame.expect("a code");
         }
     };
     assert_eq!(u16::from(end.code), 1001);
@@ -144,9 +144,11 @@ async fn a_client_that_breaks_a_rule_is_told_which_and_nobody_else_is_hurt() {
 async fn a_websocket_passes_the_same_checks_and_takes_a_place_of_the_streams() {
     let limits = Limits { connections_max: 5, ..Limits::default() };
     let served = Served::start(Mood::Calm, ApiSettings { limits, ..settings() }).await;
-    let refused = async |headers: &[(&'static str, String)]| match open(&served, headers).await {
-        Err(Error::Http(response)) => response.status().as_u16(),
-        other => panic!("{other:?}"),
+    let refused = async |headers: &[(&'static str, String)]| {
+        let Err(Error::Http(response)) = open(&served, headers).await else {
+            panic!("it is let in, or cut off")
+        };
+        response.status().as_u16()
     };
     assert_eq!(refused(&[("host", "example.org".to_owned())]).await, 421);
     assert_eq!(refused(&[("origin", "http://example.org".to_owned())]).await, 403);

@@ -103,9 +103,14 @@ impl Connection {
                 self.arrivals.push_back(Arrival::Spent(door));
                 return true;
             }
-            Some((Topic::Answers | Topic::Notices | Topic::Pull | Topic::Reader(_), None)) => {
-                return self.finish("the connection was lost");
-            }
+            Some((
+                Topic::Answers
+                | Topic::Notices
+                | Topic::Pull
+                | Topic::Reader(_)
+                | Topic::Telemetry(_),
+                None,
+            )) => return self.finish("the connection was lost"),
             None => {}
         }
         let came = self.echoes.iter_mut().position(|echo| {
