@@ -179,11 +179,13 @@ impl Books {
         rows.into_iter().filter_map(|(word, value)| Some((vec![word.to_owned()], value?))).collect()
     }
 
+    fn source_rows(&self) -> Vec<(Vec<String>, f64)> {
+        let is_it = |word: &str| if word == self.drift_source { 1.0 } else { 0.0 };
+        Provenance::WORDS.map(|word| (vec![word.to_owned()], is_it(word))).to_vec()
+    }
+
     fn state(&self) -> Vec<Family> {
         let flag = |is_set: bool| if is_set { 1.0 } else { 0.0 };
-        let sources =
-            Provenance::WORDS.map(|word| (vec![word.to_owned()], flag(word == self.drift_source)));
-        let sources = sources.to_vec();
         let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
         let band_rows =
             bands.map(|band| (vec![band.word().to_owned()], flag(band == self.band))).to_vec();
@@ -218,7 +220,7 @@ impl Books {
                 "drift_source",
                 "1 for where the newest report's drift metrics came from",
                 &["source"],
-                sources,
+                self.source_rows(),
             ),
             Family::counter("transitions", "Changes of band", self.counters.transitions),
             Family::counters(
