@@ -30,7 +30,6 @@ impl Costs {
         match effect {
             Effect::Publish { .. } => self.published += 1,
             Effect::Notify(_) => self.notices += 1,
-            Effect::Phase { .. } => {}
             Effect::Confirm(_) => self.echoes += 1,
             Effect::Cut => self.cuts += 1,
             Effect::Sever => self.severed += 1,
