@@ -258,10 +258,6 @@ impl Driver {
         }
     }
 
-    fn unless_isolated<T>(&self, view: Result<T, ReadFault>) -> Result<T, ReadFault> {
-        if self.bridge.band() == Band::Isolated { Err(ReadFault::Isolated) } else { view }
-    }
-
     fn wait(&mut self, waiter: Waiter) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -491,10 +487,6 @@ impl Driver {
         if self.connector.link().is_some_and(|link| order(link).is_err()) {
             self.sever("the connection takes no orders").await;
         }
-    }
-
-    fn count(&mut self, verdict: Decision) {
-        *self.verdicts.entry(verdict).or_default() += 1;
     }
 }
 

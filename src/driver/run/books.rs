@@ -2,10 +2,20 @@
 
 use strum::VariantArray as _;
 
-use super::{Books, Decision, Driver};
+use super::{Band, Books, Decision, Driver, ReadFault};
 use crate::protocol::exchange::ExchangeMode;
 
 impl Driver {
+    /// Counts a verdict that was answered.
+    pub(super) fn count(&mut self, verdict: Decision) {
+        *self.verdicts.entry(verdict).or_default() += 1;
+    }
+
+    /// What is shown of peers; nothing while isolated (P4).
+    pub(super) fn unless_isolated<T>(&self, view: Result<T, ReadFault>) -> Result<T, ReadFault> {
+        if self.bridge.band() == Band::Isolated { Err(ReadFault::Isolated) } else { view }
+    }
+
     /// Moves the closing times out of the bridge. Called in every turn, so that they are few there
     /// even where nobody scrapes.
     pub(super) fn count_closings(&mut self) {

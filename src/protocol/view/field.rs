@@ -48,7 +48,9 @@ pub struct RefusalView {
 }
 
 impl RefusalView {
-    pub(in crate::protocol) fn of((fault, at): (Fault, Timestamp)) -> Self {
+    /// As the inbox keeps it.
+    #[must_use]
+    pub fn of((fault, at): (Fault, Timestamp)) -> Self {
         Self { fault: fault.word(), at }
     }
 }
@@ -99,7 +101,9 @@ pub struct DriftView {
 }
 
 impl DriftView {
-    pub(in crate::protocol) fn of(parts: Option<DriftParts>, di: Option<f64>) -> Self {
+    /// Of a cycle with these parts and this gate value.
+    #[must_use]
+    pub fn of(parts: Option<DriftParts>, di: Option<f64>) -> Self {
         Self {
             sdi: parts.map(|parts| parts.sdi.value()),
             sv: parts.map(|parts| parts.sv.value()),
@@ -153,7 +157,8 @@ pub enum LifecycleState {
 
 impl LifecycleState {
     /// The stage that a phase word names; `None` for a word that names none.
-    pub(in crate::protocol) fn of_phase(word: &str) -> Option<Self> {
+    #[must_use]
+    pub fn of_phase(word: &str) -> Option<Self> {
         match word {
             "forming" | "initializing" => Some(Self::Forming),
             "stable" => Some(Self::Stable),
