@@ -1,4 +1,4 @@
-//! The local interface: decode, ask the driver, encode (DESIGN section 4).
+//! The local interface: decode, ask the driver, encode.
 //!
 //! Two listeners. The API listener is for the one runtime beside us: every request passes
 //! `access` (Host, Origin, token) before it is routed. The admin listener is for probes and

@@ -17,7 +17,7 @@ use crate::protocol::keyring::{Alg, KeyMaterial, MaterialFault};
 /// Largest key file, in bytes: the longest key is 88 characters, and whoever names a larger file
 /// has named the wrong one.
 pub const KEY_FILE_BYTES_MAX: usize = 1024;
-/// Bytes of an HMAC secret in a key file, as `driftgate keygen` writes them (DESIGN section 6).
+/// Bytes of an HMAC secret in a key file, as `driftgate keygen` writes them.
 pub const HMAC_KEY_BYTES: usize = 32;
 /// Characters of an nkey seed.
 const NKEY_SEED_CHARS: usize = 58;

@@ -1,5 +1,4 @@
-//! Memory snapshots: accepted to disk, uploaded when the gate is open, fetched from peers
-//! (DESIGN section 3 "Snapshots", section 4 `/memory/snapshot`).
+//! Memory snapshots: accepted to disk, uploaded when the gate is open, fetched from peers.
 //!
 //! The walk of one snapshot: `http` streams it into the [`spool`], the gate allows it, it is
 //! accepted; one worker encodes it against an earlier one, puts the object, and tells the driver,
@@ -60,7 +59,7 @@ pub use progress::Progress;
 
 use cache::Cache;
 use counts::Counts;
-use gate::{Ask, DriverEnd, Gate};
+use gate::{DriverEnd, Gate, Question};
 use job::Job;
 use memory::{Memory, TooLittleMemory};
 use spool::{Entry, Spool, SpoolFault, State, Stored};
@@ -371,7 +370,7 @@ impl Snapshots {
             Some(entry) if entry.state != State::Revoked => (entry, false),
             Some(_) | None => {
                 self.has_room(&spool, sealed.size()).await?;
-                let grant = self.room.gate.ask(Ask::Accept).await.ok_or(Refused::NotOpen)?;
+                let grant = self.room.gate.ask(Question::Accept).await.ok_or(Refused::NotOpen)?;
                 if !self.room.trust.borrow().has_reader(grant.now) {
                     return Err(Refused::NoReader);
                 }

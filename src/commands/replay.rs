@@ -24,7 +24,7 @@ use crate::protocol::profile::Profile;
 use log::{LOG_BYTES_MAX, LogFault, Recorded};
 use outcome::Outcome;
 
-/// Reports per sent report in caution: the sidecar's default (DESIGN section 2).
+/// Reports per sent report in caution: the sidecar's default.
 const CAUTION_EVERY: u32 = 3;
 /// Most key names that a refusal repeats.
 const KEYS_SHOWN_MAX: usize = 12;

@@ -24,7 +24,7 @@ use crate::protocol::time::Timestamp;
 
 /// How much is read at once, in bytes: what a pipe holds.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
-/// How far ahead a timestamp may lie when freshness is checked (DESIGN section 3).
+/// How far ahead a timestamp may lie when freshness is checked.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
 /// Arguments of `driftgate verify`.

@@ -49,7 +49,8 @@ impl<T: Into<String>> From<T> for Refused {
 }
 
 /// When a changed key takes effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Effect {
     /// At once, by a reload.
     Live,
@@ -61,10 +62,7 @@ impl Effect {
     /// As the documents say it.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Restart => "restart",
-        }
+        self.into()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Handshakes over the broker: ours with each peer, and those of peers with us.
 //!
 //! Whom to ask when is the desk's, what is said and believed the bridge's. Each outcome that is
-//! another than the last one is an audit record (SPEC R19).
+//! another than the last one is an audit record.
 
 use bytes::Bytes;
 

@@ -38,6 +38,7 @@ mod drain;
 mod operate;
 mod readiness;
 mod telemetry;
+mod uploads;
 
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
@@ -181,7 +182,7 @@ impl Driver {
             delivery = self.receiver.delivery() => {
                 self.receiver.delivered(self.connector.link(), delivery);
             }
-            ask = self.uploads.ask() => self.upload(ask),
+            question = self.uploads.question() => self.upload(question),
             listed = self.service.listed() => self.listed(listed),
             looked = self.manifests.looked() => self.manifests_looked(looked),
             command = commands.recv() => match command {
@@ -215,10 +216,7 @@ impl Driver {
             let Some(delivery) = self.receiver.try_delivery() else { break };
             self.receiver.delivered(self.connector.link(), delivery);
         }
-        for _ in 0..BATCH_MAX {
-            let Some(ask) = self.uploads.try_ask() else { break };
-            self.upload(ask);
-        }
+        self.take_questions();
         for _ in 0..BATCH_MAX {
             let Ok(command) = commands.try_recv() else { break };
             self.command(command);

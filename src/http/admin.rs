@@ -1,4 +1,4 @@
-//! Probes and metrics (DESIGN section 4). Nothing here writes, and nothing here is secret.
+//! Probes and metrics. Nothing here writes, and nothing here is secret.
 //!
 //! A broker that is away and a gate that is closed are not unready: they must not take the agent's
 //! pod out of service. What readiness means is the driver's to say.

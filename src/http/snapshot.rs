@@ -1,4 +1,4 @@
-//! `/memory/snapshot`: push one, read our own and those of peers (DESIGN section 4).
+//! `/memory/snapshot`: push one, read our own and those of peers.
 //!
 //! What deliberately is not here: the spool, the bucket and the gate (`snapshots.rs`); and ranges:
 //! a snapshot is read whole or not at all.

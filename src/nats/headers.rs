@@ -1,4 +1,4 @@
-//! The headers of DESIGN section 3 ("Headers on packets"), written and read.
+//! The headers of packets and of quarantined bytes, written and read.
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 

@@ -45,7 +45,7 @@ impl AssetName {
         Self("DRIFTGATE_QUARANTINE".to_owned())
     }
 
-    /// The durable consumer of one runtime: `driftgate-{id}` (DESIGN section 3 "NATS assets").
+    /// The durable consumer of one runtime: `driftgate-{id}`.
     #[must_use]
     pub fn consumer_of(runtime: &RuntimeId) -> Self {
         Self(format!("driftgate-{runtime}"))
@@ -198,7 +198,7 @@ impl Prefix {
     }
 }
 
-/// One of our subjects, read (DESIGN section 3 "Subjects").
+/// One of our subjects, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `{p}.containment.{source}`.

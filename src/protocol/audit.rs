@@ -1,4 +1,4 @@
-//! The audit log: events as lines, each holding the hash of the line before (SPEC R60, R69, R74).
+//! The audit log: events as lines, each holding the hash of the line before.
 //!
 //! One JSON object per line in RFC 8785 bytes. [`Chain::append`] makes lines, [`Verifier`] reads
 //! them back and finds what was deleted, altered, repeated or put in another order. What
@@ -56,7 +56,8 @@ impl Remark {
 }
 
 /// What an operator does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Act {
     /// Isolates and holds.
     Isolate,
@@ -68,15 +69,13 @@ impl Act {
     /// The word in routes and in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Isolate => "isolate",
-            Self::Release => "release",
-        }
+        self.into()
     }
 }
 
 /// How an operator's act came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Way {
     /// The hold file appeared or went.
     File,
@@ -90,16 +89,13 @@ impl Way {
     /// The word in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Http => "http",
-            Self::Signal => "signal",
-        }
+        self.into()
     }
 }
 
 /// Why events have no line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Loss {
     /// The writer's queue was full: the disk was full, failing or slow.
     QueueFull,
@@ -111,15 +107,13 @@ impl Loss {
     /// The word in the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue_full",
-            Self::Throttled => "throttled",
-        }
+        self.into()
     }
 }
 
 /// What happened. Closed: a kind of event that is not here is not audited.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Event {
     /// The sidecar started.
     Started {
@@ -159,7 +153,7 @@ pub enum Event {
         /// Who the subject says sent it.
         source: Option<RuntimeId>,
     },
-    /// A handshake ended otherwise than the one before (SPEC R19).
+    /// A handshake ended otherwise than the one before.
     Handshake {
         /// The other side.
         peer: RuntimeId,
@@ -212,21 +206,7 @@ impl Event {
     /// The word of the `event` member.
     #[must_use]
     pub fn word(&self) -> &'static str {
-        match self {
-            Self::Started { .. } => "started",
-            Self::Transition(_) => "transition",
-            Self::ReportRefused { .. } => "report_refused",
-            Self::InspectionFailed { .. } => "inspection_failed",
-            Self::InboundRefused { .. } => "inbound_refused",
-            Self::Quarantined { .. } => "quarantined",
-            Self::Handshake { .. } => "handshake",
-            Self::Operator { .. } => "operator",
-            Self::Barrier(_) => "barrier",
-            Self::Reloaded => "reloaded",
-            Self::Stopped => "stopped",
-            Self::Lost { .. } => "lost",
-            Self::Torn { .. } => "torn",
-        }
+        self.into()
     }
 
     /// Whether somebody else decides how often this happens: a flood of them must not push older

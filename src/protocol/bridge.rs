@@ -67,7 +67,7 @@ pub const WAITING_MAX: usize = 1024;
 /// tries for some 100 s to deliver what a closed socket holds, and a network that parts and heals
 /// lets it. An echo on a later connection says nothing about the bytes of an earlier one.
 pub const LINGER_MAX: Duration = Duration::from_secs(120);
-/// Retention below this withholds the snapshot link (SPEC R43).
+/// Retention below this withholds the snapshot link.
 pub const RETENTION_MIN: f64 = 0.7;
 
 /// An answer that somebody waits for.

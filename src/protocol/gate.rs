@@ -37,7 +37,7 @@ pub const CI_MIN: f64 = 0.8;
 pub const CC_MIN: f64 = 0.75;
 
 /// The thresholds in force. They can be tightened below the constants of this module, never
-/// loosened (SPEC R61).
+/// loosened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     /// `caution` from here up; a closed gate opens only strictly below.

@@ -5,7 +5,7 @@
 //! accepted packet whose acknowledgement was lost is recognised however old it has become.
 //!
 //! Evidence, never a command: nothing here can reach the runtime other than by being read or
-//! delivered, and everything here is labelled external (SPEC R6, R70).
+//! delivered, and everything here is labelled external.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -262,8 +262,7 @@ impl Inbox {
         self.floors.iter().map(|(source, floor)| (source.clone(), floor.seq)).collect()
     }
 
-    /// The newest accepted packet of each peer, unless its authority has ended or it has aged out
-    /// (SPEC R71).
+    /// The newest accepted packet of each peer, unless its authority has ended or it has aged out.
     pub fn current<'a>(
         &'a self,
         now: Timestamp,

@@ -1,4 +1,4 @@
-//! Keys, checksums and integrity tokens (DESIGN section 3).
+//! Keys, checksums and integrity tokens.
 //!
 //! A token is `<alg>:<key-id>:<seq>:<tag>`, its tag over `driftgate-<domain>-v1` LF key-id LF seq
 //! LF checksum, so that a signature over one kind of document is worth nothing on another. What
@@ -32,13 +32,17 @@ pub const SECRET_BYTES_MAX: usize = 64;
 const USER_PREFIX: u8 = 20 << 3;
 
 /// How a tag is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, strum::IntoStaticStr,
+)]
 pub enum Alg {
     /// HMAC-SHA-256 with a shared secret; the tag is lower-case hex.
     #[serde(rename = "hmac-sha256")]
+    #[strum(serialize = "hmac-sha256")]
     HmacSha256,
     /// Ed25519 with a NATS user nkey; the tag is base64url without padding.
     #[serde(rename = "ed25519")]
+    #[strum(serialize = "ed25519")]
     Ed25519,
 }
 
@@ -46,10 +50,7 @@ impl Alg {
     /// The word in tokens and in the configuration.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::HmacSha256 => "hmac-sha256",
-            Self::Ed25519 => "ed25519",
-        }
+        self.into()
     }
 }
 

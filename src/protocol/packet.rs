@@ -16,7 +16,7 @@ pub const PROTOCOL_VERSION: &str = "1.0";
 /// IRI of the packet's JSON-LD context. A name, not an address that anybody has to fetch: the
 /// document is `deploy/context.jsonld`, and every sidecar serves it at `/context.jsonld`.
 pub const CONTEXT: &str = "urn:driftgate:context:v1";
-/// Longest runtime id, in bytes: one NATS token (DESIGN section 3).
+/// Longest runtime id, in bytes: one NATS token.
 pub const RUNTIME_ID_BYTES_MAX: usize = 64;
 /// Longest free string leaf that is read or written (attractor id, summary hash), in bytes.
 pub const TEXT_BYTES_MAX: usize = 256;
@@ -90,7 +90,7 @@ impl Posture {
         self.into()
     }
 
-    /// The macro posture of a phase word (SPEC section 3 "Vocabulary"), upper or lower case.
+    /// The macro posture of a phase word, upper or lower case.
     #[must_use]
     pub fn of_phase(word: &str) -> Self {
         match word.to_ascii_lowercase().as_str() {
@@ -104,7 +104,7 @@ impl Posture {
     }
 }
 
-/// The two phase words that a packet can carry: any other posture may not transmit (SPEC R25).
+/// The two phase words that a packet can carry: any other posture may not transmit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Phase {
@@ -202,7 +202,7 @@ pub struct AttractorState {
     pub phase: String,
 }
 
-/// `payload.memory_snapshot` of SRIP-05 section 3. Absent in minimal exchange mode (SPEC A19).
+/// `payload.memory_snapshot` of SRIP-05 section 3. Absent in minimal exchange mode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemorySnapshot {
     /// Digest of the newest stored snapshot's plain bytes.
@@ -214,11 +214,11 @@ pub struct MemorySnapshot {
 /// `payload.safety_flags` of SRIP-05 section 3.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SafetyFlags {
-    /// `nominal` on every packet that may travel (SPEC A28).
+    /// `nominal` on every packet that may travel.
     pub aegida_status: String,
-    /// Always false on packets that may travel (SPEC A6).
+    /// Always false on packets that may travel.
     pub phase_lock: bool,
-    /// Always false on packets that may travel (SPEC A6).
+    /// Always false on packets that may travel.
     pub recenter_active: bool,
 }
 
@@ -251,6 +251,6 @@ pub struct StatePacket {
 pub struct Signature {
     /// Over the canonical bytes of `{header, payload}`.
     pub checksum: Digest,
-    /// `<alg>:<key-id>:<seq>:<tag>` (DESIGN section 3).
+    /// `<alg>:<key-id>:<seq>:<tag>`.
     pub integrity_token: String,
 }

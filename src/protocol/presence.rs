@@ -2,7 +2,7 @@
 //!
 //! An entry is state-free: it says who is there, in which band and why, and nothing of the runtime.
 //! It is signed in a domain of its own, and one that does not verify under its owner's key counts
-//! as absent (DESIGN section 10, ruling 2). Who of several instances holds a name is decided in
+//! as absent. Who of several instances holds a name is decided in
 //! `lease.rs`, when an entry is written in `bridge/presence.rs`. What deliberately is not here: the
 //! bucket.
 
@@ -65,7 +65,7 @@ impl Serialize for Instance {
     }
 }
 
-/// One entry (DESIGN section 10 "Presence").
+/// One entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Presence {
     /// Whose.

@@ -43,13 +43,13 @@ pub struct StateReport {
     pub continuity: Continuity,
     /// Attractor, as far as reported.
     pub attractor: ReportedAttractor,
-    /// The worst posture that the phase word and the safety flags name (SPEC A37).
+    /// The worst posture that the phase word and the safety flags name.
     pub posture: Posture,
     /// Drift metrics, reported and estimated.
     pub drift: Drift,
     /// What else the runtime measures.
     pub vitals: Vitals,
-    /// Retention index of SRIP-04, reported or derived as SPEC section 4b says.
+    /// Retention index of SRIP-04, reported, or the share of motifs that are still there.
     pub retention_index: Option<Fraction>,
     /// Whether `aegida_status` is `nominal` (absent counts as nominal; an unknown word does not).
     pub nominal: bool,

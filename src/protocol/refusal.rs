@@ -1,7 +1,10 @@
 //! Why an inbound packet was refused, sorted by whose fault it is.
 
-/// Whose fault it is (DESIGN section 7). Each is one metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+/// Whose fault it is. Each is one metric label.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "lowercase")]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// Cannot be parsed, or breaks the shape of SRIP-05 section 3.
@@ -26,16 +29,7 @@ impl Fault {
     /// The metric label and the first word of `Driftgate-Reason`.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Incompatible => "incompatible",
-            Self::Forged => "forged",
-            Self::Misaddressed => "misaddressed",
-            Self::Expired => "expired",
-            Self::Replayed => "replayed",
-            Self::Unauthorised => "unauthorised",
-            Self::Unstable => "unstable",
-        }
+        self.into()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sign and verify; only here can a sealed or verified packet be made.
 //!
-//! A packet is made in five steps (SRIP-06 section 2.1, SPEC R26 and R58): the *assertion* is the
+//! A packet is made in five steps (SRIP-06 section 2.1): the *assertion* is the
 //! typed packet together with the gate's [`Clearance`]; its *invariants* are evaluated; the
 //! *transform* to RFC 8785 bytes is deterministic; the bytes are read back and *evaluated again*;
 //! and what is kept as *evidence* is the [`Sealed`] packet with its checksum and number. What
@@ -25,9 +25,9 @@ use super::wire::{write_header, write_payload};
 pub use super::keyring::{Alg, KeyMaterial, Keyring, KeyringFault, MaterialFault};
 pub use super::refusal::{Fault, Refusal};
 
-/// The one safety status that may travel (SPEC A28).
+/// The one safety status that may travel.
 pub const NOMINAL: &str = "nominal";
-/// How far the index of a packet that we write may lie from the formula over its parts (SPEC R34).
+/// How far the index of a packet that we write may lie from the formula over its parts.
 const INDEX_ERROR_MAX: f64 = 1e-9;
 
 /// A payload in canonical bytes, encoded and inspected once per report. `memory_snapshot` is
@@ -206,7 +206,7 @@ impl Verified {
 }
 
 impl Keyring {
-    /// Inspects and signs one packet (SRIP-06 section 2.1, SPEC R26, R58).
+    /// Inspects and signs one packet (SRIP-06 section 2.1).
     ///
     /// `seq` must rise from packet to packet of one source; the caller keeps count.
     ///
@@ -271,7 +271,7 @@ fn close_packet(bytes: &mut Vec<u8>, checksum: Digest, integrity_token: &str) {
     bytes.extend_from_slice(b"}}");
 }
 
-/// Why the sender of an inbound packet should not have sent it (P7, SPEC R28), if it should not:
+/// Why the sender of an inbound packet should not have sent it (P7), if it should not:
 /// its index or the formula over its parts is not under `block`, a part is past its critical mark,
 /// its posture is not Stable, a safety flag is set, or its safety status is not nominal. The answer
 /// names the field.

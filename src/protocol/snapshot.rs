@@ -1,5 +1,5 @@
 //! Snapshots at the cost of what changed: full and delta frames, bounded decoding, chain policy and
-//! manifests (DESIGN section 3 "Snapshots").
+//! manifests.
 //!
 //! The walk of one snapshot: [`encode_next`] asks the [`Chain`] which earlier snapshot to build on,
 //! makes the frame and settles in doubt whether a full one is better; the store puts the object

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 /// Wall-clock time in milliseconds since the Unix epoch, UTC.
 ///
-/// On the wire it is RFC 3339 with exactly three decimals and `Z` (DESIGN section 3 "timestamp").
+/// On the wire it is RFC 3339 with exactly three decimals and `Z`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 

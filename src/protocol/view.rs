@@ -1,4 +1,4 @@
-//! What the local interface shows: replies and views, as the routes of DESIGN section 4 name them.
+//! What the local interface shows: replies and views, as its routes name them.
 //!
 //! Plain serialisable values. They hold nothing that the packet may not carry.
 

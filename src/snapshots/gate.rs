@@ -2,7 +2,7 @@
 //!
 //! The driver owns the gate and the clock, so every permission, number and time comes from there.
 //! It never waits for this room: orders are the newest value of a watch channel, and whether they
-//! were carried out comes back as [`Ask::Quiet`]. What deliberately is not here: any decision.
+//! were carried out comes back as [`Question::Quiet`]. What deliberately is not here: any decision.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,7 +12,7 @@ use crate::protocol::time::Timestamp;
 
 /// Questions that may wait for the driver: one per open connection of the API and a few of the
 /// worker's. More means that the driver does not run, and the question fails.
-const ASKS_MAX: usize = 512;
+const QUESTIONS_MAX: usize = 512;
 
 /// A permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Grant {
 
 /// What the room asks of the driver. An answer of `None` is the gate's refusal.
 #[derive(Debug)]
-pub enum Ask {
+pub enum Question {
     /// May a snapshot be accepted now? Only in band `open`.
     Accept(oneshot::Sender<Option<Grant>>),
     /// May one be uploaded now? Only in band `open`.
@@ -77,7 +77,7 @@ pub struct Order {
 #[derive(Debug)]
 pub struct DriverEnd {
     /// Questions, in order.
-    pub asks: mpsc::Receiver<Ask>,
+    pub questions: mpsc::Receiver<Question>,
     /// Orders.
     pub orders: watch::Sender<Order>,
 }
@@ -85,32 +85,32 @@ pub struct DriverEnd {
 /// The room's end. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    asks: mpsc::Sender<Ask>,
+    questions: mpsc::Sender<Question>,
     pub(super) orders: watch::Receiver<Order>,
 }
 
 /// Both ends.
 pub(super) fn pair() -> (Gate, DriverEnd) {
-    let (ask_sender, asks) = mpsc::channel(ASKS_MAX);
+    let (question_sender, questions) = mpsc::channel(QUESTIONS_MAX);
     let (order_sender, orders) = watch::channel(Order::default());
-    (Gate { asks: ask_sender, orders }, DriverEnd { asks, orders: order_sender })
+    (Gate { questions: question_sender, orders }, DriverEnd { questions, orders: order_sender })
 }
 
 impl Gate {
     /// Asks; `None` when the gate refuses, or nobody answers because the driver is gone.
     pub(super) async fn ask(
         &self,
-        question: impl FnOnce(oneshot::Sender<Option<Grant>>) -> Ask,
+        question: impl FnOnce(oneshot::Sender<Option<Grant>>) -> Question,
     ) -> Option<Grant> {
         let (answer, reply) = oneshot::channel();
-        self.asks.try_send(question(answer)).ok()?;
+        self.questions.try_send(question(answer)).ok()?;
         reply.await.ok().flatten()
     }
 
     /// Tells. Waits for room: what is told must not be lost.
-    pub(super) async fn tell(&self, message: Ask) {
+    pub(super) async fn tell(&self, message: Question) {
         // A driver that is gone has severed everything already.
-        let _ = self.asks.send(message).await;
+        let _ = self.questions.send(message).await;
     }
 
     /// What is ordered now.

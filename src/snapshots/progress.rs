@@ -22,7 +22,8 @@ pub const EVENT_INTERVAL: Duration = Duration::from_millis(200);
 const EVENT: &str = "snapshot";
 
 /// Which way the bytes go, as seen from the broker's side of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// From the broker.
@@ -33,10 +34,7 @@ pub enum Direction {
 
 impl Direction {
     fn word(self) -> &'static str {
-        match self {
-            Self::Fetch => "fetch",
-            Self::Upload => "upload",
-        }
+        self.into()
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::bucket::{self, Bucket, BucketFault, Upload};
 use super::fetch::{self, Ignored, Signer, Source};
 use super::frame::{UploadFault, frame, object_name, restore_manifest};
-use super::gate::{Ask, Grant};
+use super::gate::{Grant, Question};
 use super::progress::{Direction, Tracker};
 use super::spool::{Entry, Spool, SpoolFault, Started, State, Stored, Unfinished};
 use super::{Room, blocking};
@@ -184,7 +184,7 @@ pub(super) async fn upload(
         // An earlier life had put it and could not note that any more.
         let stored = stored_of(chain, known);
         let (digest, manifest) = (known.digest, Bytes::new());
-        room.gate.tell(Ask::Stored { digest, manifest }).await;
+        room.gate.tell(Question::Stored { digest, manifest }).await;
         return Ok(stored);
     }
     // A bucket that is ahead of the spool, or a number that no clock has reached: the next free one
@@ -242,7 +242,7 @@ pub(super) async fn upload(
         room.cache.put(&plain);
     }
     let digest = manifest.digest;
-    room.gate.tell(Ask::Stored { digest, manifest: signed }).await;
+    room.gate.tell(Question::Stored { digest, manifest: signed }).await;
     let shelf = Arc::clone(spool);
     blocking(move || shelf.end_at_broker(seq)).await?;
     Ok(stored)

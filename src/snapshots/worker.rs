@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::bucket::Bucket;
 use super::fetch::{self, FetchFault, Item, Signer, Source};
 use super::frame::UploadFault;
-use super::gate::{Ask, Order};
+use super::gate::{Order, Question};
 use super::job::Job;
 use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
@@ -143,9 +143,9 @@ impl Task {
         tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
         if let Some(entry) = recovery.entries.iter().rev().find(|entry| entry.state.is_stored()) {
             let (digest, manifest) = (entry.digest, bytes::Bytes::new());
-            room.gate.tell(Ask::Stored { digest, manifest }).await;
+            room.gate.tell(Question::Stored { digest, manifest }).await;
         }
-        room.gate.tell(Ask::Recovered { is_waiting: unsent > 0 }).await;
+        room.gate.tell(Question::Recovered { is_waiting: unsent > 0 }).await;
         self.is_recovered = true;
         // Set once, here.
         let _ = room.spool.set(Arc::clone(&self.spool));
@@ -251,7 +251,7 @@ impl Worker<'_> {
         self.watchers.retain(|seq, _| is_unsent(*seq));
         self.task.done = order.number;
         let confirmed = confirmed && is_on_disk;
-        self.room.gate.tell(Ask::Quiet { number: order.number, confirmed }).await;
+        self.room.gate.tell(Question::Quiet { number: order.number, confirmed }).await;
     }
 
     fn watch(&mut self, seq: u64, answer: oneshot::Sender<Stored>) {
@@ -302,7 +302,7 @@ impl Worker<'_> {
     }
 
     async fn try_upload(&mut self, entry: &Entry) -> Result<Stored, UploadFault> {
-        let grant = self.room.gate.ask(Ask::Upload).await.ok_or(UploadFault::NotOpen)?;
+        let grant = self.room.gate.ask(Question::Upload).await.ok_or(UploadFault::NotOpen)?;
         if !self.room.trust.borrow().has_reader(grant.now) {
             return Err(UploadFault::NoReader);
         }
@@ -375,7 +375,7 @@ impl Worker<'_> {
             }
             Job::Collect { answer } => {
                 // Nothing is let go that a closed gate keeps us from asking about.
-                if let Some(grant) = self.room.gate.ask(Ask::Upload).await
+                if let Some(grant) = self.room.gate.ask(Question::Upload).await
                     && let Err(fault) = self.collect(grant.now, u64::MAX).await
                 {
                     tracing::warn!(%fault, "retention did not finish");
@@ -419,7 +419,7 @@ impl Worker<'_> {
 
     /// Asks the gate, checks the authorisation, reads the list.
     async fn manifests(&mut self, id: RuntimeId) -> Result<(Source, Vec<Manifest>), FetchFault> {
-        let grant = self.room.gate.ask(Ask::Fetch).await.ok_or(FetchFault::Isolated)?;
+        let grant = self.room.gate.ask(Question::Fetch).await.ok_or(FetchFault::Isolated)?;
         let trust = self.room.trust.borrow().clone();
         let is_own = id == self.room.settings.runtime_id;
         let source = if is_own {

@@ -1,4 +1,4 @@
-//! Host and Origin over a raw socket (OPS-NOTES section 5: DNS rebinding, CSRF).
+//! Host and Origin over a raw socket: DNS rebinding, CSRF.
 
 use super::rig::{Mood, Served, settings};
 

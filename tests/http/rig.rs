@@ -35,7 +35,7 @@ use tokio::time::timeout;
 /// Longest wait for anything in these tests; reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The native report of DESIGN section 6.
+/// A native report.
 pub(crate) const REPORT: &str = r#"{"cycle":7,"drift_metrics":{"sdi":0.2,"sv":0.1,"pd":0.1}}"#;
 
 /// What the scripted driver does next.

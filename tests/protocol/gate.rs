@@ -1,6 +1,6 @@
 //! The gate against an independent oracle: every state x every band x every flag, to the depth that
-//! covers all pairs of transitions (P3, P6). The oracle below is written from DESIGN section 2, row
-//! by row, and shares no code with `gate.rs`.
+//! covers all pairs of transitions (P3, P6). The oracle below is written from the rules, row by
+//! row, and shares no code with `gate.rs`.
 
 use driftgate::protocol::drift::{DriftIndex, Fraction, Level, Levels, ROUNDING, Vitals};
 use driftgate::protocol::gate::{Band, Gate, Reason, Sample, ThresholdFault, Thresholds};

@@ -148,7 +148,7 @@ fn a_packet_links_a_stored_snapshot_that_is_retained_well_enough() {
     let linked = link(&mut rig, Some(0.7), "critic").expect("retained well enough");
     assert_eq!(linked.pointer("/summary_hash"), Some(&Json::String(digest.to_string())));
     assert_eq!(linked.pointer("/retention_index"), Some(&Json::Number(0.7)));
-    assert_eq!(link(&mut rig, Some(0.699), "critic"), None, "SPEC R43");
+    assert_eq!(link(&mut rig, Some(0.699), "critic"), None, "retained too little");
     assert_eq!(link(&mut rig, None, "critic"), None, "nobody makes a retention up");
     assert_eq!(link(&mut rig, Some(0.9), "monitor"), None, "not authorised for snapshots");
 }

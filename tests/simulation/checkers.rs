@@ -1,4 +1,4 @@
-//! What has to hold, after every step (DESIGN section 1, P1 to P8).
+//! What has to hold, after every step.
 //!
 //! Every check looks at what was reported, what the broker got and what the replies said; of the
 //! bridge's own opinions only those are used that it shows, and they are what is being checked.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// In every prompt, reply and motif of these traces.
 pub(crate) const CANARY: &str = "canary-7f3a";
 
-/// The native shape of DESIGN section 6, with an index of `(sdi + 0.2) / 2.4`.
+/// The native shape, with an index of `(sdi + 0.2) / 2.4`.
 pub(crate) fn native(cycle: u64, sdi: f64) -> Value {
     json!({
         "cycle": cycle,

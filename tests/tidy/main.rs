@@ -1,4 +1,4 @@
-//! Keeps the house (DESIGN section 7). Every rule is a function from pages to offences, is held
+//! Keeps the house. Every rule is a function from pages to offences, is held
 //! against the repository, and shows on a page of its own making that it can fail.
 //!
 //! It reads text, not types: a macro that writes a path, or an alias for a whole crate, gets past

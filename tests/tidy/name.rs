@@ -6,7 +6,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::source::{Page, pages, words};
 use super::{Offences, keep, offence, sources};
 
-/// Beginnings of names that belong to others (SPEC section 5): no crate, subject, metric or
+/// Beginnings of names that belong to others: no crate, subject, metric or
 /// variable is called so.
 const MARKS: [&str; 12] = [
     "sigma-", "sigma_", "SIGMA_", "srip-", "srip_", "SRIP_", "srs-", "srs_", "SRS_", "alice-",

@@ -1,4 +1,4 @@
-//! The promises of DESIGN section 1 that the demonstration checks, each against evidence that does
+//! The promises that the demonstration checks, each against evidence that does
 //! not come from the sidecar that gives it: the script knows what it reported, the observer what
 //! crossed, the server what is subscribed.
 

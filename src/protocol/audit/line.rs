@@ -1,8 +1,6 @@
 //! One line: its members out, and what the chain needs of them back in.
 //!
-//! Every line has the same members; those that say nothing about an event are null. The ten that
-//! SPEC R74 asks for are `direction`, `source`, `target`, `scope`, `time`, `authority`, `effect`,
-//! `evidence`, `provenance` and `trace_id`.
+//! Every line has the same members; those that say nothing about an event are null.
 
 use super::{
     BTreeMap, Digest, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason,
@@ -29,12 +27,12 @@ fn id(runtime_id: &RuntimeId) -> Json {
     text(runtime_id.as_str())
 }
 
-/// The members that depend on what kind of event it is.
-struct Nature {
+/// What one event puts on its line.
+struct Description {
     /// `outbound`, `inbound` or `local`.
     direction: &'static str,
-    /// The peer of an inbound event.
-    source: Option<Option<RuntimeId>>,
+    /// This runtime; of an inbound event the peer, where one is known.
+    source: Option<RuntimeId>,
     target: Option<RuntimeId>,
     /// `containment`, `state`, `handshake` or `process`.
     scope: &'static str,
@@ -45,61 +43,160 @@ struct Nature {
     effect: &'static str,
     /// `accepted`, `refused` or `none`.
     evidence: &'static str,
+    /// The words that say by which rule it happened.
+    rules: Vec<&'static str>,
+    /// The report that caused it.
+    cycle: Option<u64>,
+    seq: Option<u64>,
+    value: Option<f64>,
+    provenance: Option<&'static str>,
+    /// What only this kind of event has.
+    detail: Vec<(&'static str, Json)>,
 }
 
-const fn local(scope: &'static str, authority: &'static str, evidence: &'static str) -> Nature {
-    Nature {
+/// Of an event of this runtime's own.
+fn local(
+    entry: &Entry,
+    scope: &'static str,
+    authority: &'static str,
+    evidence: &'static str,
+) -> Description {
+    Description {
         direction: "local",
-        source: None,
+        source: Some(entry.runtime_id.clone()),
         target: None,
         scope,
         authority,
         effect: "effect",
         evidence,
+        rules: Vec::new(),
+        cycle: None,
+        seq: None,
+        value: None,
+        provenance: None,
+        detail: Vec::new(),
     }
 }
 
-fn nature(entry: &Entry) -> Nature {
-    let inbound = |source: &Option<RuntimeId>| Nature {
+/// Of something that a peer sent.
+fn inbound(
+    entry: &Entry,
+    source: Option<&RuntimeId>,
+    scope: &'static str,
+    evidence: &'static str,
+) -> Description {
+    Description {
         direction: "inbound",
-        source: Some(source.clone()),
+        source: source.cloned(),
         target: Some(entry.runtime_id.clone()),
         effect: "observation",
-        ..local("state", "gate", "refused")
-    };
+        ..local(entry, scope, "gate", evidence)
+    }
+}
+
+fn transition(entry: &Entry, transition: &Transition) -> Description {
+    let by_operator = transition.reasons.first() == Some(&Reason::Operator);
+    let authority = if by_operator { "operator" } else { "gate" };
+    let (from, to) = (transition.from.word(), transition.to.word());
+    Description {
+        direction: "outbound",
+        rules: transition.reasons.iter().map(|reason| reason.word()).collect(),
+        cycle: transition.cycle,
+        seq: transition.seq,
+        value: transition.di,
+        provenance: Some(transition.drift_source),
+        detail: vec![("from", text(from)), ("to", text(to))],
+        ..local(entry, "containment", authority, evidence(transition))
+    }
+}
+
+/// How a handshake with one that speaks this version ends.
+fn verdict(theirs: Option<Version>) -> &'static str {
+    match theirs {
+        None => "unanswered",
+        Some(version) if version.major == SUPPORTED.major => "accepted",
+        Some(_) => "rejected",
+    }
+}
+
+fn handshake(entry: &Entry, peer: &RuntimeId, is_inbound: bool, is_refused: bool) -> Description {
+    if is_inbound {
+        let evidence = if is_refused { "refused" } else { "accepted" };
+        return inbound(entry, Some(peer), "handshake", evidence);
+    }
+    Description {
+        direction: "outbound",
+        target: Some(peer.clone()),
+        ..local(entry, "handshake", "gate", "none")
+    }
+}
+
+fn describe(entry: &Entry) -> Description {
+    let of = |scope, authority, evidence| local(entry, scope, authority, evidence);
     match &entry.event {
-        Event::Transition(transition) => {
-            let by_operator = transition.reasons.first() == Some(&Reason::Operator);
-            let authority = if by_operator { "operator" } else { "gate" };
-            Nature {
-                direction: "outbound",
-                ..local("containment", authority, evidence(transition))
+        Event::Started { version, band, operator_hold } => Description {
+            detail: vec![
+                ("version", text(version)),
+                ("band", text(band.word())),
+                ("operator_hold", Json::Bool(*operator_hold)),
+            ],
+            ..of("process", "process", "none")
+        },
+        Event::Transition(change) => transition(entry, change),
+        Event::ReportRefused { unreadable } => Description {
+            rules: vec![if *unreadable { "unreadable" } else { "malformed" }],
+            ..of("state", "gate", "refused")
+        },
+        Event::InspectionFailed { seq, packets } => Description {
+            direction: "outbound",
+            rules: vec![Reason::InspectionFailed.word()],
+            seq: Some(*seq),
+            detail: vec![("packets", number(*packets))],
+            ..of("state", "gate", "refused")
+        },
+        Event::InboundRefused { fault, source } | Event::Quarantined { fault, source } => {
+            Description {
+                rules: vec![fault.word()],
+                ..inbound(entry, source.as_ref(), "state", "refused")
             }
         }
-        Event::ReportRefused { .. } => local("state", "gate", "refused"),
-        Event::InspectionFailed { .. } => {
-            Nature { direction: "outbound", ..local("state", "gate", "refused") }
-        }
-        Event::InboundRefused { source, .. } | Event::Quarantined { source, .. } => inbound(source),
-        Event::Handshake { peer, inbound: true, mode, .. } => Nature {
-            scope: "handshake",
-            evidence: if *mode == ExchangeMode::Rejected { "refused" } else { "accepted" },
-            ..inbound(&Some(peer.clone()))
+        Event::Handshake { peer, inbound: is_inbound, theirs, mode, reason } => Description {
+            rules: vec![reason.word()],
+            detail: vec![
+                ("peer", text(peer.as_str())),
+                ("theirs", optional(*theirs, |version| text(&version.to_string()))),
+                ("ours", text(PROTOCOL_VERSION)),
+                ("verdict", text(verdict(*theirs))),
+                ("mode", text(mode.word())),
+            ],
+            ..handshake(entry, peer, *is_inbound, *mode == ExchangeMode::Rejected)
         },
-        Event::Handshake { peer, inbound: false, .. } => Nature {
+        Event::Operator { act, way, by, reason, operator_hold } => Description {
+            rules: vec![Reason::Operator.word()],
+            detail: vec![
+                ("act", text(act.word())),
+                ("way", text(way.word())),
+                ("by", optional(by.as_ref(), |by| text(&by.0))),
+                ("reason", optional(reason.as_ref(), |reason| text(&reason.0))),
+                ("operator_hold", Json::Bool(*operator_hold)),
+            ],
+            ..of("containment", "operator", "none")
+        },
+        Event::Barrier(barrier) => Description {
             direction: "outbound",
-            target: Some(peer.clone()),
-            ..local("handshake", "gate", "none")
+            rules: vec![barrier.word()],
+            ..of("containment", "broker", "none")
         },
-        Event::Operator { .. } => local("containment", "operator", "none"),
-        Event::Barrier(_) => {
-            Nature { direction: "outbound", ..local("containment", "broker", "none") }
-        }
-        Event::Started { .. }
-        | Event::Reloaded
-        | Event::Stopped
-        | Event::Lost { .. }
-        | Event::Torn { .. } => local("process", "process", "none"),
+        Event::Lost { count, loss } => Description {
+            rules: vec![loss.word()],
+            detail: vec![("count", number(*count))],
+            ..of("process", "process", "none")
+        },
+        Event::Torn { bytes, digest } => Description {
+            detail: vec![("bytes", number(*bytes)), ("sha256", text(digest))],
+            ..of("process", "process", "none")
+        },
+        Event::Reloaded | Event::Stopped => of("process", "process", "none"),
     }
 }
 
@@ -125,122 +222,29 @@ fn evidence(transition: &Transition) -> &'static str {
     }
 }
 
-/// The words that say by which rule it happened.
-fn rules(event: &Event) -> Vec<&'static str> {
-    match event {
-        Event::Transition(transition) => {
-            transition.reasons.iter().map(|reason| reason.word()).collect()
-        }
-        Event::ReportRefused { unreadable: true } => vec!["unreadable"],
-        Event::ReportRefused { unreadable: false } => vec!["malformed"],
-        Event::InspectionFailed { .. } => vec![Reason::InspectionFailed.word()],
-        Event::InboundRefused { fault, .. } | Event::Quarantined { fault, .. } => {
-            vec![fault.word()]
-        }
-        Event::Handshake { reason, .. } => vec![reason.word()],
-        Event::Operator { .. } => vec![Reason::Operator.word()],
-        Event::Barrier(barrier) => vec![barrier.word()],
-        Event::Lost { loss, .. } => vec![loss.word()],
-        Event::Started { .. } | Event::Reloaded | Event::Stopped | Event::Torn { .. } => Vec::new(),
-    }
-}
-
-/// How a handshake with one that speaks this version ends.
-fn verdict(theirs: Option<Version>) -> &'static str {
-    match theirs {
-        None => "unanswered",
-        Some(version) if version.major == SUPPORTED.major => "accepted",
-        Some(_) => "rejected",
-    }
-}
-
-/// What only this kind of event has.
-fn detail(event: &Event) -> Vec<(&'static str, Json)> {
-    match event {
-        Event::Started { version, band, operator_hold } => vec![
-            ("version", text(version)),
-            ("band", text(band.word())),
-            ("operator_hold", Json::Bool(*operator_hold)),
-        ],
-        Event::Transition(transition) => {
-            vec![("from", text(transition.from.word())), ("to", text(transition.to.word()))]
-        }
-        Event::InspectionFailed { packets, .. } => vec![("packets", number(*packets))],
-        Event::Handshake { peer, theirs, mode, .. } => vec![
-            ("peer", text(peer.as_str())),
-            ("theirs", optional(*theirs, |version| text(&version.to_string()))),
-            ("ours", text(PROTOCOL_VERSION)),
-            ("verdict", text(verdict(*theirs))),
-            ("mode", text(mode.word())),
-        ],
-        Event::Operator { act, way, by, reason, operator_hold } => vec![
-            ("act", text(act.word())),
-            ("way", text(way.word())),
-            ("by", optional(by.as_ref(), |by| text(&by.0))),
-            ("reason", optional(reason.as_ref(), |reason| text(&reason.0))),
-            ("operator_hold", Json::Bool(*operator_hold)),
-        ],
-        Event::Lost { count, .. } => vec![("count", number(*count))],
-        Event::Torn { bytes, digest } => {
-            vec![("bytes", number(*bytes)), ("sha256", text(digest))]
-        }
-        Event::ReportRefused { .. }
-        | Event::InboundRefused { .. }
-        | Event::Quarantined { .. }
-        | Event::Barrier(_)
-        | Event::Reloaded
-        | Event::Stopped => Vec::new(),
-    }
-}
-
 /// Everything but the three members that the chain gives.
 pub(super) fn members(entry: &Entry) -> BTreeMap<String, Json> {
-    let nature = nature(entry);
-    let (mut cycle, mut seq, mut value, mut provenance) =
-        (Json::Null, Json::Null, Json::Null, Json::Null);
-    match &entry.event {
-        Event::Transition(transition) => {
-            cycle = optional(transition.cycle, number);
-            seq = optional(transition.seq, number);
-            value = optional(transition.di, Json::Number);
-            provenance = text(transition.drift_source);
-        }
-        Event::InspectionFailed { seq: report, .. } => seq = number(*report),
-        Event::Started { .. }
-        | Event::ReportRefused { .. }
-        | Event::InboundRefused { .. }
-        | Event::Quarantined { .. }
-        | Event::Handshake { .. }
-        | Event::Operator { .. }
-        | Event::Barrier(_)
-        | Event::Reloaded
-        | Event::Stopped
-        | Event::Lost { .. }
-        | Event::Torn { .. } => {}
-    }
-    let source = match &nature.source {
-        Some(peer) => optional(peer.as_ref(), id),
-        None => id(&entry.runtime_id),
-    };
+    let described = describe(entry);
     let named = |(name, json): (&str, Json)| (name.to_owned(), json);
-    let cause = [("cycle", cycle), ("seq", seq)].map(named);
-    let rule = rules(&entry.event).into_iter().map(text).collect();
-    let detail = detail(&entry.event).into_iter().map(named);
+    let cause = [("cycle", described.cycle), ("seq", described.seq)]
+        .map(|(name, count)| named((name, optional(count, number))));
+    let rule = described.rules.into_iter().map(text).collect();
+    let detail = described.detail.into_iter().map(named);
     [
         ("time", text(&entry.time.to_string())),
         ("event", text(entry.event.word())),
         ("cause", Json::Object(cause.into())),
-        ("value", value),
+        ("value", optional(described.value, Json::Number)),
         ("rule", Json::Array(rule)),
         ("detail", Json::Object(detail.collect())),
-        ("direction", text(nature.direction)),
-        ("source", source),
-        ("target", optional(nature.target.as_ref(), id)),
-        ("scope", text(nature.scope)),
-        ("authority", text(nature.authority)),
-        ("effect", text(nature.effect)),
-        ("evidence", text(nature.evidence)),
-        ("provenance", provenance),
+        ("direction", text(described.direction)),
+        ("source", optional(described.source.as_ref(), id)),
+        ("target", optional(described.target.as_ref(), id)),
+        ("scope", text(described.scope)),
+        ("authority", text(described.authority)),
+        ("effect", text(described.effect)),
+        ("evidence", text(described.evidence)),
+        ("provenance", optional(described.provenance, text)),
         ("trace_id", Json::Null),
     ]
     .map(named)

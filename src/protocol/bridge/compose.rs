@@ -124,7 +124,7 @@ impl Bridge {
     }
 
     /// The part of the packet that is the same for all targets; `None` when the report cannot fill
-    /// it: nothing is ever made up (SPEC section 4b).
+    /// it: nothing is ever made up.
     fn payload(&self, report: &StateReport, judgement: &Judgement) -> Option<Payload> {
         let drift = judgement.measurement.parts?;
         let phase = Phase::of_word(report.attractor.phase.as_deref()?)?;

@@ -42,7 +42,7 @@ pub struct Live {
     pub policy: Policy,
     /// One report in this many per target in caution. At least 1.
     pub caution_every: u32,
-    /// Strict reading of SPEC A2: caution publishes nothing.
+    /// Strict reading of SRIP-05 section 9: caution publishes nothing.
     pub caution_blocks: bool,
     /// Leave inbound packets on the stream while blocked.
     pub blocked_inbound_hold: bool,

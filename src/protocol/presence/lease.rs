@@ -1,4 +1,4 @@
-//! Who of several instances holds a runtime's name (DESIGN section 10 "Twins").
+//! Who of several instances holds a runtime's name.
 //!
 //! Each instance writes the name's one entry under the condition that nobody else has written since
 //! it read it. A newcomer that finds another live instance there stays fenced, writes nothing, and

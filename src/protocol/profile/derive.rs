@@ -14,9 +14,9 @@ use super::super::packet::Posture;
 use super::continuity::Continuity;
 use super::spec::Evidence;
 
-/// Cycles that the deviation of symbolic density is taken over (SPEC A11).
+/// Cycles that the deviation of symbolic density is taken over.
 const WINDOW_CYCLES: u64 = 5;
-/// How far back the retention index looks (SPEC section 4b).
+/// How far back the retention index looks.
 const RETENTION_CYCLES: u64 = 5;
 /// Moments remembered: this cycle's, and those that the two windows reach back to.
 const MOMENTS_MAX: usize = 6;
@@ -41,7 +41,7 @@ pub(super) fn fingerprint(word: &str) -> Fingerprint {
     fingerprint
 }
 
-/// UUIDv5 of an attractor's label and generation (SPEC section 4b). The label of a public runtime
+/// UUIDv5 of an attractor's label and generation. The label of a public runtime
 /// carries the name of its identity, so it does not travel itself.
 pub(super) fn attractor_uuid(label: &str, generation: Option<&str>) -> String {
     let name = format!("driftgate:attractor\n{label}\n{}", generation.unwrap_or_default());
@@ -70,7 +70,7 @@ pub(super) fn posture_of_stability(stability: Fraction) -> Posture {
     }
 }
 
-/// Phase drift as a control posture: 0 when label and stability agree, else 1 (SPEC A12).
+/// Phase drift as a control posture: 0 when label and stability agree, else 1.
 pub(super) fn posture_mismatch(label: Posture, stability: Fraction) -> Option<Fraction> {
     Fraction::new(if label == posture_of_stability(stability) { 0.0 } else { 1.0 })
 }

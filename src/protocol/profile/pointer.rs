@@ -34,8 +34,7 @@ impl Pointer {
         }
     }
 
-    /// What it points at. Null counts as absent: a missing metric is missing however it is written
-    /// (SPEC R46).
+    /// What it points at. Null counts as absent: a missing metric is missing however it is written.
     #[must_use]
     pub fn find<'a>(&self, document: &'a Json) -> Option<&'a Json> {
         document.pointer(&self.0).filter(|json| **json != Json::Null)

@@ -10,7 +10,7 @@ use super::super::canonical::Json;
 use super::super::packet::AttractorType;
 use super::pointer::{Pointer, Pointers};
 
-/// Words of `aegida_status` (SPEC A28), for error messages.
+/// Words of `aegida_status`, for error messages.
 pub const STATUS_WORDS: &str = "nominal, locked, recenter_pending";
 
 /// Where a runtime's own words come from and what they mean.
@@ -24,7 +24,7 @@ pub(super) struct Words<T> {
     pub(super) otherwise: Option<T>,
 }
 
-/// `aegida_status` (SPEC A28).
+/// `aegida_status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -52,7 +52,7 @@ pub(super) enum IdSource {
     Reported(Pointers),
     /// The same for every cycle.
     Constant(String),
-    /// UUIDv5 of label and generation (SPEC section 4b), because labels carry identities.
+    /// UUIDv5 of label and generation, because labels carry identities.
     Uuid(Pointers),
 }
 
@@ -70,11 +70,11 @@ pub(super) enum KindSource {
 pub(super) enum PartSource {
     /// The runtime reports it.
     Reported(Pointers),
-    /// `min(1, 2 sigma)` of this number over five cycles (SPEC A11).
+    /// `min(1, 2 sigma)` of this number over five cycles.
     SymbolicVariance(Pointers),
-    /// 1 where the phase word and the stability name different postures, else 0 (SPEC A12).
+    /// 1 where the phase word and the stability name different postures, else 0.
     PostureMismatch,
-    /// The operator's `assumed_scr`; there is no default (SPEC A15).
+    /// The operator's `assumed_scr`; there is no default.
     AssumedCoherence,
 }
 
@@ -109,11 +109,11 @@ impl PartSources {
 pub(super) enum RetentionSource {
     /// The runtime reports it.
     Reported(Pointers),
-    /// Share of the motifs of five cycles ago that are still there (SPEC section 4b).
+    /// Share of the motifs of five cycles ago that are still there.
     MotifOverlap(Pointers),
 }
 
-/// When a cycle is no evidence. Such a cycle may close the gate and never opens it (SPEC A33).
+/// When a cycle is no evidence. Such a cycle may close the gate and never opens it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Evidence {
     /// The first cycle of a feed compares with nothing.

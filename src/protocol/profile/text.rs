@@ -1,7 +1,7 @@
 //! A profile as people write it, and how it becomes a [`Profile`].
 //!
 //! `config/profiles/*.toml` are examples of the format. Two things it deliberately cannot say,
-//! because no configuration may widen the gate (SPEC R61): a constant for anything that the gate
+//! because no configuration may widen the gate: a constant for anything that the gate
 //! reads, and a word table that turns the specification's own phase words into milder ones.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ const NAME_BYTES_MAX: usize = 64;
 /// Most entries of one list or table in a profile: a profile is a page, not a program.
 const ENTRIES_MAX: usize = 64;
 /// Keys that look like a part of the index and are something else: symbolic density is better when
-/// higher (SPEC A10), compression rate and token counts are no coherence (SPEC section 4b).
+/// higher, compression rate and token counts are no coherence.
 const LOOKALIKES: [(&str, &str); 3] = [
     ("drift.sdi", "symbolic_density"),
     ("drift.scr", "compression_rate"),
@@ -259,7 +259,7 @@ impl SourceText {
         let known = |word: &str| {
             (Posture::of_phase(word) != Posture::Unknown).then(|| word.to_ascii_lowercase())
         };
-        let words = self.words(KEY, known, "the phase words of SPEC section 3")?;
+        let words = self.words(KEY, known, "the phase words of SRIP-02 and SRIP-05")?;
         for (theirs, ours) in &words.map {
             let before = Posture::of_phase(theirs);
             if before != Posture::Unknown && Posture::of_phase(ours) < before {

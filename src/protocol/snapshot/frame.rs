@@ -38,7 +38,8 @@ pub const CODING_WINDOW_BYTES: u64 = 8 << 20;
 pub const WINDOW_LOG_MIN: u32 = 10;
 
 /// The form of a stored object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum FrameKind {
     /// A zstd frame with the base as prefix behind a `dcz` header.
     Delta,
@@ -50,10 +51,7 @@ impl FrameKind {
     /// The word in manifests and replies.
     #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Delta => "delta",
-            Self::Full => "full",
-        }
+        self.into()
     }
 
     /// The ending of the object's name, without the dot.

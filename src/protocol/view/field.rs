@@ -9,7 +9,7 @@ use crate::protocol::packet::{AttractorType, Posture, RuntimeId};
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
 
-/// A peer's newest accepted packet. Always labelled external (SPEC R70).
+/// A peer's newest accepted packet. Always labelled external.
 #[derive(Clone, Debug, Serialize)]
 pub struct PeerState {
     /// Who sent it.

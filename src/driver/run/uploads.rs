@@ -1,0 +1,89 @@
+//! The driver and the snapshots: their questions answered, their orders given.
+
+use super::{BATCH_MAX, Driver};
+use crate::nats::HeaderMap;
+use crate::nats::link::Outgoing;
+use crate::snapshots::gate::{Grant, Question};
+
+impl Driver {
+    /// Answers what is asked already, a bounded part of it.
+    pub(super) fn take_questions(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Some(question) = self.uploads.try_question() else { break };
+            self.upload(question);
+        }
+    }
+
+    /// Answers one question of the room.
+    pub(super) fn upload(&mut self, question: Question) {
+        let now = self.clock.now();
+        self.keeper.reserve(self.bridge.seq_next(now));
+        let revocations = self.uploads.revocations();
+        let grant = |_| Grant { now: now.wall, revocations };
+        match question {
+            // Whoever asked may have given up.
+            Question::Accept(answer) => {
+                let _ = answer.send(self.bridge.grant_push(now).map(grant));
+            }
+            Question::Upload(answer) => {
+                let granted = self.bridge.grant_upload(now).map(grant);
+                if granted.is_some() {
+                    self.keeper.doubt();
+                }
+                let _ = answer.send(granted);
+            }
+            Question::Fetch(answer) => {
+                let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
+            }
+            Question::Recovered { is_waiting } => {
+                self.effects.extend(self.bridge.recovered(now, 0, is_waiting));
+            }
+            Question::Quiet { number, confirmed } => {
+                // An older order's answer says nothing about what was granted since, but the doubt
+                // of the connection that it ended stays.
+                if self.uploads.is_newest(number) {
+                    self.effects.extend(self.bridge.uploads_quiet(now, confirmed));
+                } else if !confirmed {
+                    self.effects.extend(self.bridge.uploads_unread(now));
+                }
+            }
+            Question::Stored { digest, manifest } => {
+                let manifest = Some(manifest).filter(|manifest| !manifest.is_empty());
+                self.effects.extend(self.bridge.stored(now, digest, manifest));
+            }
+        }
+    }
+
+    /// Carries out [`Effect::Announce`](crate::protocol::bridge::Effect::Announce), on
+    /// `{p}.snapshot.{source}`.
+    pub(super) fn announce(&mut self, manifest: bytes::Bytes) {
+        let Some((link, settings)) = self.connector.link_and_settings() else { return };
+        self.keeper.doubt();
+        let subject = settings.prefix.snapshot(&settings.runtime_id);
+        let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
+        if link.notify(announcement).is_err() {
+            tracing::warn!("a snapshot manifest found the connection full");
+        }
+    }
+
+    /// Carries out [`Effect::StopUploads`](crate::protocol::bridge::Effect::StopUploads).
+    pub(super) fn stop_uploads(&mut self, revoke: bool) {
+        if !self.uploads.stop(revoke) {
+            // A room that has ended has dropped its connection unconfirmed.
+            self.effects.extend(self.bridge.uploads_quiet(self.clock.now(), false));
+        }
+    }
+
+    /// Carries out [`Effect::SeverUploads`](crate::protocol::bridge::Effect::SeverUploads).
+    pub(super) fn sever_uploads(&self) {
+        tracing::warn!("the snapshot upload did not become quiet in time; dropping its connection");
+        self.uploads.sever();
+    }
+
+    /// Tells the room where the gate stands.
+    pub(super) fn show_uploads(&self) {
+        let is_isolated = self.bridge.band() == crate::protocol::gate::Band::Isolated;
+        let is_shared = self.bridge.may_share(self.clock.now());
+        self.uploads.show(self.bridge.may_upload(), is_shared, is_isolated);
+    }
+}
