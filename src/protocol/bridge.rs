@@ -4,11 +4,32 @@
 //! back as [`Effect`]s, in the order in which it has to be done. The driver does it and reports
 //! what happened. There is no other place where anything is decided.
 //!
+//! The methods are of four kinds:
+//! - **Inputs** tell what happened, and return what is to be done: [`Bridge::report`],
+//!   [`Bridge::unreadable`], [`Bridge::hold`], [`Bridge::reload`], [`Bridge::fence`] and
+//!   [`Bridge::tick`] from this side; [`Bridge::connected`], [`Bridge::disconnected`],
+//!   [`Bridge::answered`], [`Bridge::not_sent`], [`Bridge::confirmed`] and
+//!   [`Bridge::peer_capabilities`] from the broker; [`Bridge::recovered`], [`Bridge::stored`],
+//!   [`Bridge::uploads_quiet`] and [`Bridge::uploads_unread`] from the snapshots.
+//! - **Questions** are answered at once, and the answer counts as used: [`Bridge::receive`] for a
+//!   packet that came in, [`Bridge::grant_push`], [`Bridge::grant_upload`] and
+//!   [`Bridge::grant_fetch`] for a snapshot.
+//! - **Timers**: [`Bridge::deadline`] says when [`Bridge::tick`] is due at the latest, and
+//!   [`Bridge::is_overdue`] that nothing may be done before it.
+//! - **Views** change nothing: [`Bridge::safety`], [`Bridge::field_state`], [`Bridge::memory`] and
+//!   the rest.
+//!
+//! **Order of calls.** All effects of one input are carried out before the next input. Each
+//! [`Effect::Publish`] is followed by one `answered` or `not_sent` with its token, or by
+//! `disconnected`; [`Effect::Confirm`] by `confirmed`; [`Effect::Sever`] by `disconnected`;
+//! [`Effect::StopUploads`] by `uploads_quiet`. A missing one costs time and opens nothing.
+//!
 //! **Closing.** When the gate closes, what is unsent is revoked, a notice goes out and the broker
 //! is asked to echo ([`Effect::Confirm`]); until it has, and every acknowledgement is in, nothing
 //! new is sent and the reply waits (P2). Isolation waits for the acknowledgements first, then cuts
 //! every subscription and asks for the echo after that (P4). If the bound passes, the connection is
 //! severed with its buffer and the reply says `unconfirmed`.
+#![doc = include_str!("bridge/example.md")]
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
