@@ -25,10 +25,9 @@ mod meta;
 mod read;
 mod write;
 
-use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -61,11 +60,10 @@ pub const WINDOW: usize = 64;
 pub const CHUNK_BYTES: usize = 128 * 1024;
 /// Objects read at the same time: what one restore fetches side by side.
 pub const READERS_MAX: usize = 16;
-/// Descriptions that one [`Store::list`] or [`Store::purge_orphans`] reads: the server names at
-/// most as many subjects in one answer.
+/// Descriptions that one [`Store::list`] reads.
 pub const SCAN_MAX: u64 = 100_000;
-/// How long a tombstone stays for whoever watches the bucket, before
-/// [`Store::purge_orphans`] removes it: otherwise each deleted object would leave one for ever.
+/// How long a tombstone stays for whoever watches the bucket, where the broker lets it expire;
+/// elsewhere it is removed at once.
 pub const TOMBSTONE_AGE: Duration = Duration::from_secs(3_600);
 
 /// JetStream error "no message found".
@@ -79,15 +77,6 @@ pub struct Listing {
     pub is_cut: bool,
     /// Descriptions that cannot be read, or are links: somebody else's.
     pub unreadable: u64,
-}
-
-/// What [`Store::purge_orphans`] removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    /// Uploads of this runtime that were never finished, with all their chunks.
-    pub orphans: u64,
-    /// Tombstones of this runtime older than [`TOMBSTONE_AGE`].
-    pub tombstones: u64,
 }
 
 /// One bucket on one connection. A clone is the same store; dropping the last severs it.
@@ -107,18 +96,12 @@ struct Shared {
     expires: bool,
     ids: Ids,
     ids_made: AtomicU64,
-    /// Uploads that run: their chunks are not orphans.
-    uploads: Mutex<BTreeSet<String>>,
     readers: Semaphore,
 }
 
 impl Shared {
     fn next_id(&self) -> String {
         self.ids.id(self.ids_made.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn uploads(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn meta_subject(&self, name: &str) -> String {
@@ -233,7 +216,6 @@ impl Store {
             expires: found.expires,
             ids,
             ids_made: AtomicU64::new(0),
-            uploads: Mutex::default(),
             readers: Semaphore::new(READERS_MAX),
         })))
     }
@@ -256,7 +238,7 @@ impl Store {
     ///
     /// # Cancel safety
     /// Dropping the future leaves no object, perhaps chunks, which
-    /// [`Self::purge_orphans`] removes; dropped after its last chunk, the object may be there.
+    /// [`Self::settle`] removes; dropped after its last chunk, the object may be there.
     ///
     /// # Errors
     /// [`StoreFault::NameTaken`]; [`StoreFault::Full`]; [`StoreFault::Revoked`] after
@@ -418,25 +400,12 @@ impl Store {
     /// which takes no tombstone, the chunks go first. Returns whether there was one.
     ///
     /// # Cancel safety
-    /// Dropped in between, the object is gone or damaged; deleting again, or
-    /// [`Self::purge_orphans`], finishes the work.
+    /// Dropped in between, the object is gone or damaged; deleting again finishes the work.
     ///
     /// # Errors
     /// [`StoreFault::Interrupted`] when somebody changed it meanwhile; [`StoreFault::Revoked`].
     pub async fn delete(&self, name: &str) -> Result<bool, StoreFault> {
         write::delete(&self.0, name).await
-    }
-
-    /// Removes the chunks of this runtime's uploads that were never finished and whose last chunk
-    /// is older than `age_min` by the broker's clock, and its old tombstones. Pass zero when no
-    /// other process of this runtime can be uploading. Uploads of this store and objects of other
-    /// authors are never touched. Works on a quiesced store.
-    ///
-    /// # Errors
-    /// As [`Self::get`]; [`StoreFault::Interrupted`] when the bucket holds more than [`SCAN_MAX`]
-    /// objects, for then nobody can say what is an orphan.
-    pub async fn purge_orphans(&self, age_min: Duration) -> Result<Purged, StoreFault> {
-        write::purge_orphans(&self.0, age_min).await
     }
 
     /// Stops sending for good, waits until everything sent is acknowledged, and for a round trip

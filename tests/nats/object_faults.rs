@@ -19,7 +19,8 @@ use crate::support::object::{
 };
 use async_nats::jetstream::{self, object_store};
 use bytes::Bytes;
-use driftgate::nats::object::{CHUNK_BYTES, Store, StoreFault};
+use driftgate::nats::object::{CHUNK_BYTES, Content, Store, StoreFault};
+use driftgate::protocol::digest::Digest;
 use futures_util::FutureExt;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +69,9 @@ async fn a_killed_server_leaves_no_object_and_what_it_leaves_is_removed() {
             server.lock().unwrap().kill();
         }
     };
-    let cut = store.put(&label("planner/cut"), noise(64 * MIB, 2), &kills).await;
+    let (id, bytes) = (store.next_id(), noise(64 * MIB, 2));
+    let (content, digest) = (Content::Bytes(bytes.clone()), Digest::of(&bytes));
+    let cut = store.put_hashed(&label("planner/cut"), &id, content, digest, &kills).await;
     let fault = cut.unwrap_err();
     assert!(matches!(fault, StoreFault::Lost(_)), "{fault}");
     assert!(matches!(store.info("planner/kept").await, Err(StoreFault::Lost(_))));
@@ -77,14 +80,12 @@ async fn a_killed_server_leaves_no_object_and_what_it_leaves_is_removed() {
     let store = open(&server).await;
     assert!(chunks(&server).await > 8);
     assert_eq!(store.info("planner/cut").await, Ok(None));
-    // Others' orphans are theirs, and so are young ones of ours while another may be uploading.
+    // Others' orphans are theirs.
     let (context, _) = foreign(&server).await;
     let chunk = format!("$O.{BUCKET}.C.somebodyelses0rphan");
     context.publish(chunk, "chunk".into()).await.unwrap().await.unwrap();
-    assert_eq!(store.purge_orphans(Duration::from_secs(3600)).await.unwrap().orphans, 0);
-    assert_eq!(store.purge_orphans(Duration::ZERO).await.unwrap().orphans, 1);
+    assert_eq!(store.settle("planner/cut", &id).await, Ok(None));
     assert_eq!(chunks(&server).await, 2);
-    assert_eq!(store.purge_orphans(Duration::ZERO).await.unwrap().orphans, 0);
     store.get("planner/kept", NO_LIMIT, &quiet).await.unwrap();
 }
 
@@ -96,28 +97,19 @@ async fn a_dropped_put_leaves_orphans_that_are_removed() {
     let tells = |done| {
         begun.send_replace(done);
     };
-    let dropped = label("planner/dropped");
+    let (dropped, id, bytes) = (label("planner/dropped"), store.next_id(), noise(64 * MIB, 3));
+    let (content, digest) = (Content::Bytes(bytes.clone()), Digest::of(&bytes));
     tokio::select! {
         biased;
         _ = has_begun.wait_for(|done| *done >= 1024 * 1024) => {}
-        _ = store.put(&dropped, noise(64 * MIB, 3), &tells) => panic!("faster than its beginning"),
+        _ = store.put_hashed(&dropped, &id, content, digest, &tells) => {
+            panic!("faster than its beginning")
+        }
     }
     assert_eq!(store.info("planner/dropped").await, Ok(None));
     // What was still on its way counts.
-    assert_eq!(store.purge_orphans(Duration::ZERO).await.unwrap().orphans, 1);
+    assert_eq!(store.settle("planner/dropped", &id).await, Ok(None));
     assert_eq!(chunks(&server).await, 0);
-    // Another upload of the same store runs meanwhile and is left alone.
-    begun.send_replace(0);
-    let running = label("planner/running");
-    let (put, purged) = tokio::join!(store.put(&running, noise(16 * MIB, 4), &tells), async {
-        has_begun.wait_for(|done| *done >= 1024 * 1024).await.unwrap();
-        store.purge_orphans(Duration::ZERO).await
-    });
-    put.unwrap();
-    assert_eq!(purged.unwrap().orphans, 0);
-    store.purge_orphans(Duration::ZERO).await.unwrap();
-    assert_eq!(chunks(&server).await, 16 * MIB / CHUNK_BYTES);
-    assert!(store.get("planner/running", NO_LIMIT, &quiet).await.unwrap() == noise(16 * MIB, 4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +179,6 @@ async fn a_hostile_description_does_no_harm() {
         assert!(matches!(fault, StoreFault::Malformed(_)), "{text}: {fault}");
         let _ = store.delete("x").await;
         assert_eq!(store.list("planner/", 9).await.unwrap().objects.len(), 1);
-        assert_eq!(store.purge_orphans(Duration::ZERO).await.unwrap().orphans, 0);
         assert_eq!(chunks(&server).await, 1, "{text}");
     }
     let huge = format!(

@@ -213,8 +213,7 @@ pub(super) fn encode_name(name: &str) -> String {
     URL_SAFE.encode(name)
 }
 
-/// Makes ids that begin with whose they are, so that a runtime finds its own orphans and leaves
-/// those of others, who may still be writing.
+/// Makes ids that begin with whose they are, so that an operator sees whose chunks stand there.
 #[derive(Debug)]
 pub(super) struct Ids {
     owner: String,
@@ -234,11 +233,6 @@ impl Ids {
     pub(super) fn id(&self, count: u64) -> String {
         let digest = Digest::of_parts(&[&self.seed[..], &count.to_be_bytes()[..]]);
         format!("{}{}", self.owner, letters(digest.as_bytes(), UNIQUE_LEN))
-    }
-
-    /// Whether an id was made for this runtime.
-    pub(super) fn is_own(&self, id: &str) -> bool {
-        id.len() == OWNER_LEN + UNIQUE_LEN && id.starts_with(&self.owner)
     }
 }
 

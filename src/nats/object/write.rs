@@ -1,28 +1,20 @@
 //! What changes the bucket: uploads, tombstones, and the removal of what nobody refers to.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use serde_json::{Value, json};
 
 use super::meta::{META_BYTES_MAX, Meta};
-use super::read::stamp;
-use super::{
-    Label, ObjectInfo, Purged, SCAN_MAX, Shared, Store, StoreFault, TOMBSTONE_AGE, time_of,
-};
+use super::{Label, ObjectInfo, Shared, Store, StoreFault, TOMBSTONE_AGE};
 use crate::nats::ack;
 use crate::nats::requests::{Awaited, RequestFault};
 use crate::protocol::digest::{Digest, Hasher};
 
 /// JetStream errors "wrong last sequence": the name is not as it was when we looked.
 const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
-/// Pages of subjects that are read: as many chunked objects as [`SCAN_MAX`] allows, some pages
-/// more.
-const PAGES_MAX: usize = 16;
 
 type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
@@ -122,7 +114,7 @@ pub(super) fn same(
     Ok(info)
 }
 
-/// One upload. While it lives its chunks are nobody's orphans.
+/// One upload.
 pub(super) struct Upload<'a> {
     shared: &'a Arc<Shared>,
     nuid: String,
@@ -131,15 +123,8 @@ pub(super) struct Upload<'a> {
     acked_bytes: u64,
 }
 
-impl Drop for Upload<'_> {
-    fn drop(&mut self) {
-        self.shared.uploads().remove(&self.nuid);
-    }
-}
-
 impl<'a> Upload<'a> {
     pub(super) fn start(shared: &'a Arc<Shared>, nuid: String) -> Self {
-        shared.uploads().insert(nuid.clone());
         Self { shared, nuid, pending: VecDeque::new(), acked_bytes: 0 }
     }
 
@@ -314,89 +299,6 @@ pub(super) async fn delete(shared: &Shared, name: &str) -> Result<bool, StoreFau
         shared.purge(&shared.meta_subject(name)).await?;
     }
     Ok(true)
-}
-
-/// See [`super::Store::purge_orphans`].
-pub(super) async fn purge_orphans(
-    shared: &Shared,
-    age_min: Duration,
-) -> Result<Purged, StoreFault> {
-    // Chunks of a dropped upload may still be on their way; they count when they have arrived.
-    // While another upload runs there is no such moment.
-    if shared.uploads().is_empty() {
-        shared.settle().await?;
-    }
-    // Chunks first, descriptions second: an upload that is finished in between is described.
-    let (mut orphans, now) = own_chunks(shared).await?;
-    let mut purged = Purged::default();
-    let mut reader = shared.scan().await?;
-    if reader.total > SCAN_MAX {
-        return Err(StoreFault::Interrupted("the bucket holds too many objects".to_owned()));
-    }
-    let mut old_tombstones = Vec::new();
-    while let Some(message) = reader.next().await? {
-        let Ok(meta) = Meta::read(&message.payload, None) else { continue };
-        if !meta.deleted {
-            orphans.remove(&meta.nuid);
-        } else if let (true, Some((seq, time)), Some(now)) =
-            (shared.ids.is_own(&meta.nuid), stamp(&message), now)
-            && now.since(time) > TOMBSTONE_AGE
-        {
-            old_tombstones.push(seq);
-        }
-    }
-    drop(reader);
-    for nuid in orphans {
-        let subject = shared.chunk_subject(&nuid);
-        if !age_min.is_zero() {
-            let newest = shared.last_of(&subject).await?;
-            let time = newest.as_ref().and_then(|message| time_of(message, "time"));
-            let is_old = time.zip(now).is_some_and(|(time, now)| now.since(time) >= age_min);
-            if !is_old {
-                continue;
-            }
-        }
-        shared.purge(&subject).await?;
-        purged.orphans += 1;
-    }
-    for seq in old_tombstones {
-        // By its place, so that an object put there meanwhile is safe.
-        let call = format!("STREAM.MSG.DELETE.{}", shared.stream);
-        if shared.requests.call(&call, &json!({ "seq": seq, "no_erase": true })).await?.is_ok() {
-            purged.tombstones += 1;
-        }
-    }
-    Ok(purged)
-}
-
-/// Ids of this runtime that have chunks and do not belong to a running upload, and the broker's
-/// clock.
-async fn own_chunks(
-    shared: &Shared,
-) -> Result<(BTreeSet<String>, Option<crate::protocol::time::Timestamp>), StoreFault> {
-    let prefix = shared.chunk_subject("");
-    let call = format!("STREAM.INFO.{}", shared.stream);
-    let mut own = BTreeSet::new();
-    let mut now = None;
-    let mut offset = 0;
-    for _ in 0..PAGES_MAX {
-        let body = json!({ "subjects_filter": format!("{prefix}*"), "offset": offset });
-        let answer = shared.requests.demand(&call, &body).await?;
-        now = time_of(&answer, "ts").or(now);
-        let subjects = answer.pointer("/state/subjects").and_then(Value::as_object);
-        let Some(subjects) = subjects.filter(|subjects| !subjects.is_empty()) else { break };
-        offset += subjects.len();
-        let ids = subjects.keys().filter_map(|subject| subject.strip_prefix(&prefix));
-        own.extend(ids.filter(|id| shared.ids.is_own(id)).map(str::to_owned));
-        let total = answer.get("total").and_then(Value::as_u64).unwrap_or(0);
-        if u64::try_from(offset).unwrap_or(u64::MAX) >= total {
-            break;
-        }
-    }
-    let uploads = shared.uploads();
-    own.retain(|id| !uploads.contains(id));
-    drop(uploads);
-    Ok((own, now))
 }
 
 impl Store {
