@@ -7,7 +7,9 @@ use std::time::SystemTime;
 
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
-use driftgate::commands::{audit, check, demo, keygen, replay, run, snapshot, sysexits, verify};
+use driftgate::commands::{
+    audit, check, demo, keygen, replay, run, send, snapshot, sysexits, verify,
+};
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
 use tokio::runtime::Builder;
@@ -34,6 +36,8 @@ enum Command {
     Check(check::Check),
     /// Pushes, reads, lists and restores memory snapshots
     Snapshot(snapshot::Arguments),
+    /// Sends a sample report to the local sidecar
+    Send(send::Send),
     /// Makes a key file
     Keygen(keygen::Arguments),
     /// Reads the audit log back
@@ -56,6 +60,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment()?, &now, &mut stdout()),
         Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
+        Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),

@@ -12,12 +12,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::config::{Config, read_from_disk};
 use crate::protocol::digest::Digest;
 
-use super::sysexits::{self, Fault, INTERRUPTED};
+use super::api;
+use super::sysexits::{Fault, INTERRUPTED};
 
-mod api;
 mod bar;
 mod bucket;
 mod get;
@@ -141,11 +140,6 @@ async fn act(action: &Action, environment: &BTreeMap<String, String>) -> Result<
 fn say(line: &str) {
     // Nothing is left to be told when standard error is gone.
     drop(writeln!(stderr(), "{line}"));
-}
-
-fn load(files: &[PathBuf], environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
-    Config::load(files, environment, &read_from_disk)
-        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
 }
 
 fn digest(text: &str) -> Result<Digest, &'static str> {

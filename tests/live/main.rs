@@ -37,6 +37,8 @@ mod quarantine;
 
 #[cfg(test)]
 mod canary;
+#[cfg(test)]
+mod commands;
 
 #[cfg(test)]
 mod limits;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
+use super::super::api::load;
 use super::super::sysexits;
 use super::bar::Meter;
 use super::target::Target;
-use super::{Fault, load, say};
+use super::{Fault, say};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::snapshot::Manifest;
 use crate::snapshots::fetch::{FetchFault, Item, Signer, Source, fetch};

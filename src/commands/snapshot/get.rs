@@ -8,8 +8,8 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::{Request, Response, StatusCode};
 
+use super::super::api::{Api, Options};
 use super::super::sysexits;
-use super::api::{Api, Options};
 use super::bar::Meter;
 use super::target::Target;
 use super::{Fault, say};

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::super::api::{Api, Options, document};
 use super::super::sysexits;
 use super::Fault;
-use super::api::{Api, Options, document};
 use super::bar::Meter;
 use crate::protocol::digest::{Digest, Hasher};
 

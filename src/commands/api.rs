@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
 use hyper::{Request, Response, StatusCode};
@@ -15,9 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::super::sysexits;
-use super::{Fault, load};
-use crate::config::{Config, Listener};
+use super::sysexits::{self, Fault};
+use crate::config::{Config, Listener, read_from_disk};
 
 /// Where a sidecar listens that nobody has configured otherwise.
 const DEFAULT: &str = "127.0.0.1:7405";
@@ -36,7 +35,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Options {
     /// The sidecar's configuration: its listen.api, and its listen.token_file if it has one
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// Address of the API, HOST:PORT or unix:PATH; wins over the configuration. Default
     /// 127.0.0.1:7405
@@ -182,6 +181,27 @@ impl Api {
         sender.send_request(request).await.map_err(broken)
     }
 
+    /// Sends one request and waits for the document that answers it, at most `within`.
+    ///
+    /// # Errors
+    /// [`Fault`] when nobody answers in time, or with a status other than 200.
+    pub(super) async fn ask(
+        &self,
+        request: Request<Full<Bytes>>,
+        within: Duration,
+    ) -> Result<serde_json::Value, Fault> {
+        let answer = async {
+            let response = self.send(request).await?;
+            if response.status() != StatusCode::OK {
+                return Err(self.refused(response).await);
+            }
+            serde_json::from_slice(&document(response).await)
+                .map_err(|_| self.unavailable("its answer cannot be read"))
+        };
+        let late = |_| self.unavailable("its answer takes too long");
+        timeout(within, answer).await.map_err(late)?
+    }
+
     /// Makes an answer that is an error into what is said.
     pub(super) async fn refused(&self, response: Response<Incoming>) -> Fault {
         let status = response.status();
@@ -233,6 +253,18 @@ impl Safety {
     }
 }
 
+/// Reads a configuration.
+///
+/// # Errors
+/// [`Fault`] with all its mistakes.
+pub(super) fn load(
+    files: &[PathBuf],
+    environment: &BTreeMap<String, String>,
+) -> Result<Config, Fault> {
+    Config::load(files, environment, &read_from_disk)
+        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
+}
+
 /// The whole body of an answer; empty when it is too long or breaks off.
 pub(super) async fn document(response: Response<Incoming>) -> Bytes {
     let body = Limited::new(response.into_body(), DOCUMENT_BYTES_MAX);
@@ -241,7 +273,7 @@ pub(super) async fn document(response: Response<Incoming>) -> Bytes {
 
 fn code_of(status: StatusCode) -> u8 {
     match status.as_u16() {
-        400 | 413 | 415 | 502 => sysexits::DATA_ERROR,
+        400 | 406 | 413 | 415 | 422 | 502 => sysexits::DATA_ERROR,
         404 => sysexits::NO_INPUT,
         401 | 403 | 421 => sysexits::NO_PERMISSION,
         423 => sysexits::TEMPORARY,
