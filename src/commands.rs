@@ -13,5 +13,6 @@ pub mod check;
 pub mod keygen;
 pub mod audit;
 pub mod send;
+pub mod doctor;
 pub mod snapshot;
 pub mod sysexits;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, keygen, replay, run, send, snapshot, sysexits, verify,
+    audit, check, demo, doctor, keygen, replay, run, send, snapshot, sysexits, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -36,6 +36,8 @@ enum Command {
     Check(check::Check),
     /// Pushes, reads, lists and restores memory snapshots
     Snapshot(snapshot::Arguments),
+    /// Holds a live broker against what the configuration promises
+    Doctor(doctor::Doctor),
     /// Sends a sample report to the local sidecar
     Send(send::Send),
     /// Makes a key file
@@ -60,6 +62,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment()?, &now, &mut stdout()),
         Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
+        Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),

@@ -18,6 +18,7 @@
 //! Modules in reading order, each using only those below it.
 
 pub mod entries;
+pub mod survey;
 pub mod assets;
 pub mod object;
 pub mod reclaim;

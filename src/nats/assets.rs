@@ -146,6 +146,20 @@ pub(super) async fn run(requests: &Requests, reclaims: bool) -> Result<AssetRepo
     Ok(report)
 }
 
+/// One stream or consumer, held against what is wanted.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// Which, such as `stream DRIFTGATE_STATE`.
+    pub name: String,
+    /// What weakens a promise; empty when nothing does.
+    pub differences: Vec<String>,
+    /// A shell command for the `nats` program that mends it.
+    pub fix: String,
+}
+
+/// What a stream keeps for life: another value takes another stream.
+const FIXED: [&str; 3] = ["storage", "retention", "max_consumers"];
+
 /// One asset, as far as creating and comparing go.
 trait Asset {
     fn name(&self) -> String;
@@ -154,6 +168,11 @@ trait Asset {
     fn creation(&self) -> Option<(String, Value)>;
     fn is_absent(&self, err_code: u32) -> bool;
     fn differences(&self, config: &Value) -> Vec<String>;
+    /// The `nats` command that removes it.
+    fn removal(&self) -> String;
+    /// The call that gives one that is there this configuration instead; `None` where only a new
+    /// one can have it.
+    fn update(&self, config: &Value) -> Option<(String, Value)>;
 }
 
 impl Asset for Stream<'_> {
@@ -175,6 +194,18 @@ impl Asset for Stream<'_> {
 
     fn differences(&self, config: &Value) -> Vec<String> {
         Stream::differences(self, config)
+    }
+
+    fn removal(&self) -> String {
+        format!("nats stream rm -f {}", self.name)
+    }
+
+    fn update(&self, config: &Value) -> Option<(String, Value)> {
+        let wanted = self.config();
+        let is_fixed = FIXED.iter().any(|field| config.get(field) != wanted.get(field));
+        let mut merged = config.as_object()?.clone();
+        merged.extend(wanted.as_object()?.clone());
+        (!is_fixed).then(|| (format!("STREAM.UPDATE.{}", self.name), merged.into()))
     }
 }
 
@@ -200,6 +231,14 @@ impl Asset for Consumer<'_> {
     fn differences(&self, config: &Value) -> Vec<String> {
         Consumer::differences(self, config)
     }
+
+    fn removal(&self) -> String {
+        format!("nats consumer rm -f {} {}", self.stream, self.name)
+    }
+
+    fn update(&self, _: &Value) -> Option<(String, Value)> {
+        None
+    }
 }
 
 impl Requests {
@@ -219,6 +258,34 @@ impl Requests {
             report.has_consumer = self.ensure(&consumer, settings.provision, &mut report).await?;
         }
         Ok(report)
+    }
+
+    /// Looks at all of them and changes nothing.
+    pub(super) async fn compare_all(&self) -> Result<Vec<Compared>, AssetFault> {
+        let settings: &Settings = &self.settings;
+        let mut all = vec![self.compare(&Stream::state_out(settings)).await?];
+        if let Some(stream) = Stream::state_in(settings) {
+            all.push(self.compare(&stream).await?);
+        }
+        all.push(self.compare(&Stream::quarantine(settings)).await?);
+        all.push(self.compare(&Consumer::of(settings)).await?);
+        Ok(all)
+    }
+
+    async fn compare(&self, asset: &impl Asset) -> Result<Compared, AssetFault> {
+        let found = self.look(asset).await?;
+        let differences = match &found {
+            Some(config) => asset.differences(config),
+            None => vec![format!("{} is absent", asset.name())],
+        };
+        let updated = found.as_ref().and_then(|config| asset.update(config));
+        let is_made_again = found.is_some() && updated.is_none();
+        let asking =
+            updated.or_else(|| asset.creation()).map_or_else(String::new, |(call, body)| {
+                format!("nats req '{}' '{body}'", self.settings.api(&call))
+            });
+        let fix = if is_made_again { format!("{} && {asking}", asset.removal()) } else { asking };
+        Ok(Compared { name: asset.name(), differences, fix })
     }
 
     /// Whether the asset is there in the end.

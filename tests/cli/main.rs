@@ -6,6 +6,8 @@ mod support;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod verify;

@@ -42,7 +42,7 @@ async fn a_sample_of_each_band_brings_the_gate_there() {
         assert_eq!(code(&sent), ends);
     }
     let sent = driftgate(&["send", "--api", &api, "--cycle", "7"]).await;
-    let text = String::from_utf8(sent.stdout.clone()).unwrap();
+    let text = String::from_utf8(sent.stdout).unwrap();
     assert!(text.starts_with("verdict  export\nband     open\ndi       0.2"), "{text}");
     assert!(text.contains("packet   critic  stored  at 2"), "{text}");
 }
