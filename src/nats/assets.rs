@@ -153,7 +153,7 @@ pub struct Compared {
     pub name: String,
     /// What weakens a promise; empty when nothing does.
     pub differences: Vec<String>,
-    /// A shell command for the `nats` program that mends it.
+    /// A shell command for the `nats` program that mends it; empty where it is not ours to mend.
     pub fix: String,
 }
 
@@ -278,13 +278,14 @@ impl Requests {
             Some(config) => asset.differences(config),
             None => vec![format!("{} is absent", asset.name())],
         };
-        let updated = found.as_ref().and_then(|config| asset.update(config));
-        let is_made_again = found.is_some() && updated.is_none();
-        let asking =
-            updated.or_else(|| asset.creation()).map_or_else(String::new, |(call, body)| {
-                format!("nats req '{}' '{body}'", self.settings.api(&call))
-            });
-        let fix = if is_made_again { format!("{} && {asking}", asset.removal()) } else { asking };
+        let fix = asset.creation().map_or_else(String::new, |creation| {
+            let updated = found.as_ref().and_then(|config| asset.update(config));
+            let is_made_again = found.is_some() && updated.is_none();
+            let removal =
+                if is_made_again { format!("{} && ", asset.removal()) } else { String::new() };
+            let (call, body) = updated.unwrap_or(creation);
+            format!("{removal}nats req '{}' '{body}'", self.settings.api(&call))
+        });
         Ok(Compared { name: asset.name(), differences, fix })
     }
 
