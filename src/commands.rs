@@ -14,5 +14,6 @@ pub mod keygen;
 pub mod audit;
 pub mod send;
 pub mod doctor;
+pub mod status;
 pub mod snapshot;
 pub mod sysexits;

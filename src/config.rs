@@ -263,6 +263,7 @@ impl Config {
             reply_timeout: self.listen.reply_timeout,
             ack_timeout: self.nats.ack_timeout,
             window: self.nats.window,
+            life: None,
         }
     }
 

@@ -39,6 +39,7 @@ mod manifests;
 mod memory;
 mod metrics;
 mod operator;
+mod presence;
 mod quarantine;
 mod run;
 mod service;

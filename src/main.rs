@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, doctor, keygen, replay, run, send, snapshot, sysexits, verify,
+    audit, check, demo, doctor, keygen, replay, run, send, snapshot, status, sysexits, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -42,6 +42,8 @@ enum Command {
     Send(send::Send),
     /// Makes a key file
     Keygen(keygen::Arguments),
+    /// Shows the fleet as its sidecars tell it
+    Status(status::Arguments),
     /// Reads the audit log back
     Audit(audit::Arguments),
 }
@@ -64,6 +66,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
         Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
+        Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),

@@ -25,6 +25,7 @@ pub mod reclaim;
 mod wanted;
 pub mod link;
 mod connection;
+pub mod presence;
 mod requests;
 mod event;
 pub mod responder;

@@ -18,6 +18,8 @@ use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, server};
+use crate::protocol::bridge::Identity;
+use crate::protocol::presence::{Instance, Life};
 use crate::snapshots::Worker;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Feed};
@@ -113,7 +115,7 @@ impl Sidecar {
         let room = room::start(config, &conditions, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {
-            identity: config.identity(),
+            identity: Identity { life: life(), ..config.identity() },
             live: manifest::live(config),
             memory,
             holds: holds.at_start(held),
@@ -175,6 +177,14 @@ impl Sidecar {
         self.probes.send_replace(true);
         drop(self.admin_server.await);
     }
+}
+
+/// This life of the sidecar; without randomness it has no name to be told by, and is not shown.
+fn life() -> Option<Life> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok()?;
+    let instance = Instance::new(u128::from_le_bytes(random));
+    Some(Life { instance, version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
 /// Where the memory is kept: beside the snapshots, on the volume that outlives the container.

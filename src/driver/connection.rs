@@ -9,7 +9,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::BrokerState;
@@ -17,6 +17,8 @@ use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::backoff::backoff;
 use crate::nats::link::{ConnectFault, Link, LinkEvent};
 use crate::nats::settings::Settings;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::presence::Held;
 
 /// Failed attempts in a row after which the broker counts as disconnected and not as connecting.
 const PATIENCE_ATTEMPTS: u32 = 3;
@@ -49,6 +51,10 @@ struct Up {
     look: Option<Look>,
     /// Something was missed while that look was under way, which may have been too early to see it.
     look_again: bool,
+    /// Presence that is being read.
+    reads: JoinSet<Read>,
+    /// The own one is to be read after the first look, which makes sure of its bucket.
+    reads_own_next: bool,
     /// Whether there was a first look, which also sees to what an earlier connection has left.
     is_prepared: bool,
     /// It is to be left by then, and takes nothing new.
@@ -67,11 +73,27 @@ impl Up {
         if let Some(look) = self.look.take() {
             look.abort();
         }
+        self.reads.abort_all();
+        self.reads_own_next = false;
+    }
+
+    fn read_own(&mut self, me: RuntimeId) {
+        let reading = self.link.presence(me);
+        self.reads.spawn(async move { Read::Own(reading.await) });
     }
 
     fn is_silent(&self) -> bool {
         self.link.unanswered() == 0 && self.link.is_read()
     }
+}
+
+/// What a read of presence has found.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Of ourselves; `None` where the broker does not say.
+    Own(Option<Held>),
+    /// Of peers, as far as the broker says.
+    Peers(Vec<(RuntimeId, Held)>),
 }
 
 /// What happened to the connection while the driver waited.
@@ -85,6 +107,8 @@ pub(super) enum Change {
         first: bool,
         outcome: Result<AssetReport, AssetFault>,
     },
+    /// Presence was read.
+    Read(Read),
     /// A link that was to be left has nothing unanswered any more, or its time is over.
     Left,
 }
@@ -99,13 +123,21 @@ pub(super) struct Connector {
     connections: u64,
     /// Repairs since something last worked.
     repairs: u32,
+    presence_expires: bool,
 }
 
 impl Connector {
     /// Begins with an attempt at once.
     pub(super) fn new(settings: Settings) -> Self {
         let connection = begin(&settings, Instant::now());
-        Self { settings, connection, attempt: 0, connections: 0, repairs: 0 }
+        Self {
+            settings,
+            connection,
+            attempt: 0,
+            connections: 0,
+            repairs: 0,
+            presence_expires: false,
+        }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -170,10 +202,17 @@ impl Connector {
                     outcome = finished(&mut up.look), if up.look.is_some() => {
                         up.look = None;
                         let first = !std::mem::replace(&mut up.is_prepared, true);
+                        if std::mem::take(&mut up.reads_own_next) {
+                            up.read_own(self.settings.runtime_id.clone());
+                        }
                         if std::mem::take(&mut up.look_again) {
                             self.repair();
                         }
                         Change::Looked { first, outcome }
+                    }
+                    // A task that was cut off has no result.
+                    Some(Ok(read)) = up.reads.join_next(), if !up.reads.is_empty() => {
+                        Change::Read(read)
                     }
                     () = tokio::time::sleep_until(leave_by), if up.leave_by.is_some() => {
                         Change::Left
@@ -188,6 +227,8 @@ impl Connector {
                             since: Instant::now(),
                             look: None,
                             look_again: false,
+                            reads: JoinSet::new(),
+                            reads_own_next: false,
                             is_prepared: false,
                             leave_by: None,
                         }));
@@ -216,6 +257,36 @@ impl Connector {
             let looking = up.link.provision(true);
             up.look = Some(tokio::spawn(looking));
         }
+    }
+
+    /// Reads the own presence, when its bucket was looked at.
+    pub(super) fn read_own(&mut self) {
+        let me = self.settings.runtime_id.clone();
+        if let Some(up) = self.up() {
+            if up.is_prepared {
+                up.read_own(me);
+            } else {
+                up.reads_own_next = true;
+            }
+        }
+    }
+
+    /// Reads the presence of peers.
+    pub(super) fn read_peers(&mut self, peers: Vec<RuntimeId>) {
+        if let Some(up) = self.up() {
+            let reading = up.link.presences(peers);
+            up.reads.spawn(async move { Read::Peers(reading.await) });
+        }
+    }
+
+    /// The bucket of presence was looked at.
+    pub(super) fn bucket_seen(&mut self, expires: bool) {
+        self.presence_expires = expires;
+    }
+
+    /// Whether entries of presence can expire.
+    pub(super) fn presence_expires(&self) -> bool {
+        self.presence_expires
     }
 
     /// Streams or consumer seem to be missing: looks at them after a pause that grows. The link

@@ -24,6 +24,7 @@ use super::slots;
 use crate::protocol::bridge::Memory;
 use crate::protocol::memory::{self, Content, FILE_BYTES_MAX, Found, Head, Holds, Patch};
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::presence::Instance;
 use crate::telemetry::{Condition, Conditions};
 
 /// Between two looks at whether something has to be synced.
@@ -93,11 +94,12 @@ impl Keeper {
     pub(super) fn new(
         path: Option<PathBuf>,
         memory: &Memory,
+        instance: Option<Instance>,
         holds: Holds,
         conditions: Conditions,
     ) -> Self {
-        let head =
-            Head { seq: memory.seq, held_by: holds, in_doubt: memory.in_doubt, ..Head::default() };
+        let (seq, in_doubt) = (memory.seq, memory.in_doubt);
+        let head = Head { seq, held_by: holds, in_doubt, instance, ..Head::default() };
         Self {
             path,
             file: None,
@@ -376,7 +378,7 @@ mod tests {
         let conditions = Conditions::new();
         let memory = Memory::default();
         let mut keeper =
-            Keeper::new(Some(path.clone()), &memory, Holds::default(), conditions.clone());
+            Keeper::new(Some(path.clone()), &memory, None, Holds::default(), conditions.clone());
         keeper.start(Duration::ZERO).await;
         keeper.reserve(100);
         keeper.floor(&id("critic"), 42);

@@ -41,7 +41,7 @@ impl Holds {
         let hold = order.act == Act::Isolate;
         match order.way {
             Way::File => self.file = hold,
-            Way::Http | Way::Signal => {
+            Way::Http | Way::Presence | Way::Signal => {
                 self.command = hold;
                 // A lock asks for an operator, and here he is.
                 self.lock &= hold;

@@ -10,6 +10,7 @@ use super::connection::{Change, Connector};
 use super::inbound::Receiver;
 use super::manifests::Manifests;
 use super::memory::Keeper;
+use super::presence::PRESENCE_TOKENS;
 use super::quarantine::QUARANTINE_TOKENS;
 use super::service::Service;
 use super::uploads::Uploads;
@@ -120,7 +121,8 @@ impl Driver {
         let holds = options.holds;
         let memory = Memory { operator_hold: holds.any(), ..options.memory };
         let conditions = options.conditions;
-        let keeper = Keeper::new(options.memory_file, &memory, holds, conditions.clone());
+        let instance = options.identity.life.as_ref().map(|life| life.instance);
+        let keeper = Keeper::new(options.memory_file, &memory, instance, holds, conditions.clone());
         let bridge = Bridge::new(options.identity, options.live, memory, clock.now());
         let prefix = options.nats.prefix.clone();
         Self {
@@ -279,6 +281,7 @@ impl Driver {
                 self.conditions.begin(Condition::BrokerUnreachable, fault.to_string());
             }
             Change::Looked { first, outcome } => self.looked(first, outcome).await,
+            Change::Read(read) => self.presence_read(read),
             Change::Left => self.sever("the server is about to stop").await,
             Change::Event(event) => self.event(event).await,
         }
@@ -291,7 +294,7 @@ impl Driver {
                 let stored = match outcome {
                     Ok(_) => Ok(()),
                     // The link knows one stream as ours; the quarantine is another.
-                    Err(PublishFault::WrongStream(stream))
+                    Err(PublishFault::WrongStream { stream, .. })
                         if stream == self.connector.settings().stream_quarantine.as_str() =>
                     {
                         Ok(())
@@ -306,6 +309,9 @@ impl Driver {
             // Whatever it says, the broker has read what was published.
             LinkEvent::Ack { token, .. } if self.manifests.declared == Some(token) => {
                 self.effects.extend(self.bridge.confirmed(now, token));
+            }
+            LinkEvent::Ack { token, outcome } if token >= PRESENCE_TOKENS => {
+                self.presence_answered(token - PRESENCE_TOKENS, outcome);
             }
             LinkEvent::Ack { token, outcome } => {
                 let outcome = match outcome {
@@ -421,6 +427,7 @@ impl Driver {
             }
             Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
+            Effect::Presence(effect) => self.presence(effect),
             Effect::Announce(manifest) => self.announce(manifest),
             Effect::Declare { number, body, token } => self.declare(number, body, &token),
             Effect::StopUploads { revoke } => self.stop_uploads(revoke),

@@ -66,8 +66,13 @@ pub enum PublishFault {
     #[error("not a subject to publish to")]
     Unpublishable,
     /// Stored, but on a stream that is not ours: the promise of `stream_out` is broken.
-    #[error("stored on the stream {0:?}, which is not the one configured")]
-    WrongStream(String),
+    #[error("stored on the stream {stream:?}, which is not the one configured")]
+    WrongStream {
+        /// The stream.
+        stream: String,
+        /// Its place there.
+        stream_seq: u64,
+    },
 }
 
 impl PublishFault {
@@ -84,7 +89,7 @@ impl PublishFault {
             Self::Refused { .. } => "refused",
             Self::TooLarge => "too_large",
             Self::Unpublishable => "unpublishable",
-            Self::WrongStream(_) => "wrong_stream",
+            Self::WrongStream { .. } => "wrong_stream",
         }
     }
 }
@@ -129,10 +134,10 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
         });
     }
     match answer {
-        Answer { stream: named, .. } if named != stream => Err(if named.is_empty() {
+        Answer { stream: named, seq, .. } if named != stream => Err(if named.is_empty() {
             PublishFault::Malformed
         } else {
-            PublishFault::WrongStream(named)
+            PublishFault::WrongStream { stream: named, stream_seq: seq }
         }),
         Answer { seq: 0, .. } => Err(PublishFault::Malformed),
         Answer { seq, duplicate, .. } => Ok(Stored { stream_seq: seq, duplicate }),

@@ -12,11 +12,14 @@
 use serde_json::{Value, json};
 
 use super::connection::{Connection, serve};
+use super::object::{StoreFault, bucket};
+use super::presence;
 use super::reclaim::{self, Reclaimed};
 use super::requests::{RequestFault, Requests};
 use super::session::ConnectFault;
 use super::settings::Settings;
 use super::wanted::{Consumer, Stream};
+use crate::protocol::presence::Held;
 
 /// JetStream error "stream not found".
 const ERR_STREAM_ABSENT: u32 = 10_059;
@@ -91,6 +94,8 @@ pub struct AssetReport {
     pub has_stream_out: bool,
     /// Whether our consumer is there: without it nothing can be pulled.
     pub has_consumer: bool,
+    /// Whether entries of the bucket of presence can expire.
+    pub presence_expires: bool,
     /// What became of messages that were under way when an earlier connection ended; empty but
     /// from [`prepare`].
     pub reclaimed: Reclaimed,
@@ -121,13 +126,29 @@ pub async fn prepare(settings: &Settings) -> Result<AssetReport, AssetFault> {
     on_a_connection(settings, true).await
 }
 
+/// All that stands in the bucket of presence, by its keys, on a connection that is gone when this
+/// returns.
+///
+/// # Errors
+/// [`AssetFault`].
+pub async fn presences(settings: &Settings) -> Result<Vec<(String, Held)>, AssetFault> {
+    over_a_connection(settings, async |requests| Ok(presence::list(requests).await?)).await
+}
+
 async fn on_a_connection(settings: &Settings, reclaims: bool) -> Result<AssetReport, AssetFault> {
+    over_a_connection(settings, async |requests| run(requests, reclaims).await).await
+}
+
+async fn over_a_connection<T>(
+    settings: &Settings,
+    work: impl AsyncFnOnce(&Requests) -> Result<T, AssetFault>,
+) -> Result<T, AssetFault> {
     let (mut connection, requests) = Connection::connect(settings).await?;
     let end = connection.end().clone();
     let opened = connection.subscribe_answers();
     opened.map_err(|fault| ConnectFault::Unreachable(fault.to_string()))?;
     let outcome = tokio::select! {
-        outcome = run(&requests, reclaims) => outcome,
+        outcome = work(&requests) => outcome,
         reason = serve(connection) => Err(ConnectFault::Unreachable(reason).into()),
     };
     end.sever().await;
@@ -256,6 +277,20 @@ impl Requests {
         if has_stream_in {
             let consumer = Consumer::of(settings);
             report.has_consumer = self.ensure(&consumer, settings.provision, &mut report).await?;
+        }
+        let presence = bucket::Wanted::kv(presence::BUCKET, settings.replicas);
+        match bucket::ensure(self, &presence).await {
+            Ok(found) => {
+                report.differences.extend(found.differences);
+                report.presence_expires = found.expires;
+            }
+            Err(StoreFault::Absent(_)) => {
+                report.differences.push(format!("bucket {} is absent", presence::BUCKET));
+            }
+            // Without it nobody is seen, and nobody is fenced: no reason not to go on.
+            Err(fault) => {
+                report.differences.push(format!("bucket {}: {fault}", presence::BUCKET));
+            }
         }
         Ok(report)
     }

@@ -15,6 +15,16 @@ const DRIFT_SOURCE: HeaderName = HeaderName::from_static("Driftgate-Drift-Source
 const REASON: HeaderName = HeaderName::from_static("Driftgate-Reason");
 const SUBJECT: HeaderName = HeaderName::from_static("Driftgate-Subject");
 const TOKEN: HeaderName = HeaderName::from_static("Driftgate-Token");
+/// The condition of a write: the newest sequence number of the subject.
+pub(super) const EXPECTED_SUBJECT_SEQ: HeaderName =
+    HeaderName::from_static("Nats-Expected-Last-Subject-Sequence");
+/// After what a message expires, with its unit.
+pub(super) const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
+/// Where a message stands that was read directly.
+pub(super) const SEQUENCE: HeaderName = HeaderName::from_static("Nats-Sequence");
+/// What makes a message of a KV bucket a marker: written by a client, or by the server.
+pub(super) const KV_OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
+pub(super) const MARKER_REASON: HeaderName = HeaderName::from_static("Nats-Marker-Reason");
 const STREAM_SEQ: HeaderName = HeaderName::from_static("Driftgate-Stream-Seq");
 
 /// Longest inbound header value that is handed over, in bytes: ours are far shorter, and a longer

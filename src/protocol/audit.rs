@@ -81,6 +81,8 @@ pub enum Way {
     File,
     /// A route of the API listener.
     Http,
+    /// The presence that another life of the runtime has left.
+    Presence,
     /// SIGUSR1 or SIGUSR2.
     Signal,
 }

@@ -63,6 +63,7 @@ mod fence;
 mod handshakes;
 mod fingerprint;
 mod notice;
+mod presence;
 mod time;
 mod effect;
 mod exchanges;
@@ -76,6 +77,7 @@ mod views;
 pub use super::presence::Fence;
 pub use effect::{Answer, Effect, GateState};
 pub use notice::{NOTICE_BYTES_MAX, Notice};
+pub use presence::{PresenceEffect, Written};
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;
 
@@ -175,6 +177,7 @@ pub struct Bridge {
     newest: Newest,
     /// Another sidecar has this runtime's id.
     fence: Option<Fence>,
+    presence: Option<presence::Showing>,
     latest: Option<retry::Latest>,
     snapshot_digest: Option<Digest>,
     uploads: uploads::Uploads,
@@ -223,6 +226,10 @@ impl Bridge {
             notified: judge.gate().band(),
             reasons: vec![first],
             fence: None,
+            presence: identity
+                .life
+                .clone()
+                .map(|life| presence::Showing::new(life, memory.instance, now)),
             newest: Newest {
                 cycle: None,
                 di: None,
@@ -412,6 +419,7 @@ impl Bridge {
             && self.connection >= Connection::Acks
             && self.closing.is_none()
             && !self.judge.gate().band().is_closed()
+            && self.is_name_known()
     }
 
     /// Whether anything inbound may reach the runtime now.
@@ -432,6 +440,7 @@ impl Bridge {
     fn settle(&mut self, now: Now) -> Vec<Effect> {
         self.advance_closing(now);
         self.subscribe();
+        self.present(now);
         while self.may_send() {
             let (peers, exchanges) = (&self.live.peers, &self.exchanges);
             let may_reach =
@@ -454,6 +463,9 @@ impl Bridge {
         let pull = self.may_receive();
         let wanted = if pull { Connection::Pull } else { Connection::Acks };
         if self.connection != wanted {
+            if self.connection == Connection::Bare {
+                self.begin_showing();
+            }
             self.connection = wanted;
             self.effects.push(Effect::Subscribe { pull });
         }

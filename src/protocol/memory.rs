@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use super::bridge::Memory;
 use super::digest::Digest;
 use super::packet::RuntimeId;
+use super::presence::Instance;
 
 /// Bytes of one slot: the longest id and the longest number fit twice, and 512-byte sectors hold
 /// whole slots.
@@ -40,6 +41,9 @@ pub struct Head {
     pub held_by: Holds,
     /// Whether the broker may still have to read what was sent.
     pub in_doubt: bool,
+    /// Which life of the sidecar wrote it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Instance>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -274,6 +278,7 @@ impl Found {
             floors: self.floors,
             operator_hold: head.held_by.any(),
             in_doubt: head.in_doubt,
+            instance: head.instance,
         };
         if is_damaged {
             for peer in peers {

@@ -9,6 +9,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::document;
@@ -53,6 +54,24 @@ impl Instance {
     }
 }
 
+/// Who it is that is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// This life of the sidecar.
+    pub instance: Instance,
+    /// Version of the sidecar.
+    pub version: String,
+}
+
+/// What the broker has under a key, before anyone believes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its sequence number on the bucket's stream; 0 when nothing stands there.
+    pub revision: u64,
+    /// The bytes; `None` where nothing stands, or the marker of what was removed.
+    pub bytes: Option<Bytes>,
+}
+
 impl fmt::Display for Instance {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:032x}", self.0)
@@ -62,6 +81,13 @@ impl fmt::Display for Instance {
 impl Serialize for Instance {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Instance {
+    fn deserialize<D: serde::Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(source)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("must be 32 hex digits"))
     }
 }
 
@@ -104,7 +130,7 @@ struct Raw {
     since: String,
     epoch: u64,
     hold: bool,
-    instance: String,
+    instance: Instance,
     claim: u64,
     version: String,
     started: String,
@@ -196,8 +222,7 @@ impl Raw {
             since: time("/since", &self.since)?,
             epoch: self.epoch,
             hold: self.hold,
-            instance: Instance::parse(&self.instance)
-                .ok_or_else(|| Refusal::malformed("/instance", "must be 32 hex digits"))?,
+            instance: self.instance,
             claim: self.claim,
             version: self.version,
             started: time("/started", &self.started)?,

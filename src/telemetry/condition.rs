@@ -58,6 +58,10 @@ pub enum Condition {
     MemoryUnwritable,
     /// A packet of a peer, or one in its name, does not verify under the peer's key.
     PeerKey,
+    /// The entry under our name in the bucket of presence is not signed with our key.
+    PresenceForeign,
+    /// The broker does not take our presence.
+    PresenceUnwritten,
     /// The broker refuses what is published.
     PublishRefused,
     /// The broker does not answer what is published.
@@ -84,6 +88,8 @@ pub enum Condition {
     StreamRemade,
     /// The operating system gives no thread or no socket for the connection.
     ThreadMissing,
+    /// Another sidecar has the name of our runtime.
+    Twin,
 }
 
 impl Condition {

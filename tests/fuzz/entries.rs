@@ -75,6 +75,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         reply_timeout: Duration::from_secs(2),
         ack_timeout: Duration::from_secs(5),
         window: 4,
+        life: None,
     };
     let live = Live {
         keyring: keyring(),

@@ -75,3 +75,6 @@ mod service;
 
 #[cfg(test)]
 mod handshake;
+
+#[cfg(test)]
+mod presence;

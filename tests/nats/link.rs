@@ -88,7 +88,7 @@ async fn what_the_broker_will_not_store_is_said() {
     let mut stranger = Bench::connect(&settings).await;
     stranger.link.subscribe_acks().unwrap();
     stranger.link.publish(5, stranger.message("critic", "", "state")).unwrap();
-    let wrong = PublishFault::WrongStream("DRIFTGATE_STATE".to_owned());
+    let wrong = PublishFault::WrongStream { stream: "DRIFTGATE_STATE".to_owned(), stream_seq: 1 };
     assert_eq!(stranger.acked(5).await, Err(wrong));
 }
 

@@ -64,6 +64,7 @@ fn reported(rig: &mut Rig, di: f64, costs: &mut Costs) {
                 | Effect::StopUploads { .. }
                 | Effect::SeverUploads
                 | Effect::Answer { .. }
+                | Effect::Presence(_)
                 | Effect::Record(_) => {}
             }
         }

@@ -338,7 +338,7 @@ impl World<'_> {
             } => self.check_state(place, ticket, &state),
             Effect::StopUploads { revoke } => self.stop_uploads(place, revoke),
             Effect::SeverUploads => self.sever_uploads(place),
-            Effect::Record(_) => {}
+            Effect::Presence(_) | Effect::Record(_) => {}
         }
     }
 

@@ -347,6 +347,7 @@ fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (
             ms(400, 5_000, random)
         },
         window: random.pick(&[1, 1, 2, 4, 64]),
+        life: None,
     };
     (identity, live)
 }

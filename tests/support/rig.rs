@@ -69,6 +69,7 @@ pub(crate) fn settings(me: &str, peers: &[&str]) -> Setup {
         reply_timeout: Duration::from_secs(2),
         ack_timeout: Duration::from_secs(5),
         window: 256,
+        life: None,
     };
     Setup { identity, live: live(peers) }
 }

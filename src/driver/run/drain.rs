@@ -1,5 +1,7 @@
 //! How the driver ends: in order, and in time.
 
+use std::time::Duration;
+
 use super::super::{DRAIN_TIMEOUT, MEMORY_TIMEOUT};
 use super::{Driver, Event, Inputs};
 use crate::audit::FINISH_TIMEOUT;
@@ -36,6 +38,7 @@ impl Driver {
                 break;
             }
         }
+        self.say_goodbye(deadline).await;
         self.disconnect().await;
         self.perform().await;
         let in_doubt = self.bridge.in_doubt(self.clock.now());
@@ -44,5 +47,19 @@ impl Driver {
             tokio::time::timeout(MEMORY_TIMEOUT, self.keeper.keep(in_doubt)),
             self.recorder.finish(FINISH_TIMEOUT)
         );
+    }
+
+    /// Says in our presence that we stop, and waits until the broker has it.
+    async fn say_goodbye(&mut self, deadline: Duration) {
+        let now = self.clock.now();
+        self.effects.extend(self.bridge.stop(now));
+        self.perform().await;
+        while !self.bridge.is_shown() && self.connector.link().is_some() {
+            tokio::select! {
+                change = self.connector.changed() => self.change(change).await,
+                () = tokio::time::sleep_until(self.clock.instant(deadline)) => return,
+            }
+            self.perform().await;
+        }
     }
 }

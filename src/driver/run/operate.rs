@@ -85,7 +85,11 @@ impl Driver {
 
     /// Does what an operator orders. The hold takes effect here and now; only the answer waits, for
     /// the silence and for the disk, both at once and both bounded.
-    pub(super) fn operate(&mut self, order: Order, answer: oneshot::Sender<OperatorReply>) {
+    pub(in crate::driver) fn operate(
+        &mut self,
+        order: Order,
+        answer: oneshot::Sender<OperatorReply>,
+    ) {
         let now = self.clock.now();
         self.holds.obey(&order);
         let is_held = self.holds.any();

@@ -94,6 +94,7 @@ impl Driver {
             self.receiver.poisoned(poisoned);
         }
         self.audit_inbound(self.clock.now());
+        self.connector.bucket_seen(report.presence_expires);
         self.conditions.set(Condition::BrokerAssets, report.differences);
     }
 
@@ -133,6 +134,7 @@ impl Driver {
     /// Tells `/readyz` what has changed.
     pub(super) fn show(&mut self) {
         self.look_at_the_clock();
+        self.show_presence();
         let audit = self.recorder.fault();
         for condition in [Condition::AuditLost, Condition::AuditUnwritable] {
             let text = audit.iter().filter(|(held, _)| *held == condition);
@@ -161,6 +163,6 @@ pub(super) fn publish_outcome(fault: &PublishFault) -> Outcome {
         PublishFault::Refused { .. }
         | PublishFault::TooLarge
         | PublishFault::Unpublishable
-        | PublishFault::WrongStream(_) => Outcome::Refused,
+        | PublishFault::WrongStream { .. } => Outcome::Refused,
     }
 }

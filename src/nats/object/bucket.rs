@@ -123,7 +123,7 @@ fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
     let checks = [
         (
             word("storage") != "file",
-            "storage is not file: snapshots are lost with the server process".to_owned(),
+            "storage is not file: what is stored is lost with the server process".to_owned(),
         ),
         (
             kept < i64::from(replicas),

@@ -161,7 +161,7 @@ impl From<PublishFault> for StoreFault {
             | PublishFault::Malformed
             | PublishFault::TooLarge
             | PublishFault::Unpublishable
-            | PublishFault::WrongStream(_) => Self::Malformed(fault.to_string()),
+            | PublishFault::WrongStream { .. } => Self::Malformed(fault.to_string()),
         }
     }
 }

@@ -14,8 +14,10 @@ impl Bridge {
         let bound = self.barrier_timeout();
         let due = started + bound + self.identity.reply_timeout;
         let deadline = due.min(now.mono + bound);
-        // A block asks at once: the echo comes after everything that was sent before it.
-        let settled = if cut { now.mono + bound / 2 } else { now.mono };
+        // A block asks at once: the echo comes after everything that was sent before it. Only a
+        // write of the own entry is waited for, since the next one depends on what became of it.
+        let waits = cut || !self.is_shown();
+        let settled = if waits { now.mono + bound / 2 } else { now.mono };
         self.closing = Some(Closing { cut, step: Step::Settling(settled), deadline, started });
         self.stop_uploads();
     }
@@ -27,7 +29,7 @@ impl Bridge {
 
     /// Moves a closing on as far as it can go now.
     pub(super) fn advance_closing(&mut self, now: Now) {
-        let quiet = self.outbox.is_quiet();
+        let (quiet, is_shown) = (self.outbox.is_quiet(), self.is_shown());
         let Some(closing) = self.closing.as_mut() else { return };
         if self.connection == Connection::Down {
             // No connection, no buffer of ours, and no echo to wait for. The uploads have their
@@ -41,16 +43,17 @@ impl Bridge {
                 let is_echoed = closing.step == Step::Echoed;
                 self.give_up(now, is_echoed);
             }
-            Step::Settling(until) if quiet || now.mono >= until => {
+            Step::Settling(until) if is_shown && (quiet || !closing.cut) || now.mono >= until => {
                 let cut = closing.cut;
-                self.ask(cut);
+                self.ask(now, cut);
             }
             Step::Settling(_) | Step::Asked(_) | Step::Echoed => {}
         }
     }
 
     /// Takes the subscriptions that a closed gate may not have, and asks for the echo.
-    fn ask(&mut self, cut: bool) {
+    fn ask(&mut self, now: Now, cut: bool) {
+        self.show_last(now, cut);
         if cut {
             self.connection = Connection::Bare;
             self.effects.push(Effect::Cut);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::notice::Notice;
+use super::presence::PresenceEffect;
 use crate::protocol::audit::Event;
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::outbox::Origin;
@@ -119,6 +120,8 @@ pub enum Effect {
         /// What.
         answer: Answer,
     },
+    /// Read or write presence.
+    Presence(PresenceEffect),
     /// Write to the log and to the audit log.
     Record(Event),
 }

@@ -8,6 +8,11 @@ impl Bridge {
     #[must_use]
     pub fn fence(&mut self, now: Now, fence: Option<Fence>) -> Vec<Effect> {
         self.pass(now);
+        self.set_fence(now, fence);
+        self.settle(now)
+    }
+
+    pub(super) fn set_fence(&mut self, now: Now, fence: Option<Fence>) {
         self.fence = fence;
         if let Some(fence) = fence
             && !self.band().is_closed()
@@ -15,13 +20,13 @@ impl Bridge {
             let verdict = self.judge.tighten(Band::Blocked, fence.reason());
             self.enter(now, &verdict, Cause::default());
         }
-        self.settle(now)
     }
 
     /// A verdict that would leave the gate open, or open it, does not while fenced.
     pub(super) fn fence_off(&mut self, judgement: &mut Judgement) {
         let is_closed = judgement.verdict.band.is_closed();
         if let Some(fence) = self.fence.filter(|_| !is_closed) {
+            self.is_fit();
             // A closed gate leaves its band to open only, and it does not open.
             let band = judgement.verdict.from.max(Band::Blocked);
             let verdict = self.judge.tighten(band, fence.reason());

@@ -9,6 +9,7 @@ use crate::protocol::gate::Mode;
 use crate::protocol::inbox::{InboundLimits, Peer};
 use crate::protocol::judge::Policy;
 use crate::protocol::packet::{AttractorType, RuntimeId};
+use crate::protocol::presence::{Instance, Life};
 use crate::protocol::profile::Profile;
 use crate::protocol::seal::Keyring;
 
@@ -29,6 +30,8 @@ pub struct Identity {
     pub ack_timeout: Duration,
     /// Unacknowledged packets at a time.
     pub window: usize,
+    /// Who is shown to be present, if that is shown.
+    pub life: Option<Life>,
 }
 
 /// What may change while a bridge runs.
@@ -84,4 +87,6 @@ pub struct Memory {
     pub operator_hold: bool,
     /// Whether the broker may still have to read what that life had sent.
     pub in_doubt: bool,
+    /// That life. It is over: whoever has this memory has its disk for himself.
+    pub instance: Option<Instance>,
 }

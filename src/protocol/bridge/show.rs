@@ -85,6 +85,7 @@ impl Bridge {
     pub fn is_idle(&self) -> bool {
         self.closing.is_none()
             && self.outbox.is_quiet()
+            && (self.is_shown() || self.connection == Connection::Down)
             && self.waiting.is_empty()
             && (self.outbox.unsent() == 0 || self.connection == Connection::Down)
     }
@@ -147,6 +148,7 @@ impl Bridge {
             seq: self.seq,
             floors: self.inbox.floors(),
             operator_hold: self.judge.gate().operator_hold(),
+            instance: self.identity.life.as_ref().map(|life| life.instance),
         }
     }
 

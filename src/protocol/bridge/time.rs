@@ -63,6 +63,7 @@ impl Bridge {
             self.enter(now, &verdict, Cause::default());
         }
         self.outbox.expire(now.mono);
+        self.heed_lease(now);
     }
 
     /// The next moment at which [`Self::tick`] has something to do.
@@ -74,7 +75,8 @@ impl Bridge {
         });
         let sending = if self.may_send() { self.outbox.deadline(now.mono) } else { None };
         let gate = self.timers().map(|timer| timer.at);
-        let others = [closing, sending, Some(self.answer_deadline)].into_iter().flatten();
+        let showing = self.showing_deadline();
+        let others = [closing, sending, showing, Some(self.answer_deadline)].into_iter().flatten();
         gate.chain(others).min().unwrap_or(Duration::MAX)
     }
 }

@@ -172,7 +172,7 @@ impl Lease {
         }
     }
 
-    /// The gate has moved: what stands in the bucket is no longer true.
+    /// The gate has moved: what stands in the bucket, or is on its way there, is no longer true.
     pub fn touch(&mut self) {
         self.due = Duration::ZERO;
     }
@@ -219,6 +219,7 @@ impl Lease {
             return None;
         }
         let until = now.mono.saturating_add(timeout);
+        self.due = Duration::MAX;
         match self.revision.filter(|_| self.writes()) {
             Some(expected) => {
                 self.asked = Asked::Write(until);
@@ -237,6 +238,7 @@ impl Lease {
         let is_ours = self.standing == Standing::Free && self.asked == Asked::Nothing;
         let expected = self.revision.filter(|_| is_ours)?;
         self.asked = Asked::Write(now.mono.saturating_add(timeout));
+        self.due = Duration::MAX;
         Some(Order::Write { claim: self.take_claim(now), expected })
     }
 
@@ -337,8 +339,12 @@ impl Lease {
     }
 
     /// Until the next refresh: a tenth more or less, so that a fleet that started together does not
-    /// stay together. The instance is random, which is all the randomness that this takes.
+    /// stay together. The instance is random, which is all the randomness that this takes. What was
+    /// touched meanwhile does not wait.
     fn wait(&mut self, now: Duration) {
+        if self.due != Duration::MAX {
+            return;
+        }
         self.rounds = self.rounds.wrapping_add(1);
         let spread = REFRESH.as_millis() / 5;
         let mixed = self.me.0.rotate_left(u32::try_from(self.rounds % 128).unwrap_or(0));

@@ -377,7 +377,7 @@ impl World {
                 self.lingers_until = self.now.mono + LINGER_MAX;
             }
             Effect::Record(audit::Event::Barrier(barrier)) => self.end_closing(barrier),
-            Effect::Record(_) => {}
+            Effect::Presence(_) | Effect::Record(_) => {}
             Effect::Answer { ticket, answer } => self.settle(ticket, &answer),
         }
     }

@@ -1,0 +1,167 @@
+//! `driftgate status`: the fleet in one table, from presence alone.
+//!
+//! It reads the bucket over the connection of a configuration and believes what verifies under its
+//! keys. It asks no sidecar, and writes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::sysexits::{self, Fault};
+use crate::config::{Config, read_from_disk, show_duration};
+use crate::nats::assets::presences;
+use crate::protocol::gate::Band;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::presence::{Condition, Presence};
+use crate::protocol::time::Timestamp;
+use crate::sidecar::nats_settings;
+
+/// Shows the fleet as its sidecars tell it in the bucket of presence
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  driftgate status --config driftgate.toml\n  \
+                  driftgate status --config driftgate.toml --json | jq '.runtimes[].state'\n\n\
+                  States: live; stale, not heard of for 35 s; cut, isolated or stopped, and so \
+                  silent; foreign, an entry that does not verify under the configuration's keys.\n\
+                  Exits 0, with 69 without a broker or bucket, with 78 for a wrong configuration.")]
+pub struct Arguments {
+    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
+    /// all
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Writes JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One key of the bucket.
+struct Row {
+    key: String,
+    /// `None`: what stands there does not verify.
+    presence: Option<Presence>,
+}
+
+impl Row {
+    fn state(&self, now: Timestamp) -> &'static str {
+        self.presence.as_ref().map_or("foreign", |presence| presence.condition(now).into())
+    }
+
+    /// Who needs attention comes first.
+    fn rank(&self, now: Timestamp) -> u8 {
+        let Some(presence) = &self.presence else { return 0 };
+        match (presence.condition(now), presence.band) {
+            (Condition::Cut, _) if presence.has_stopped() => 6,
+            (Condition::Cut, _) | (Condition::Live, Band::Isolated) => 1,
+            (Condition::Stale, _) => 2,
+            (Condition::Live, Band::Blocked) => 3,
+            (Condition::Live, Band::Caution) => 4,
+            (Condition::Live, Band::Open) => 5,
+        }
+    }
+
+    fn to_json(&self, now: Timestamp) -> Value {
+        let Some(presence) = &self.presence else {
+            return json!({ "runtime_id": self.key, "age_s": null, "state": self.state(now) });
+        };
+        let mut fields = json!(presence);
+        if let Some(fields) = fields.as_object_mut() {
+            let age_s = now.since(presence.at).as_secs();
+            fields.insert("age_s".to_owned(), age_s.into());
+            fields.insert("state".to_owned(), self.state(now).into());
+        }
+        fields
+    }
+
+    fn cells(&self, now: Timestamp) -> [String; 8] {
+        let (key, state) = (self.key.clone(), self.state(now).to_owned());
+        let Some(presence) = &self.presence else {
+            let [none, why] = ["-", "does not verify"].map(str::to_owned);
+            return [key, state, none.clone(), none.clone(), none.clone(), none.clone(), none, why];
+        };
+        let seconds = |since| show_duration(core::time::Duration::from_secs(since));
+        let mode: &str = presence.mode.into();
+        let hold = if presence.hold { "held, " } else { "" };
+        [
+            key,
+            state,
+            presence.band.word().to_owned(),
+            seconds(now.since(presence.since).as_secs()),
+            seconds(now.since(presence.at).as_secs()),
+            mode.to_owned(),
+            presence.version.clone(),
+            format!("{hold}{}", presence.reasons.join(" ")),
+        ]
+    }
+}
+
+/// Reads the bucket that the configuration names and shows it.
+///
+/// # Errors
+/// [`Fault`].
+pub async fn run(
+    arguments: &Arguments,
+    environment: &BTreeMap<String, String>,
+    now: &(dyn Fn() -> Timestamp + Sync),
+) -> Result<ExitCode, Fault> {
+    let config = Config::load(&arguments.config, environment, &read_from_disk)
+        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))?;
+    let settings =
+        nats_settings(&config).map_err(|fault| Fault::new(sysexits::CONFIG, fault.to_string()))?;
+    let held = presences(&settings).await.map_err(Fault::unavailable)?;
+    let now = now();
+    let mut rows: Vec<Row> = held
+        .into_iter()
+        .filter_map(|(key, held)| {
+            let presence = open(&config, &key, &held.bytes?);
+            Some(Row { key, presence })
+        })
+        .collect();
+    rows.sort_by(|one, other| (one.rank(now), &one.key).cmp(&(other.rank(now), &other.key)));
+    let text = if arguments.json {
+        let runtimes: Vec<Value> = rows.iter().map(|row| row.to_json(now)).collect();
+        format!("{}\n", json!({ "at": now, "runtimes": runtimes }))
+    } else {
+        table(&rows, now)
+    };
+    let mut output = stdout();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|error| Fault::new(sysexits::IO_ERROR, error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What stands under a key, if its owner's key made it.
+fn open(config: &Config, key: &str, bytes: &[u8]) -> Option<Presence> {
+    let owner = RuntimeId::new(key)?;
+    let signer = if owner == config.runtime.id {
+        config.keyring.sign_with()
+    } else {
+        config.peers.get(&owner).and_then(|peer| peer.key_id.as_deref())
+    };
+    Presence::open(&config.keyring, signer, &owner, bytes).ok()
+}
+
+fn table(rows: &[Row], now: Timestamp) -> String {
+    let head = ["RUNTIME", "STATE", "BAND", "FOR", "SEEN", "MODE", "VERSION", "REASONS"];
+    let head = head.map(str::to_owned);
+    let lines: Vec<[String; 8]> =
+        core::iter::once(head).chain(rows.iter().map(|row| row.cells(now))).collect();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..8).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let mut row = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            // Writing into a String does not fail.
+            let _ = write!(row, "{cell:width$}  ");
+        }
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    text
+}
