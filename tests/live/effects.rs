@@ -179,7 +179,9 @@ fn every_live_row_names_what_shows_its_effect() {
 async fn every_pictured_key_has_its_effect_live_and_after_a_restart_alike() {
     let server = NatsServer::start();
     let plan = Plan::new("planner", &["critic"], &server.url());
-    let plain = picture(&server, &Sidecar::connected(plan.clone()).await).await;
+    let mut first = Sidecar::connected(plan.clone()).await;
+    let plain = picture(&server, &first).await;
+    first.stop().await;
     for (key, more) in PICTURED {
         let mut sidecar = Sidecar::connected(plan.clone()).await;
         let file = sidecar.folder().join("k1");
@@ -188,12 +190,13 @@ async fn every_pictured_key_has_its_effect_live_and_after_a_restart_alike() {
         sidecar.signal("HUP");
         until(key, async || sidecar.log().contains("configuration reloaded").then_some(())).await;
         let reloaded = picture(&server, &sidecar).await;
-        sidecar.kill();
+        sidecar.stop().await;
         // A life that remembers nothing.
         fs::remove_dir_all(sidecar.folder().join("spool")).unwrap();
         sidecar.start_again().await;
         sidecar.is_connected().await;
         let restarted = picture(&server, &sidecar).await;
+        sidecar.stop().await;
         assert_eq!(reloaded, restarted, "{key}: live and after a restart");
         assert_ne!(reloaded, plain, "{key} has no effect");
     }

@@ -157,8 +157,7 @@ async fn a_clean_stop_is_said_and_fences_nobody() {
     let mut sidecar = Sidecar::connected(plan(&server)).await;
     sidecar.report(0.3).await;
     entry(&observer, "an open entry", |entry| entry["band"] == "open").await;
-    sidecar.signal("TERM");
-    sidecar.ended().await;
+    sidecar.stop().await;
     let (_, last) = stored(&observer).await.expect("the last entry");
     assert_eq!(
         (&last["band"], &last["reasons"]),
@@ -269,7 +268,7 @@ async fn in_shadow_presence_says_so_and_a_bucket_of_others_loosens_nothing() {
     observer.client.request(call, config.into()).await.expect("an answer");
     let sidecar = Sidecar::connected(plan(&server)).await;
     degraded(&sidecar, "broker_assets").await;
-    assert_eq!(sidecar.report(0.3).await["packets"][0]["status"], "stored", "nobody is fenced");
+    sidecar.stores().await;
 }
 
 /// What the plain command line shows of it.

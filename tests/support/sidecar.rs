@@ -162,6 +162,13 @@ impl Sidecar {
         assert!(status.success(), "cannot signal {id}");
     }
 
+    /// Lets it stop in order: it says so, and is nobody's twin. Killed, it would be that of the next
+    /// one with its name and another disk.
+    pub(crate) async fn stop(&mut self) {
+        self.signal("TERM");
+        self.ended().await;
+    }
+
     /// Waits for the end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;

@@ -208,11 +208,12 @@ async fn nothing_is_uploaded_that_nobody_is_authorised_for() {
         Plan::new("planner", &["critic"], &server.url()),
         Plan::new("planner", &[], &server.url()).with(ended),
     ] {
-        let sidecar = Sidecar::connected(plan).await;
+        let mut sidecar = Sidecar::connected(plan).await;
         sidecar.report(0.2).await;
         let refused = push(&sidecar, b"for nobody").await;
         assert_eq!(refused.status, 403, "{}", refused.head);
         assert_eq!(refused.json()["type"], "urn:driftgate:problem:no-reader");
+        sidecar.stop().await;
     }
 }
 
