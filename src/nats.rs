@@ -23,6 +23,7 @@ pub mod assets;
 pub mod object;
 pub mod reclaim;
 mod wanted;
+mod monitor;
 pub mod link;
 mod connection;
 pub mod presence;

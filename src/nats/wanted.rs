@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::monitor;
 use super::settings::Settings;
 use super::subject::AssetName;
 use crate::config::Durability;
@@ -31,6 +32,8 @@ const QUARANTINE_BYTES_MAX: u64 = 2 * MESSAGE_BYTES_MAX;
 const ACK_WAIT_NS: u64 = 30 * SECOND_NS;
 /// Unacknowledged packets under way: what the sidecar's memory is bounded by.
 const ACK_PENDING_MAX: u64 = 256;
+/// Packets that wait for one runtime and say that it is deaf: four full windows.
+const UNPROCESSED_CRITICAL: u64 = 4 * ACK_PENDING_MAX;
 /// A consumer that nobody pulled from for so long belongs to a runtime that is gone.
 const INACTIVE_THRESHOLD_NS: u64 = 7 * 24 * 3_600 * SECOND_NS;
 /// Copies from which on the loss of one server loses nothing.
@@ -57,6 +60,28 @@ enum Purpose {
     Sourced,
     /// Takes refused bytes on this subject.
     Quarantine(String),
+}
+
+impl Purpose {
+    fn description(&self) -> &'static str {
+        match self {
+            Self::State(_) => "Driftgate: the newest packets of each source for each target",
+            Self::Sourced => "Driftgate: packets of other clusters",
+            Self::Quarantine(_) => "Driftgate: what was refused, and why in Driftgate-Reason",
+        }
+    }
+
+    /// What `nats server check stream` warns of.
+    fn thresholds(&self) -> &'static [(&'static str, u64)] {
+        match self {
+            Self::State(_) => &[],
+            Self::Sourced => &[("lag-critical", 1_000)],
+            // Anything refused is worth a look; a thousand displace each other.
+            Self::Quarantine(_) => {
+                &[("msgs-warn", 1), ("msgs-critical", QUARANTINE_PER_TARGET_MAX)]
+            }
+        }
+    }
 }
 
 impl<'a> Stream<'a> {
@@ -122,6 +147,8 @@ impl<'a> Stream<'a> {
             "max_consumers": CONSUMERS_MAX,
             "duplicate_window": DUPLICATE_WINDOW_NS,
             "allow_direct": true,
+            "description": self.purpose.description(),
+            "metadata": monitor::metadata(self.replicas, self.purpose.thresholds()),
         });
         if let (Durability::Synced, Some(config)) = (self.durability, config.as_object_mut()) {
             config.insert("placement".to_owned(), json!({ "tags": [SYNCED_TAG] }));
@@ -193,6 +220,11 @@ impl<'a> Consumer<'a> {
             "replay_policy": "instant",
             "num_replicas": self.replicas,
             "inactive_threshold": INACTIVE_THRESHOLD_NS,
+            "description": format!("Driftgate: the packets for one runtime, {}", self.filter),
+            "metadata": monitor::metadata(1, &[
+                ("outstanding-ack-critical", ACK_PENDING_MAX),
+                ("unprocessed-critical", UNPROCESSED_CRITICAL),
+            ]),
         })
     }
 

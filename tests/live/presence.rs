@@ -1,12 +1,12 @@
 //! Presence on a real broker: what everybody can see of a sidecar, and two of one name.
 
-use std::ffi::OsString;
 use std::process::Command;
 
 use async_nats::Message;
 use serde_json::Value;
 
 use crate::support::forge::fleet_keyring as keyring;
+use crate::support::nats_command::NatsCli;
 use crate::support::nats_server::NatsServer;
 use crate::support::observer::Observer;
 use crate::support::sidecar::{Plan, Sidecar};
@@ -274,27 +274,78 @@ async fn in_shadow_presence_says_so_and_a_bucket_of_others_loosens_nothing() {
 /// What the plain command line shows of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_nats_command_line_shows_who_is_there() {
-    let Some(nats) = nats_command() else {
-        eprintln!("SKIPPED: there is no nats command line");
-        return;
-    };
     let server = NatsServer::start();
+    let Some(nats) = NatsCli::on(&server) else { return };
     let observer = Observer::start(&server.url()).await;
     let sidecar = Sidecar::connected(plan(&server)).await;
     sidecar.report(0.3).await;
     entry(&observer, "an open entry", |entry| entry["band"] == "open").await;
-    let run = |arguments: &[&str]| {
-        let output = Command::new(&nats).args(["-s", &server.url()]).args(arguments).output();
-        String::from_utf8_lossy(&output.expect("it runs").stdout).into_owned()
-    };
-    assert_eq!(run(&["kv", "ls", "driftgate-presence"]).trim(), "planner");
-    let raw = run(&["kv", "get", "--raw", "driftgate-presence", "planner"]);
+    assert_eq!(nats.run(&["kv", "ls", "driftgate-presence"]).1.trim(), "planner");
+    let (_, raw) = nats.run(&["kv", "get", "--raw", "driftgate-presence", "planner"]);
     let shown: Value = serde_json::from_str(&raw).expect("the entry");
     assert_eq!((&shown["runtime_id"], &shown["band"]), (&"planner".into(), &"open".into()));
 }
 
-/// The program that `NATS_CLI` names, else the one on the path.
-fn nats_command() -> Option<OsString> {
-    let program = std::env::var_os("NATS_CLI").unwrap_or_else(|| "nats".into());
-    Command::new(&program).arg("--version").output().is_ok().then_some(program)
+/// Exit code and output of `driftgate status` with a sidecar's own configuration.
+fn status(sidecar: &Sidecar, more: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .args(["status", "--config"])
+        .arg(sidecar.folder().join("base.toml"))
+        .args(more)
+        .output()
+        .expect("it runs");
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_shows_the_fleet_by_who_needs_attention() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let url = server.url();
+    let of = |runtime: &str| Plan::new(runtime, &["peer"], &url).short();
+    let open = Sidecar::connected(of("planner")).await;
+    let blocked = Sidecar::connected(of("critic")).await;
+    let isolated = Sidecar::connected(of("scribe")).await;
+    let mut killed = Sidecar::connected(of("monitor")).await;
+    for sidecar in [&open, &blocked, &isolated, &killed] {
+        assert_eq!(sidecar.report(0.3).await["band"], "open");
+    }
+    blocked.report(0.52).await;
+    isolated.report(0.65).await;
+    observer
+        .client
+        .publish("$KV.driftgate-presence.forged", r#"{"band":"open"}"#.into())
+        .await
+        .expect("a connection");
+    let rows = |json: &str| -> Vec<(String, String, String)> {
+        let shown: Value = serde_json::from_str(json).expect("JSON");
+        assert!(shown["at"].is_string(), "{shown}");
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or("-").to_owned();
+        let row = |row: &Value| (text(row, "runtime_id"), text(row, "state"), text(row, "band"));
+        shown["runtimes"].as_array().expect("a list").iter().map(row).collect()
+    };
+    let expected = |rows: &[(&str, &str, &str)]| -> Vec<(String, String, String)> {
+        rows.iter()
+            .map(|(id, state, band)| ((*id).into(), (*state).into(), (*band).into()))
+            .collect()
+    };
+    let all = expected(&[
+        ("forged", "foreign", "-"),
+        ("scribe", "cut", "isolated"),
+        ("critic", "live", "blocked"),
+        ("monitor", "live", "open"),
+        ("planner", "live", "open"),
+    ]);
+    until("all five", async || (rows(&status(&open, &["--json"]).1) == all).then_some(())).await;
+    let (code, table) = status(&open, &[]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("RUNTIME  STATE    BAND      FOR"), "{table}");
+    assert!(lines[3].starts_with("critic   live     blocked") && lines[3].contains("di_block"));
+    // Nobody refreshes the entry of one that was killed, and the broker lets it expire.
+    killed.kill();
+    let left: Vec<_> = all.into_iter().filter(|(id, ..)| id != "monitor").collect();
+    until("its end", async || (rows(&status(&open, &["--json"]).1) == left).then_some(())).await;
+    drop(server);
+    assert_eq!(status(&open, &[]).0, Some(69), "without a broker");
 }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::support::link::Bench;
+use crate::support::nats_command::NatsCli;
 use crate::support::nats_server::{NatsServer, eventually};
 use async_nats::Client;
 use driftgate::config::Durability;
@@ -226,4 +227,38 @@ async fn streams_and_consumer_are_those_of_the_domain() {
     store.put(&label, "memory".into(), &|_| {}).await.unwrap();
     assert_eq!(&store.get("planner/1", 64, &|_| {}).await.unwrap()[..], b"memory");
     assert_eq!((streams(&hub), streams(&edge)), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nats_command_line_checks_our_assets_by_our_thresholds() {
+    let server = NatsServer::start();
+    let Some(nats) = NatsCli::on(&server) else { return };
+    ensure(&server.settings("planner")).await.unwrap();
+    let check = |what: &[&str]| nats.run(&[&["server", "check"], what].concat());
+    let quarantine = ["stream", "--stream", "DRIFTGATE_QUARANTINE"];
+    let consumer = ["consumer", "--stream", "DRIFTGATE_STATE", "--consumer", "driftgate-planner"];
+    for healthy in [
+        &["stream", "--stream", "DRIFTGATE_STATE"][..],
+        &quarantine,
+        &consumer,
+        &["kv", "--bucket", "driftgate-presence"],
+    ] {
+        let (code, text) = check(healthy);
+        assert_eq!(code, 0, "{healthy:?}: {text}");
+    }
+    let (_, text) = check(&consumer);
+    assert!(text.contains("ack_pending=0;;256"), "it knows the mark: {text}");
+    // One refused message is worth a look.
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let sent = context.publish("driftgate.v1.quarantine.planner", "refused".into()).await.unwrap();
+    sent.await.unwrap();
+    let (code, text) = check(&quarantine);
+    assert_eq!(code, 1, "a warning: {text}");
+    for stream in ["DRIFTGATE_STATE", "DRIFTGATE_QUARANTINE", "KV_driftgate-presence"] {
+        let (_, text) = nats.run(&["stream", "info", "--json", stream]);
+        let info: Value = serde_json::from_str(&text).unwrap();
+        let description = info["config"]["description"].as_str().unwrap_or_default();
+        assert!(description.starts_with("Driftgate: "), "{stream}: {description}");
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod nats_cli;
 pub(crate) mod manifest;
+pub(crate) mod nats_command;
 pub(crate) mod nats_server;
 pub(crate) mod object;
 pub(crate) mod observer;

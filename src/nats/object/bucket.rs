@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::StoreFault;
+use crate::nats::monitor;
 use crate::nats::requests::{RequestFault, Requests};
 
 /// JetStream error "stream not found".
@@ -17,6 +18,7 @@ pub(in crate::nats) struct Wanted {
     pub(in crate::nats) stream: String,
     subjects: Vec<String>,
     replicas: u8,
+    description: &'static str,
     /// What its kind needs beside what all buckets have.
     more: Value,
 }
@@ -37,6 +39,7 @@ impl Wanted {
             stream: format!("OBJ_{bucket}"),
             subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
             replicas,
+            description: "Driftgate: memory snapshots, zstd frames and deltas",
             more: json!({ "max_msgs_per_subject": -1 }),
         }
     }
@@ -48,6 +51,12 @@ impl Wanted {
             stream: format!("KV_{bucket}"),
             subjects: vec![format!("$KV.{bucket}.>")],
             replicas,
+            description: match bucket {
+                "driftgate-presence" => "Driftgate: who is there, in which band, and why",
+                "driftgate-manifests" => "Driftgate: the signed manifest of each snapshot",
+                "driftgate-capabilities" => "Driftgate: what each runtime can do",
+                _ => "Driftgate",
+            },
             more: json!({ "max_msgs_per_subject": 1, "deny_delete": true }),
         }
     }
@@ -69,6 +78,8 @@ impl Wanted {
             "duplicate_window": DUPLICATE_WINDOW_NS,
             "allow_rollup_hdrs": true,
             "allow_direct": true,
+            "description": self.description,
+            "metadata": monitor::metadata(self.replicas, &[]),
             // Servers before 2.11 do not know it and leave it out.
             "allow_msg_ttl": true,
         });
