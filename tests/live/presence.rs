@@ -349,3 +349,46 @@ async fn status_shows_the_fleet_by_who_needs_attention() {
     drop(server);
     assert_eq!(status(&open, &[]).0, Some(69), "without a broker");
 }
+
+/// The grants of `deploy/nats.conf` for the planner, on whoever connects without a name.
+fn shipped_grants() -> String {
+    let shipped = include_str!("../../deploy/nats.conf");
+    let begin = shipped.find("PLANNER_MAY {").expect("the grants");
+    let end = shipped.find("\nauthorization {").expect("what follows them");
+    format!(
+        "{}\nauthorization {{ users: [ {{ user: op, password: op }}\n\
+         {{ user: planner, password: planner, permissions: $PLANNER_MAY }} ] }}\n\
+         no_auth_user: planner",
+        &shipped[begin..end]
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_needs_no_more_than_the_shipped_grants_and_they_keep_others_out() {
+    let server = NatsServer::start_with(&shipped_grants());
+    let op = async_nats::ConnectOptions::with_user_and_password("op".into(), "op".into());
+    let observer = Observer::of(op.connect(server.url()).await.expect("a connection")).await;
+    let bucket = serde_json::json!({
+        "name": "KV_driftgate-presence", "subjects": ["$KV.driftgate-presence.>"],
+        "max_msgs_per_subject": 1, "discard": "new", "allow_direct": true,
+        "allow_rollup_hdrs": true, "allow_msg_ttl": true, "deny_delete": true,
+    });
+    observer.api("STREAM.CREATE.KV_driftgate-presence", &bucket).await;
+    let plan = Plan::new("planner", &["critic"], &server.url()).with("[nats]\nprovision = false");
+    let sidecar = Sidecar::connected(plan).await;
+    sidecar.report(0.3).await;
+    entry(&observer, "an open entry", |entry| entry["band"] == "open").await;
+    let (code, table) = status(&sidecar, &[]);
+    assert!(code == Some(0) && table.contains("planner  live"), "{table}");
+    // The planner may not write the critic's entry.
+    let planner = async_nats::connect(server.url()).await.expect("a connection");
+    planner.publish("$KV.driftgate-presence.critic", "forged".into()).await.expect("queued");
+    planner.flush().await.expect("a connection");
+    let call = "$JS.API.DIRECT.GET.KV_driftgate-presence.$KV.driftgate-presence.critic";
+    let answer = observer.client.request(call, "".into()).await.expect("an answer");
+    assert_eq!(answer.status.map(|status| status.as_u16()), Some(404), "nothing was stored");
+    // An isolated sidecar writes nothing here either.
+    let closing = sidecar.report(0.65).await;
+    assert_eq!(closing["band"], "isolated");
+    entry(&observer, "the last entry", |entry| entry["band"] == "isolated").await;
+}
