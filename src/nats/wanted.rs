@@ -76,10 +76,9 @@ impl Purpose {
         match self {
             Self::State(_) => &[],
             Self::Sourced => &[("lag-critical", 1_000)],
-            // Anything refused is worth a look; a thousand displace each other.
-            Self::Quarantine(_) => {
-                &[("msgs-warn", 1), ("msgs-critical", QUARANTINE_PER_TARGET_MAX)]
-            }
+            // One subject for each runtime that refused something: one is worth a look, many are
+            // an attack or a key that was changed on one side only.
+            Self::Quarantine(_) => &[("subjects-warn", 1), ("subjects-critical", 10)],
         }
     }
 }

@@ -79,7 +79,11 @@ async fn without_provisioning_what_is_absent_is_said_and_stays_absent() {
     settings.provision = false;
     for _ in 0..2 {
         let report = ensure(&settings).await.unwrap();
-        let absent = ["stream DRIFTGATE_STATE is absent", "stream DRIFTGATE_QUARANTINE is absent"];
+        let absent = [
+            "stream DRIFTGATE_STATE is absent",
+            "stream DRIFTGATE_QUARANTINE is absent",
+            "bucket driftgate-presence is absent",
+        ];
         assert_eq!(report.differences, absent);
         assert!(!report.has_stream_out && !report.has_consumer && report.created.is_empty());
     }
@@ -221,7 +225,7 @@ async fn streams_and_consumer_are_those_of_the_domain() {
     bench.link.ack(&message.reply).unwrap();
     bench.confirm(1).await;
     let streams = |server: &NatsServer| server.get("/jsz")["streams"].as_u64().unwrap();
-    assert_eq!((streams(&hub), streams(&edge)), (2, 0), "made at the hub, not where we connect");
+    assert_eq!((streams(&hub), streams(&edge)), (3, 0), "made at the hub, not where we connect");
     let store = Store::open(&settings, "driftgate-snapshots").await.unwrap();
     let label = Label { name: "planner/1".to_owned(), ..Label::default() };
     store.put(&label, "memory".into(), &|_| {}).await.unwrap();
