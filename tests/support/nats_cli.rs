@@ -1,5 +1,8 @@
 //! The real `nats` command: `$NATS_CLI`, else the one beside `$NATS_SERVER`, else that of `PATH`.
 
+#![allow(dead_code, reason = "not every test file has a use for it")]
+#![allow(clippy::print_stderr, reason = "a test that is left out has to say so loudly")]
+
 use std::path::PathBuf;
 use std::process::Command;
 
