@@ -173,7 +173,7 @@ impl Driver {
         let deadline = self.clock.instant(deadline);
         tokio::select! {
             biased;
-            () = stopped(stop) => return false,
+            () = drain::stopped(stop) => return false,
             Some((order, answer)) = orders.recv() => self.operate(order, answer),
             Some((live, answer)) = reloads.recv() => self.reload(*live, answer).await,
             // What changed meanwhile is written at the end of this turn, also when nothing else
@@ -491,15 +491,6 @@ impl Driver {
     pub(super) async fn order(&mut self, order: impl FnOnce(&mut Link) -> Result<(), NotTaken>) {
         if self.connector.link().is_some_and(|link| order(link).is_err()) {
             self.sever("the connection takes no orders").await;
-        }
-    }
-}
-
-/// Done when told to stop, or when nobody is left who could tell.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    while !*stop.borrow_and_update() {
-        if stop.changed().await.is_err() {
-            return;
         }
     }
 }

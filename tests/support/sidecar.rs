@@ -162,8 +162,8 @@ impl Sidecar {
         assert!(status.success(), "cannot signal {id}");
     }
 
-    /// Lets it stop in order: it says so, and is nobody's twin. Killed, it would be that of the next
-    /// one with its name and another disk.
+    /// Lets it stop in order: it says so, and is nobody's twin. Killed, it would be that of the
+    /// next one with its name and another disk.
     pub(crate) async fn stop(&mut self) {
         self.signal("TERM");
         self.ended().await;

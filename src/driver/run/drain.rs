@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::super::{DRAIN_TIMEOUT, MEMORY_TIMEOUT};
 use super::{Driver, Event, Inputs};
 use crate::audit::FINISH_TIMEOUT;
@@ -60,6 +62,15 @@ impl Driver {
                 () = tokio::time::sleep_until(self.clock.instant(deadline)) => return,
             }
             self.perform().await;
+        }
+    }
+}
+
+/// Done when told to stop, or when nobody is left who could tell.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    while !*stop.borrow_and_update() {
+        if stop.changed().await.is_err() {
+            return;
         }
     }
 }
