@@ -313,27 +313,7 @@ impl Driver {
             LinkEvent::Ack { token, outcome } if token >= PRESENCE_TOKENS => {
                 self.presence_answered(token - PRESENCE_TOKENS, outcome);
             }
-            LinkEvent::Ack { token, outcome } => {
-                let outcome = match outcome {
-                    Ok(stored) => {
-                        self.connector.worked();
-                        self.conditions.end(Condition::PublishUnanswered);
-                        self.conditions.end(Condition::PublishRefused);
-                        Outcome::Stored {
-                            stream_seq: stored.stream_seq,
-                            duplicate: stored.duplicate,
-                        }
-                    }
-                    Err(fault) => {
-                        if fault == PublishFault::NoResponders {
-                            self.connector.repair();
-                        }
-                        self.publish_refused(&fault);
-                        readiness::publish_outcome(&fault)
-                    }
-                };
-                self.effects.extend(self.bridge.answered(now, token, outcome));
-            }
+            LinkEvent::Ack { token, outcome } => self.answered(token, outcome),
             LinkEvent::Confirmed(id) => self.effects.extend(self.bridge.confirmed(now, id)),
             LinkEvent::Inbound(message) => {
                 if let Some(link) = self.connector.link() {

@@ -28,7 +28,6 @@ use super::ack::{self, PublishFault};
 use super::assets::{self, AssetFault, AssetReport};
 use super::connection::{Arrival, Asker, Connection, NotSent, Topic, Unanswered, Waiter};
 use super::inbound::is_ack_subject;
-use super::presence;
 use super::pull::{Pull, PullOrder, Step};
 use super::requests::Requests;
 use super::responder::Responder;
@@ -36,7 +35,6 @@ use super::session::clipped;
 use super::settings::Settings;
 use super::subject::AssetName;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::presence::Held;
 
 mod questions;
 
@@ -187,22 +185,6 @@ impl Link {
     ) -> impl Future<Output = Result<AssetReport, AssetFault>> + Send + use<> {
         let requests = self.requests.clone();
         async move { assets::run(&requests, reclaims).await }
-    }
-
-    /// Reads the presence of one runtime; `None` when the broker does not say. Needs
-    /// [`Link::subscribe_acks`].
-    pub fn presence(&self, owner: RuntimeId) -> impl Future<Output = Option<Held>> + Send + use<> {
-        let requests = self.requests.clone();
-        async move { presence::read(&requests, &owner).await }
-    }
-
-    /// The same of many, as far as the broker says.
-    pub fn presences(
-        &self,
-        peers: Vec<RuntimeId>,
-    ) -> impl Future<Output = Vec<(RuntimeId, Held)>> + Send + use<> {
-        let requests = self.requests.clone();
-        async move { presence::read_all(&requests, peers).await }
     }
 
     /// Publishes to JetStream; the answer is an [`LinkEvent::Ack`] with `token`. Needs

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     AssetFault, AssetReport, Band, Condition, Driver, Event, Link, Outcome, PublishFault, Standing,
 };
+use crate::nats::ack::Stored;
 use crate::protocol::seal::Fault;
 
 /// How long something that happened once is shown as weakening a promise.
@@ -81,6 +82,27 @@ impl Driver {
         }
     }
 
+    /// What the broker said to a packet.
+    pub(super) fn answered(&mut self, token: u64, outcome: Result<Stored, PublishFault>) {
+        let outcome = match outcome {
+            Ok(Stored { stream_seq, duplicate }) => {
+                self.connector.worked();
+                self.conditions.end(Condition::PublishUnanswered);
+                self.conditions.end(Condition::PublishRefused);
+                Outcome::Stored { stream_seq, duplicate }
+            }
+            Err(fault) => {
+                if fault == PublishFault::NoResponders {
+                    self.connector.repair();
+                }
+                self.publish_refused(&fault);
+                publish_outcome(&fault)
+            }
+        };
+        let now = self.clock.now();
+        self.effects.extend(self.bridge.answered(now, token, outcome));
+    }
+
     /// Counts a publish that the broker did not take, and says so while it lasts.
     pub(super) fn publish_refused(&mut self, fault: &PublishFault) {
         let reason = fault.reason();
@@ -151,7 +173,7 @@ impl Driver {
 }
 
 /// Which refusals may pass by themselves.
-pub(super) fn publish_outcome(fault: &PublishFault) -> Outcome {
+fn publish_outcome(fault: &PublishFault) -> Outcome {
     match fault {
         PublishFault::Busy(_)
         | PublishFault::Deaf

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Link, LinkEvent, NotSent, NotTaken, Topic};
+use crate::nats::presence;
 use crate::nats::responder::{Door, Dropped, QUESTION_BYTES_MAX, QUESTIONS_MAX, is_inbox};
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::presence::Held;
 
 /// What has come back to a question of ours. One that is too long says nothing.
 pub(super) fn answered(id: u64, message: &Message) -> LinkEvent {
@@ -19,6 +22,22 @@ pub(super) fn answered(id: u64, message: &Message) -> LinkEvent {
 }
 
 impl Link {
+    /// Reads the presence of one runtime; `None` when the broker does not say. Needs
+    /// [`Link::subscribe_acks`].
+    pub fn presence(&self, owner: RuntimeId) -> impl Future<Output = Option<Held>> + Send + use<> {
+        let requests = self.requests.clone();
+        async move { presence::read(&requests, &owner).await }
+    }
+
+    /// The same of many, as far as the broker says.
+    pub fn presences(
+        &self,
+        peers: Vec<RuntimeId>,
+    ) -> impl Future<Output = Vec<(RuntimeId, Held)>> + Send + use<> {
+        let requests = self.requests.clone();
+        async move { presence::read_all(&requests, peers).await }
+    }
+
     /// Opens doors for questions: [`LinkEvent::Asked`]. Twice is once. `instance` is the micro
     /// service's id, one token.
     ///
