@@ -29,6 +29,7 @@ mod manifests;
 mod hostile;
 
 #[cfg(test)]
+mod cookbook;
 mod delivery;
 mod effects;
 
