@@ -283,7 +283,7 @@ async fn a_bar_is_drawn_on_a_terminal_and_never_into_a_pipe() {
     // Five pictures a second at most; a busy machine may leave some out.
     assert!((1..=most).contains(&pictures.len()), "{text:?}");
     for picture in pictures {
-        for part in ["put  [#", "] ", " MiB of 48.0 MiB  ", "MiB/s  ", " s left"] {
+        for part in ["put  [#", "] ", " MiB of 48.00 MiB  ", "MiB/s  ", "s left"] {
             assert!(picture.contains(part), "{part}: {picture:?}");
         }
     }
