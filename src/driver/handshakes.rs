@@ -12,6 +12,7 @@ use crate::nats::responder::{Dropped, Question};
 use crate::protocol::audit::Event;
 use crate::protocol::exchange::{ExchangeMode, ModeReason, SUPPORTED, Version};
 use crate::protocol::gate::Mode;
+use crate::protocol::handshake::Heard;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::Now;
 use crate::protocol::view::HandshakeView;
@@ -73,9 +74,8 @@ impl Driver {
                 None
             }
         });
-        let version = heard.map(|heard| heard.version);
-        self.desk.plan(now.mono, peer.clone(), version.is_some());
-        self.note_handshake(now, &peer, false, version);
+        self.desk.plan(now.mono, peer.clone(), heard.is_some());
+        self.note_handshake(now, &peer, false, heard.as_ref());
     }
 
     /// A peer asks.
@@ -88,21 +88,21 @@ impl Driver {
             tracing::debug!(fault = refusal.fault.word(), "a handshake is refused");
             Dropped::Refused
         })?;
-        let (peer, version) = (heard.runtime_id, heard.version);
-        self.note_handshake(now, &peer, true, Some(version));
+        let (peer, version) = (&heard.runtime_id, heard.version);
+        self.note_handshake(now, peer, true, Some(&heard));
         self.keeper.reserve(self.bridge.seq_next(now));
-        let answer = self.bridge.handshake(now, &peer, &heard.nonce, Some(version));
+        let answer = self.bridge.handshake(now, peer, &heard.nonce, Some(version));
         self.send_answer(&question.reply, HeaderMap::new(), answer.unwrap_or_default())
     }
 
-    /// Books what was heard of a peer.
-    fn note_handshake(
-        &mut self,
-        now: Now,
-        peer: &RuntimeId,
-        inbound: bool,
-        version: Option<Version>,
-    ) {
+    /// Books what was heard of a peer. One that names another manifest than the one that is known of
+    /// it is looked up again.
+    fn note_handshake(&mut self, now: Now, peer: &RuntimeId, inbound: bool, heard: Option<&Heard>) {
+        let version = heard.map(|heard| heard.version);
+        let digest = heard.and_then(|heard| heard.capabilities_digest);
+        if digest.is_some() && digest != self.bridge.peer_digest(peer) {
+            self.manifests.look_soon();
+        }
         self.effects.extend(self.bridge.peer_heard(now, peer, version));
         let (mode, reason) = self.bridge.exchange_shown(now, peer);
         self.audit_handshake(

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::canonical::Json;
+use super::digest::Digest;
 use super::exchange::{ExchangeMode, ModeReason, Version};
 use super::gate::Band;
 use super::packet::RuntimeId;
@@ -49,7 +50,7 @@ pub struct Handshake<'a> {
     /// When.
     pub at: Timestamp,
     /// `sha256:` and 64 hex digits over its capabilities, where it has any.
-    pub capabilities_digest: Option<&'a str>,
+    pub capabilities_digest: Option<Digest>,
     /// What only an answer has.
     #[serde(flatten)]
     pub answer: Option<Terms>,
@@ -114,6 +115,8 @@ pub struct Heard {
     pub nonce: String,
     /// When.
     pub at: Timestamp,
+    /// Of its capability manifest, where it has one.
+    pub capabilities_digest: Option<Digest>,
     /// The number in its token.
     pub seq: u64,
 }
@@ -140,6 +143,13 @@ impl Heard {
         if !is_nonce {
             return Err(Refusal::malformed("/nonce", "must be 32 lower-case hex digits"));
         }
+        let digest = match members.get("capabilities_digest") {
+            None | Some(Json::Null) => None,
+            Some(_) => Some(Digest::parse(text("capabilities_digest")?).ok_or_else(|| {
+                let problem = "must be sha256: and 64 hex digits";
+                Refusal::malformed("/capabilities_digest", problem)
+            })?),
+        };
         Ok(Self {
             runtime_id: id("runtime_id")?,
             target: id("target")?,
@@ -147,6 +157,7 @@ impl Heard {
                 .ok_or_else(|| Refusal::malformed("/protocol_version", "must be MAJOR.MINOR"))?,
             nonce: nonce.to_owned(),
             at: at.ok_or_else(|| Refusal::malformed("/at", "must be RFC 3339 in UTC"))?,
+            capabilities_digest: digest,
             seq,
         })
     }

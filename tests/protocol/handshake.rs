@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use driftgate::protocol::audit::{Chain, Entry, Event};
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::digest::Digest;
 use driftgate::protocol::document;
 use driftgate::protocol::exchange::{ExchangeMode, ModeReason, SUPPORTED, Version};
 use driftgate::protocol::handshake::{
@@ -27,6 +28,21 @@ fn question() -> Value {
 
 fn sealed(document: &Value, keyring: &Keyring, domain: Domain) -> Vec<u8> {
     document::sign(keyring, domain, 7, document).expect("a signing key")
+}
+
+/// A question names the manifest of who asks, so that a changed one is looked up at once.
+#[test]
+fn a_question_names_the_manifest_that_is_published() {
+    let mut setup = settings("critic", &["planner"]);
+    setup.live.manifest = "runtime_id: critic".into();
+    let mut critic = Rig::new(setup);
+    let asked = critic.bridge.handshake(critic.now, &id("planner"), NONCE, None).unwrap();
+    let heard = hear(&Rig::connected(), &asked).unwrap();
+    assert_eq!(heard.capabilities_digest, Some(Digest::of(b"runtime_id: critic")));
+    let mut bad = question();
+    bad["capabilities_digest"] = json!("sha256:0");
+    let bad = sealed(&bad, &keyring(), Domain::Handshake);
+    assert_eq!(hear(&Rig::connected(), &bad), Err(Fault::Malformed));
 }
 
 fn hear(rig: &Rig, bytes: &[u8]) -> Result<Heard, Fault> {
@@ -165,6 +181,7 @@ fn a_peer_is_answered_once_in_10_s_and_no_question_twice() {
         version: SUPPORTED,
         nonce: NONCE.to_owned(),
         at: Timestamp::default(),
+        capabilities_digest: None,
         seq,
     };
     assert!(desk.admit(Duration::ZERO, &heard(5)).is_ok());

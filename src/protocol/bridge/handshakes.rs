@@ -1,6 +1,7 @@
 //! Handshakes with peers: what is said, and who is believed.
 
 use super::{Bridge, Effect, Now, RuntimeId};
+use crate::protocol::digest::Digest;
 use crate::protocol::document;
 use crate::protocol::exchange::{ExchangeMode, ModeReason, SUPPORTED, Version};
 use crate::protocol::handshake::{
@@ -25,13 +26,14 @@ impl Bridge {
         let configured = self.live.peers.get(peer)?;
         let answer = version.map(|version| self.terms(now, configured, version));
         let seq = self.take_seq(now);
+        let manifest = &self.live.manifest;
         let handshake = Handshake {
             runtime_id: &self.identity.runtime_id,
             target: peer,
             protocol_version: PROTOCOL_VERSION,
             nonce,
             at: now.wall,
-            capabilities_digest: None,
+            capabilities_digest: (!manifest.is_empty()).then(|| Digest::of(manifest)),
             answer,
         };
         document::sign(&self.live.keyring, Domain::Handshake, seq, &handshake)
