@@ -1,6 +1,8 @@
 //! Every command of the documents' console blocks, run by a shell with the real `nats`, and what
 //! it says held against what stands there.
 
+#![allow(clippy::disallowed_methods, reason = "a shell is given a path")]
+
 use std::path::Path;
 use std::process::Command;
 
