@@ -65,10 +65,10 @@ fn is_like(line: &str, expected: &str) -> bool {
     expected.ends_with(ELLIPSIS) || rest.is_empty() || line.ends_with(last)
 }
 
-/// The first expected line that is not there in its turn.
+/// The first expected line that is not there. `nats` prints headers in no order.
 fn missing<'a>(said: &str, expected: &'a [String]) -> Option<&'a str> {
-    let mut lines = said.lines();
-    expected.iter().find(|line| !lines.any(|found| is_like(found, line))).map(String::as_str)
+    let is_there = |line: &&String| said.lines().any(|found| is_like(found, line));
+    expected.iter().find(|line| !is_there(line)).map(String::as_str)
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn what_is_said_is_held_against_what_was_said() {
     assert_eq!(found.len(), 3);
     assert_eq!(found[0].expected, ["one …", "…two"]);
     assert_eq!(missing("zero\none  1\nand two", &found[0].expected), None);
-    assert_eq!(missing("and two\none 1", &found[0].expected), Some("…two"), "in order");
+    assert_eq!(missing("and two\none 1", &found[0].expected), None, "in any order");
     assert_eq!(missing("none", &found[0].expected), Some("one …"));
     assert!(!is_like("one two", "one"));
     assert!(is_like("│ a   │ 17 │", "│ a │ … │"));
