@@ -95,8 +95,8 @@ impl Driver {
         self.send_answer(&question.reply, HeaderMap::new(), answer.unwrap_or_default())
     }
 
-    /// Books what was heard of a peer. One that names another manifest than the one that is known of
-    /// it is looked up again.
+    /// Books what was heard of a peer. One that names another manifest than the one that is known
+    /// of it is looked up again.
     fn note_handshake(&mut self, now: Now, peer: &RuntimeId, inbound: bool, heard: Option<&Heard>) {
         let version = heard.map(|heard| heard.version);
         let digest = heard.and_then(|heard| heard.capabilities_digest);

@@ -168,6 +168,28 @@ impl Sentry {
     }
 }
 
+/// Buckets whose entries say where a gate stands, or what a sidecar can: nothing of its runtime.
+const STATE_FREE: [&str; 2] = ["driftgate-presence.", "driftgate-capabilities."];
+/// Members that a packet has and such an entry has not.
+const STATE: [&str; 6] =
+    ["payload", "attractor_state", "drift_metrics", "di", "memory_snapshot", "safety_flags"];
+
+/// A member of a packet in a document that has none, as deep as it may lie. What a fault has made
+/// unreadable holds nothing.
+fn foreign_member(payload: &[u8]) -> Option<&'static str> {
+    fn find(value: &Value) -> Option<&'static str> {
+        match value {
+            Value::Object(members) => {
+                let own = STATE.into_iter().find(|name| members.contains_key(*name));
+                own.or_else(|| members.values().find_map(find))
+            }
+            Value::Array(elements) => elements.iter().find_map(find),
+            _ => None,
+        }
+    }
+    find(&serde_json::from_slice(payload).ok()?)
+}
+
 /// Watches on one connection after the other. It reads no headers: whatever a fault has made of
 /// them must not blind the one who judges.
 async fn watch_all(
@@ -208,6 +230,14 @@ impl Seen {
         // What the broker hands to a consumer is heard here too, told by its acknowledgement
         // subject; it left the source earlier.
         if message.reply.as_ref().is_some_and(|reply| reply.starts_with("$JS.ACK.")) {
+            return;
+        }
+        if let Some(bucket) = message.subject.strip_prefix("$KV.")
+            && STATE_FREE.iter().any(|name| bucket.starts_with(name))
+        {
+            if let Some(member) = foreign_member(&message.payload) {
+                self.leaks.push(format!("{member} on {}", message.subject));
+            }
             return;
         }
         let data = ["driftgate.v1.telemetry.", "driftgate.v1.snapshot.", "$O.", "$KV."];
