@@ -71,18 +71,18 @@ async fn endpoints_answer_423_unless_open_and_an_isolated_sidecar_answers_nothin
     assert_eq!((error_of(&safety), &body(&safety)["band"]), (None, &json!("open")));
     assert_eq!(planner.bounded(0.46).await["band"], "caution");
     assert_eq!(body(&ask(&client, "driftgate.v1.service.planner.safety").await)["band"], "caution");
-    assert_eq!(planner.bounded(0.55).await["band"], "blocked");
+    assert_eq!(planner.bounded(0.57).await["band"], "blocked");
     for endpoint in ["safety", "peers", "snapshots"] {
         let refused = ask(&client, &format!("driftgate.v1.service.planner.{endpoint}")).await;
         assert_eq!(error_of(&refused), Some("423"), "{refused:?}");
         assert!(
             !refused.payload.is_empty()
-                && !String::from_utf8_lossy(&refused.payload).contains("0.55")
+                && !String::from_utf8_lossy(&refused.payload).contains("0.57")
         );
     }
     let ping = ask(&client, "$SRV.PING.driftgate").await;
     assert_eq!(body(&ping)["name"], "driftgate", "a blocked gate is still there");
-    assert_eq!(planner.bounded(0.65).await["band"], "isolated");
+    assert_eq!(planner.bounded(0.67).await["band"], "isolated");
     assert_eq!(server.subscriptions_of("planner"), Some(Vec::new()));
     let silence = client.request("$SRV.PING.driftgate", "".into()).await;
     assert!(silence.is_err(), "{silence:?}");
@@ -90,6 +90,6 @@ async fn endpoints_answer_423_unless_open_and_an_isolated_sidecar_answers_nothin
     assert_eq!(reopened["band"], "open");
     let safety = body(&ask(&client, "driftgate.v1.service.planner.safety").await);
     let shown = safety.to_string();
-    assert!(!shown.contains("0.55") && !shown.contains("0.65"), "a refused number leaves: {shown}");
+    assert!(!shown.contains("0.57") && !shown.contains("0.67"), "a refused number leaves: {shown}");
     assert_eq!(safety["transitions"].as_array().map(Vec::len), Some(5), "{safety}");
 }
