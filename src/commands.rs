@@ -15,5 +15,6 @@ pub mod audit;
 pub mod send;
 pub mod doctor;
 pub mod status;
+pub mod schema;
 pub mod snapshot;
 pub mod sysexits;

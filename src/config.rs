@@ -23,6 +23,7 @@ mod table;
 mod agree;
 mod reload;
 mod document;
+mod schema;
 mod settings;
 mod parse;
 mod key;
@@ -35,6 +36,7 @@ pub use key::{Absent, Effect, Form, Row};
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes};
 pub use parse::show_duration;
 pub use reload::{Change, Reload};
+pub use schema::schema;
 pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
     Audit, BlockedInbound, Caution, Containment, Deliver, DriftSource, Durability, FlappingKeys,

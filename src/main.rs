@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, doctor, keygen, replay, run, send, snapshot, status, sysexits, verify,
+    audit, check, demo, doctor, keygen, replay, run, schema, send, snapshot, status, sysexits,
+    verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -46,6 +47,8 @@ enum Command {
     Status(status::Arguments),
     /// Reads the audit log back
     Audit(audit::Arguments),
+    /// Writes the JSON Schema of a document
+    Schema(schema::Arguments),
 }
 
 /// What became of a command: an exit code, or a fault that is yet to be said.
@@ -69,6 +72,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
+        Command::Schema(arguments) => schema::run(&arguments, &mut stdout()),
         Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),
     })
 }

@@ -26,6 +26,7 @@ pub mod gate;
 pub mod wire;
 pub mod exchange;
 pub mod delivery;
+pub mod schema;
 pub mod packet;
 pub mod refusal;
 pub mod reason;

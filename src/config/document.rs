@@ -57,7 +57,7 @@ const EXAMPLE_HEAD: &str = "\
 ";
 
 /// How files, environment, units and reload work, once for both documents.
-const RULES: [&str; 6] = [
+const RULES: [&str; 7] = [
     "Several files may be given (`--config a.toml --config b.yaml`): a later one wins key by key, a \
      list is replaced whole. The ending decides between TOML and YAML; YAML anchors and aliases are \
      refused.",
@@ -71,6 +71,9 @@ const RULES: [&str; 6] = [
     "Reload (SIGHUP, or a changed file): keys marked live take effect at once, on what stands too. A \
      reload that changes any other key is refused by name and changes nothing, but for this: peers \
      and keys that it removes are removed, and what it tightens is tightened.",
+    "An editor that knows JSON Schema checks the file while it is written: `driftgate schema config > \
+     driftgate.schema.json`, and a first line `#:schema ./driftgate.schema.json` in TOML, or `# \
+     yaml-language-server: $schema=driftgate.schema.json` in YAML.",
     "A file with a mistake changes nothing. A reload that failed stands in /readyz until one succeeds.",
 ];
 

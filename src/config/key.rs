@@ -6,6 +6,8 @@
 
 use core::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::source::ReadFile;
 
 /// One value as it was written: a word of the environment, a string, a number or a truth value.
@@ -128,6 +130,8 @@ pub(super) struct Key<T> {
     pub(super) form: Form,
     /// What may stand there, with its unit.
     pub(super) values: String,
+    /// The same as JSON Schema.
+    pub(super) shape: Value,
     pub(super) absent: Absent,
     nothing: Option<T>,
     tighten: Option<fn(&T, &T) -> T>,
@@ -138,6 +142,7 @@ impl<T: 'static> Key<T> {
     pub(super) fn new(
         form: Form,
         values: impl Into<String>,
+        shape: Value,
         parse: impl Fn(&Scalar, ReadFile<'_>) -> Result<T, Refused> + 'static,
     ) -> Self {
         let one = move |raw: &Raw, read_file: ReadFile<'_>| match raw {
@@ -146,20 +151,20 @@ impl<T: 'static> Key<T> {
             }
             Raw::Many(_) => Err(vec!["must be a single value, not a list or a table".into()]),
         };
-        Self::of(form, values.into(), Box::new(one))
+        Self::of(form, values.into(), shape, Box::new(one))
     }
 
     /// A key of which `parse` reads whatever was given.
-    pub(super) fn of(form: Form, values: String, parse: Parse<T>) -> Self {
+    pub(super) fn of(form: Form, values: String, shape: Value, parse: Parse<T>) -> Self {
         let absent = Absent::Default("");
-        Self { parse, form, values, absent, nothing: None, tighten: None }
+        Self { parse, form, values, shape, absent, nothing: None, tighten: None }
     }
 
     /// The same, made into something else.
     pub(super) fn map<U: 'static>(self, make: impl Fn(T) -> U + 'static) -> Key<U> {
         let parse = self.parse;
         let made = move |raw: &Raw, read_file: ReadFile<'_>| parse(raw, read_file).map(&make);
-        Key::of(self.form, self.values, Box::new(made))
+        Key::of(self.form, self.values, self.shape, Box::new(made))
     }
 
     /// What it is when absent.
@@ -181,6 +186,7 @@ impl<T: 'static> Key<T> {
             parse: Box::new(move |raw, read_file| parse(raw, read_file).map(Some)),
             form: self.form,
             values: self.values,
+            shape: self.shape,
             absent: Absent::Nothing(meaning, example),
             nothing: Some(None),
             tighten: None,
@@ -267,6 +273,8 @@ pub struct Row {
     pub meaning: String,
     /// What may stand there: the range with its unit, or the words.
     pub values: String,
+    /// The same as JSON Schema.
+    pub shape: Value,
     /// What stands for it when it is absent.
     pub absent: Absent,
     /// How TOML writes it.
@@ -287,6 +295,7 @@ impl Row {
             path: format!("{path}.{key}"),
             meaning: lines.concat().trim().to_owned(),
             values: of.values.clone(),
+            shape: of.shape.clone(),
             absent: of.absent,
             form: of.form,
             effect: of.effect(),

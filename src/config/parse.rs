@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use async_nats::ServerAddr;
+use serde_json::{Value, json};
+use strum::VariantArray as _;
 
 use super::key::{Form, Key, Raw, Refused, Scalar};
 use super::secret::{KeyFile, Secret, SecretFile};
@@ -23,6 +25,7 @@ use crate::protocol::capabilities::{Declared, declared};
 use crate::protocol::drift::Coherence;
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::profile::Profile;
+use crate::protocol::schema;
 use crate::protocol::time::Timestamp;
 
 /// Largest key, token, credentials or certificate file, in bytes: a chain of certificates is the
@@ -44,11 +47,12 @@ const TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
 fn kind<T: 'static>(
     form: Form,
     values: impl Into<String>,
+    shape: Value,
     parse: impl Fn(&str) -> Option<T> + 'static,
 ) -> Key<T> {
     let values = values.into();
     let must = format!("must be {values}");
-    Key::new(form, values, move |scalar, _| {
+    Key::new(form, values, shape, move |scalar, _| {
         let is_right = form == Form::Bare || scalar.is_text;
         if !is_right {
             return Err("must be text: put it in quotes".into());
@@ -61,42 +65,46 @@ fn kind<T: 'static>(
 /// One word of a closed list. A number or truth value is none of them.
 pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Key<T> {
     let list: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    kind(Form::Quoted, format!("one of {}", list.join(", ")), |text| {
+    kind(Form::Quoted, format!("one of {}", list.join(", ")), json!({"enum": list}), |text| {
         words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
     })
 }
 
 pub(super) fn flag() -> Key<bool> {
-    kind(Form::Bare, "true or false", |text| text.parse().ok())
+    kind(Form::Bare, "true or false", schema::flag(), |text| text.parse().ok())
 }
 
 /// A whole number of `range`.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> Key<T>
 where
-    T: FromStr + PartialOrd + Display + 'static,
+    T: FromStr + PartialOrd + Display + serde::Serialize + 'static,
 {
     let values = format!("a whole number, {} to {}", range.start(), range.end());
+    let shape = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
     let within = move |number: &T| range.contains(number);
-    kind(Form::Bare, values, move |text| text.trim().parse().ok().filter(&within))
+    kind(Form::Bare, values, shape, move |text| text.trim().parse().ok().filter(&within))
 }
 
 /// A whole number of a few.
 pub(super) fn choice(numbers: &'static [usize]) -> Key<usize> {
     let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    kind(Form::Bare, format!("one of {}", list.join(", ")), |text| {
+    kind(Form::Bare, format!("one of {}", list.join(", ")), json!({"enum": numbers}), |text| {
         text.trim().parse().ok().filter(|number| numbers.contains(number))
     })
 }
 
 /// A number above 0 and at most `max`.
 pub(super) fn mark(max: f64) -> Key<f64> {
-    kind(Form::Bare, format!("above 0 and at most {max}"), move |text| {
+    let shape = json!({"type": "number", "exclusiveMinimum": 0, "maximum": max});
+    kind(Form::Bare, format!("above 0 and at most {max}"), shape, move |text| {
         text.trim().parse().ok().filter(|number| *number > 0.0 && *number <= max)
     })
 }
 
 pub(super) fn coherence() -> Key<Coherence> {
-    kind(Form::Bare, "above 0 and at most 1", |text| Coherence::new(text.trim().parse().ok()?))
+    kind(Form::Bare, "above 0 and at most 1", schema::coherence(), |text| {
+        Coherence::new(text.trim().parse().ok()?)
+    })
 }
 
 /// Bytes from `min` to `max`: plain, or with `KiB`, `MiB` or `GiB`.
@@ -104,7 +112,11 @@ pub(super) fn size(min: &'static str, max: &'static str) -> Key<u64> {
     let values = format!("bytes, or a size such as \"64KiB\", {min} to {max}");
     let form = Form::Quoted;
     let range = read_size(min).zip(read_size(max));
-    Key::new(form, values.clone(), move |scalar, _| {
+    let (least, most) = range.unzip();
+    let shape = json!({"anyOf": [
+        {"type": "string", "pattern": "^ *[0-9]+ *([KMG]iB)? *$"},
+        {"type": "integer", "minimum": least, "maximum": most}]});
+    Key::new(form, values.clone(), shape, move |scalar, _| {
         let within = |bytes: &u64| range.is_some_and(|(min, max)| (min..=max).contains(bytes));
         let refused = || format!("must be {values}").into();
         read_size(&scalar.text).filter(within).ok_or_else(refused)
@@ -125,7 +137,11 @@ fn read_size(text: &str) -> Option<u64> {
 pub(super) fn duration(min: &'static str, max: &'static str) -> Key<Duration> {
     let values = format!("a duration such as \"90s\" or \"5m\", {min} to {max}");
     let range = read_duration(min).zip(read_duration(max));
-    Key::new(Form::Quoted, values.clone(), move |scalar, _| {
+    let (least, most) = range.map(|(min, max)| (min.as_secs_f64(), max.as_secs_f64())).unzip();
+    let shape = json!({"anyOf": [
+        {"type": "string", "pattern": "^ *([0-9]+ *(d|h|m|s|ms)|[0-9.]+) *$"},
+        {"type": "number", "minimum": least, "maximum": most}]});
+    Key::new(Form::Quoted, values.clone(), shape, move |scalar, _| {
         let within = |span: &Duration| range.is_some_and(|(min, max)| (min..=max).contains(span));
         let read = read_duration(scalar.text.trim()).filter(within);
         read.ok_or_else(|| format!("must be {values}").into())
@@ -161,6 +177,9 @@ pub fn show_duration(span: Duration) -> String {
 pub(super) fn list<T: 'static>(entry: Key<T>, len: RangeInclusive<usize>) -> Key<Vec<T>> {
     let values = format!("a list of at most {}, each {}", len.end(), entry.values);
     let form = Form::List(entry.form == Form::Quoted);
+    let shape = json!({"anyOf": [
+        {"type": "array", "items": entry.shape, "minItems": len.start(), "maxItems": len.end()},
+        {"type": "string"}]});
     let parse = move |raw: &Raw, read_file: ReadFile<'_>| {
         let entries = match raw {
             Raw::Many(entries) => entries.clone(),
@@ -188,28 +207,39 @@ pub(super) fn list<T: 'static>(entry: Key<T>, len: RangeInclusive<usize>) -> Key
         }
         if refused.is_empty() { Ok(read) } else { Err(refused) }
     };
-    Key::of(form, values, Box::new(parse))
+    Key::of(form, values, shape, Box::new(parse))
+}
+
+fn some_text() -> Value {
+    json!({"type": "string", "minLength": 1, "maxLength": TEXT_BYTES_MAX})
 }
 
 pub(super) fn path() -> Key<PathBuf> {
-    kind(Form::Quoted, "a path", |text| (!text.is_empty()).then(|| text.into()))
+    kind(Form::Quoted, "a path", some_text(), |text| (!text.is_empty()).then(|| text.into()))
 }
 
 pub(super) fn runtime_id() -> Key<RuntimeId> {
     let values = format!("one NATS token: 1 to {RUNTIME_ID_BYTES_MAX} of A-Z a-z 0-9 _ -");
-    kind(Form::Quoted, values, RuntimeId::new)
+    kind(Form::Quoted, values, schema::runtime_id(), RuntimeId::new)
 }
 
 pub(super) fn attractor_type() -> Key<AttractorType> {
     let values = format!("one of {}", AttractorType::WORDS);
-    kind(Form::Quoted, values, AttractorType::of_word)
+    kind(Form::Quoted, values, schema::words(AttractorType::VARIANTS), AttractorType::of_word)
 }
 
 /// A key id, or a stream name: the token characters of NATS, at most `bytes_max` of them.
 pub(super) fn token(bytes_max: usize) -> Key<String> {
-    kind(Form::Quoted, format!("1 to {bytes_max} of A-Z a-z 0-9 _ -"), move |text| {
+    let values = format!("1 to {bytes_max} of A-Z a-z 0-9 _ -");
+    let shape = pattern(&format!("[A-Za-z0-9_-]{{1,{bytes_max}}}"));
+    kind(Form::Quoted, values, shape, move |text| {
         (is_token(text) && text.len() <= bytes_max).then(|| text.to_owned())
     })
+}
+
+/// What is wholly so.
+fn pattern(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": format!("^{pattern}$")})
 }
 
 fn is_token(text: &str) -> bool {
@@ -222,15 +252,17 @@ pub(super) fn subject_prefix() -> Key<String> {
     let values = format!(
         "tokens of A-Z a-z 0-9 _ - with dots between them, at most {PREFIX_BYTES_MAX} bytes"
     );
-    kind(Form::Quoted, values, |text| {
+    let shape = pattern("[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*");
+    kind(Form::Quoted, values, shape, |text| {
         let fits = text.split('.').all(is_token) && text.len() <= PREFIX_BYTES_MAX;
         fits.then(|| text.to_owned())
     })
 }
 
 /// An address that must not hold a secret.
-fn url<T: 'static>(values: &'static str, parse: fn(&str) -> Option<T>) -> Key<T> {
-    Key::new(Form::Quoted, values, move |scalar, _| {
+fn url<T: 'static>(values: &'static str, start: &str, parse: fn(&str) -> Option<T>) -> Key<T> {
+    let shape = pattern(&format!("{start}[^@]+"));
+    Key::new(Form::Quoted, values, shape, move |scalar, _| {
         if scalar.text.contains('@') {
             let expected = "must not hold a user, password or token: secrets come from files";
             return Err(Refused::secret(expected));
@@ -240,7 +272,7 @@ fn url<T: 'static>(values: &'static str, parse: fn(&str) -> Option<T>) -> Key<T>
 }
 
 pub(super) fn server() -> Key<ServerAddr> {
-    url("like nats://host:4222 or tls://host:4222", |text| {
+    url("like nats://host:4222 or tls://host:4222", "((nats|tls)://)?", |text| {
         let server: ServerAddr = text.parse().ok()?;
         let is_plain = matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty();
         // A path, query or fragment would be ignored in silence.
@@ -250,15 +282,18 @@ pub(super) fn server() -> Key<ServerAddr> {
 }
 
 pub(super) fn http_url() -> Key<hyper::Uri> {
-    url("like http://127.0.0.1:8080/path", |text| {
+    url("like http://127.0.0.1:8080/path", "[Hh][Tt][Tt][Pp]://", |text| {
         let url = text.parse::<hyper::Uri>().ok();
         url.filter(|url| url.scheme_str() == Some("http") && url.host().is_some())
     })
 }
 
+/// An IP address and a port; what else there is to it only a parser can say.
+const ADDRESS: &str = "([0-9.]+|\\[[0-9a-fA-F:.%]+\\]):[0-9]{1,5}";
+
 pub(super) fn socket_address() -> Key<SocketAddr> {
     let values = "an IP address and a port, such as 127.0.0.1:7406 or [::1]:7406";
-    kind(Form::Quoted, values, |text| text.parse().ok())
+    kind(Form::Quoted, values, pattern(ADDRESS), |text| text.parse().ok())
 }
 
 pub(super) fn listener() -> Key<Listener> {
@@ -266,12 +301,15 @@ pub(super) fn listener() -> Key<Listener> {
         "an IP address and a port, or unix: and an absolute path of at most {SOCKET_PATH_BYTES_MAX} \
          bytes"
     );
-    kind(Form::Quoted, values, |text| match text.strip_prefix("unix:") {
+    let shape = pattern(&format!("({ADDRESS}|unix:/.*)"));
+    kind(Form::Quoted, values, shape, |text| match text.strip_prefix("unix:") {
         None => text.parse().ok().map(Listener::Tcp),
         Some(path) => (path.starts_with('/') && path.len() <= SOCKET_PATH_BYTES_MAX)
             .then(|| Listener::Unix(path.into())),
     })
 }
+
+const HOST: &str = "[A-Za-z0-9.\\-_:\\[\\]]+";
 
 fn is_host(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
@@ -280,7 +318,8 @@ fn is_host(text: &str) -> bool {
 
 /// The value of a `Host` header, port and all.
 pub(super) fn host() -> Key<String> {
-    kind(Form::Quoted, "the exact value of a Host header, such as planner.example:7405", |text| {
+    let values = "the exact value of a Host header, such as planner.example:7405";
+    kind(Form::Quoted, values, pattern(HOST), |text| {
         is_host(text).then(|| text.to_ascii_lowercase())
     })
 }
@@ -288,14 +327,15 @@ pub(super) fn host() -> Key<String> {
 /// The value of an `Origin` header. `*` and `null` stand for anybody and are refused.
 pub(super) fn origin() -> Key<String> {
     let values = "the exact value of an Origin header, such as https://console.example";
-    kind(Form::Quoted, values, |text| {
+    kind(Form::Quoted, values, pattern(&format!("https?://{HOST}")), |text| {
         let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
         is_host(host).then(|| text.to_ascii_lowercase())
     })
 }
 
 pub(super) fn timestamp() -> Key<Timestamp> {
-    kind(Form::Quoted, "a date and time such as 2027-01-01T00:00:00Z", Timestamp::parse)
+    let values = "a date and time such as 2027-01-01T00:00:00Z";
+    kind(Form::Quoted, values, schema::date_time(), Timestamp::parse)
 }
 
 /// What a peer's `export` or `import` grants.
@@ -306,12 +346,13 @@ pub(super) fn scopes() -> Key<Scopes> {
         ("telemetry", Scopes { telemetry: true, ..Scopes::NONE }),
     ];
     let words = list(word(WORDS), 0..=LIST_LEN_MAX);
+    let shape = words.shape.clone();
     let parse = move |raw: &Raw, read_file: ReadFile<'_>| {
         let granted = (words.parse)(raw, read_file)?;
         Ok(granted.into_iter().fold(Scopes::NONE, Scopes::or))
     };
     let values = "a list of state, snapshot and telemetry".to_owned();
-    Key::of(Form::List(true), values, Box::new(parse))
+    Key::of(Form::List(true), values, shape, Box::new(parse))
 }
 
 /// A file that is there and not empty; what it holds is never shown.
@@ -363,7 +404,7 @@ pub(super) fn profile() -> Key<Profile> {
     let built_in = profiles::names().join(", ");
     let values = format!("one of {built_in}, or the path of a profile");
     let must = format!("must be {values}");
-    Key::new(Form::Quoted, values, move |scalar, read_file| {
+    Key::new(Form::Quoted, values, some_text(), move |scalar, read_file| {
         let name = &scalar.text;
         if profiles::names().contains(&name.as_str()) {
             return profiles::load(name).map_err(|fault| fault.to_string().into());
@@ -391,7 +432,7 @@ fn content<T: 'static>(
     values: impl Into<String>,
     look: impl Fn(&[u8]) -> Result<T, String> + 'static,
 ) -> Key<(PathBuf, T)> {
-    Key::new(Form::Quoted, values, move |scalar, read_file| {
+    Key::new(Form::Quoted, values, some_text(), move |scalar, read_file| {
         let path = PathBuf::from(&scalar.text);
         let found = look(&read(&path, read_file)?);
         let found = found.map_err(|problem| format!("the file {} {problem}", path.display()))?;

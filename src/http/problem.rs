@@ -42,6 +42,7 @@ pub(super) enum Outcome {
     UnknownAttractor,
     UnknownPeer,
     UnknownSnapshot,
+    UnknownSchema,
     WrongMethod,
     NotAcceptable,
     BodyTooSlow,
@@ -87,6 +88,7 @@ impl Outcome {
             Self::UnknownAttractor => (404, "unknown-attractor", "No such attractor"),
             Self::UnknownPeer => (404, "unknown-peer", "No such peer"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
+            Self::UnknownSchema => (404, "unknown-schema", "No such schema"),
             Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
             Self::NotAcceptable => (406, "not-acceptable", "Nothing acceptable"),
             Self::BodyTooSlow => (408, "body-too-slow", "The body did not arrive in time"),
@@ -136,6 +138,7 @@ impl Outcome {
             Self::BadQuery
             | Self::DigestMismatch
             | Self::UnknownSnapshot
+            | Self::UnknownSchema
             | Self::BadMediaType
             | Self::SnapshotRefused
             | Self::NoSnapshots

@@ -22,9 +22,11 @@ use super::time::Timestamp;
 use super::view::{Barrier, Transition};
 
 mod line;
+mod schema;
 mod verify;
 
 pub use line::Link;
+pub use schema::audit as line_schema;
 pub use verify::{Broken, Summary, Verifier, Why, verify};
 
 /// Longest line that is written or read, without its newline: the longest event holds an operator's

@@ -141,6 +141,7 @@ impl Phase {
     Eq,
     strum::EnumString,
     strum::IntoStaticStr,
+    strum::VariantArray,
     serde::Serialize,
     serde::Deserialize,
 )]

@@ -11,6 +11,7 @@ mod derive;
 mod keys;
 mod pointer;
 mod read;
+mod schema;
 mod spec;
 mod text;
 

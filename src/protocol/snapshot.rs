@@ -27,6 +27,7 @@ pub use frame::{
 };
 pub use manifest::{
     MANIFEST_BYTES_MAX, MEDIA_TYPE_BYTES_MAX, Manifest, ObjectName, SCHEMA, VerifiedManifest,
+    manifest_schema,
 };
 pub use plain::Plain;
 

@@ -4,7 +4,11 @@
 //! What deliberately is not here: whether the packet is genuine (`keyring.rs`) or may travel
 //! (`seal.rs`).
 
+mod schema;
+
 use std::collections::BTreeMap;
+
+pub use schema::packet as packet_schema;
 
 use super::canonical::{Json, push_pointer, write_bool, write_number, write_string};
 use super::digest::Digest;

@@ -7,6 +7,7 @@ use axum::extract::Request;
 use driftgate::http::listener::Bound;
 use driftgate::http::settings::{ApiSettings, BodyLimits, Token};
 use driftgate::http::{Metrics, admin_router, api_router};
+use driftgate::schemas::Name;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -418,4 +419,26 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
         }
     }
     assert_eq!((actor.reports(), actor.unreadable_count()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_schema_is_told_from_its_digest_and_what_there_is_is_named() {
+    for name in Name::ALL {
+        let line = format!("GET /schemas/{}.json", name.word());
+        let reply =
+            ask(&Actor::new(Mood::Isolated), &ApiSettings::default(), (&line, "", b"")).await;
+        let (bytes, digest) = name.document();
+        assert_eq!((reply.status, &reply.body), (200, &bytes));
+        assert_eq!(reply.header("content-type"), Some("application/schema+json"));
+        assert_eq!(reply.header("etag"), Some(format!("\"{digest}\"").as_str()));
+        assert_eq!(reply.json()["$id"], format!("urn:driftgate:schema:{}", name.word()));
+    }
+    for line in ["GET /schemas/nothing.json", "GET /schemas/packet", "GET /schemas/%ff.json"] {
+        let reply = check(Mood::Calm, (line, "", b""), 404, "").await;
+        assert!(
+            reply.json()["detail"].as_str().unwrap().contains("/schemas/packet.json"),
+            "{line}"
+        );
+    }
+    check(Mood::Calm, ("GET /schemas/packet.json?x", "", b""), 400, "x").await;
 }

@@ -78,6 +78,12 @@ fn lines(events: Vec<Event>) -> Vec<Vec<u8>> {
     seconds.zip(events).map(entry).map(|entry| chain.append(&entry)).collect()
 }
 
+/// One line of each kind.
+pub(super) fn every_line() -> Vec<Value> {
+    let torn = Event::Torn { bytes: 3, digest: Digest::of(b"{\"a").hex() };
+    lines(events().into_iter().chain([torn]).collect()).iter().map(|line| json(line)).collect()
+}
+
 fn check(lines: &[Vec<u8>]) -> Result<driftgate::protocol::audit::Summary, Broken> {
     verify(lines.iter().map(Vec::as_slice))
 }

@@ -41,6 +41,8 @@ mod retries;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]
+mod schemas;
+#[cfg(test)]
 mod snapshot;
 #[cfg(test)]
 mod swing;

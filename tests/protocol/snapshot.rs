@@ -13,6 +13,8 @@ mod frames;
 mod hostile;
 mod manifest;
 
+pub(super) use manifest::signed_manifests;
+
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
     DecodeFault, Expected, FrameKind, Level, Limits, Plain, decode, encode_delta, encode_full,

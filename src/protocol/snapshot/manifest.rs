@@ -6,8 +6,12 @@
 //! manifest's own `seq`. What deliberately is not here: whether the source may be heard, and
 //! whether its `seq` is news (`bridge.rs`).
 
+mod schema;
+
 use core::fmt;
 use std::collections::BTreeMap;
+
+pub use schema::manifest as manifest_schema;
 
 use super::chain::OBJECTS_MAX;
 use super::decode::Expected;

@@ -49,6 +49,13 @@ fn delta() -> Manifest {
     manifest
 }
 
+/// One of each kind, and the ring that signed them.
+pub(in super::super) fn signed_manifests() -> (Keyring, Vec<serde_json::Value>) {
+    let read =
+        |manifest: Manifest| serde_json::from_slice(&manifest.sign(&keyring(1)).unwrap()).unwrap();
+    (keyring(1), vec![read(full()), read(delta())])
+}
+
 /// Signs what [`Manifest::sign`] would refuse to sign: these members, with these changes.
 fn forge(manifest: &Manifest, changes: &[(&str, Option<Json>)]) -> Vec<u8> {
     let signed = manifest.sign(&keyring(1)).unwrap();
