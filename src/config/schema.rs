@@ -13,24 +13,25 @@ use crate::protocol::schema::or_null;
 /// The schema of a configuration file, TOML or YAML.
 #[must_use]
 pub fn schema() -> Value {
-    let mut root = table("", Map::new(), Vec::new());
+    let mut root = table("", &Map::new(), &[]);
     for SectionRows { path, about, rows } in reference() {
         let list = path.strip_suffix("[]");
         let is_required = |row: &&Row| list.is_some() && matches!(row.absent, Absent::Mistake(..));
-        let required = rows.iter().filter(is_required).map(|row| row.key().to_owned()).collect();
+        let required: Vec<_> =
+            rows.iter().filter(is_required).map(|row| row.key().to_owned()).collect();
         let properties = rows.iter().map(|row| (row.key().to_owned(), property(row))).collect();
-        let section = table(&about, properties, required);
+        let section = table(&about, &properties, &required);
         match list {
             None => put(&mut root, path, section),
             Some(list) => {
-                put(&mut root, list, json!({"type": ["array", "null"], "items": section}))
+                put(&mut root, list, json!({"type": ["array", "null"], "items": section}));
             }
         }
     }
     root
 }
 
-fn table(about: &str, properties: Map<String, Value>, required: Vec<String>) -> Value {
+fn table(about: &str, properties: &Map<String, Value>, required: &[String]) -> Value {
     json!({
         "type": ["object", "null"], "description": about, "properties": properties,
         "required": required, "additionalProperties": false})

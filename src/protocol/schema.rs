@@ -89,7 +89,8 @@ pub fn flag() -> Value {
 /// The same, or null.
 #[must_use]
 pub fn or_null(schema: Value) -> Value {
-    json!({"anyOf": [schema, {"type": "null"}]})
+    let either = vec![schema, json!({"type": "null"})];
+    json!({"anyOf": either})
 }
 
 /// One of the words of a closed list.
@@ -114,6 +115,6 @@ pub fn open_object<const N: usize>(members: [(&str, Value); N]) -> Value {
     let required: Vec<_> =
         members.iter().map(|(name, _)| *name).filter(|name| !name.ends_with('?')).collect();
     let named = |(name, schema): (&str, Value)| (name.trim_end_matches('?').to_owned(), schema);
-    let properties: Map<String, Value> = members.clone().into_iter().map(named).collect();
+    let properties: Map<String, Value> = members.into_iter().map(named).collect();
     json!({"type": "object", "properties": properties, "required": required})
 }
