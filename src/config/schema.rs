@@ -1,8 +1,8 @@
 //! The rows as a JSON Schema (2020-12), by which an editor checks a file while it is written.
 //!
 //! It asks for numbers, truth values and texts as such, though the reader also takes a number in
-//! quotes, as the environment has it. Nothing outside a list of tables is required: it may stand in another file
-//! or in the environment.
+//! quotes, as the environment has it. Nothing outside a list of tables is required: it may stand in
+//! another file or in the environment.
 
 use serde_json::{Map, Value, json};
 

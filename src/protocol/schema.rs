@@ -1,5 +1,5 @@
-//! The words of which JSON Schemas (2020-12) are made, for what this folder reads and writes by hand:
-//! packet (`wire/schema.rs`), manifest, audit line and report each have theirs beside the reader.
+//! The words of which JSON Schemas (2020-12) are made, for what this folder reads and writes by
+//! hand: packet, manifest, audit line and report have theirs beside the reader, in `schema.rs`.
 //!
 //! `tests/protocol/schemas.rs` holds each against its reader and writer. A schema counts characters
 //! where the reader counts bytes, and cannot say that a signature, an order or a sum is right: what
