@@ -1,10 +1,29 @@
-//! The schema of the configuration against its reader.
+//! What is written out of the rows: both documents, and the schema against its reader.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
-use driftgate::config::{Config, Form, reference};
+use driftgate::config::{Config, Form, example, manual, reference};
 
 use super::{ALTERNATIVES, DESIGN, DESIGN_YAML, LEAST, documented, files, uncommented};
+
+/// `make documents` sets the variable and so writes them.
+#[test]
+fn the_documents_are_what_the_rows_say() {
+    for (path, written) in
+        [("config/driftgate.toml", example()), ("docs/configuration.md", manual())]
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        if std::env::var_os("DRIFTGATE_WRITE_DOCUMENTS").is_some() {
+            fs::write(&path, &written).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        let differs = found.lines().zip(written.lines()).find(|(a, b)| a != b);
+        assert_eq!(differs, None, "{}: run `make documents`", path.display());
+        assert_eq!(found.len(), written.len(), "{}: run `make documents`", path.display());
+    }
+}
 
 /// An editor's view: TOML and YAML as JSON.
 fn valid(validator: &jsonschema::Validator, text: &str) -> Result<(), String> {
