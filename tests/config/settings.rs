@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use driftgate::config::{Change, Config, Effect, Mistakes, example, reference};
+use driftgate::config::{Change, Config, Effect, Mistakes, reference};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::time::Timestamp;
 
