@@ -260,16 +260,30 @@ pub(crate) fn http(bytes: &[u8]) {
     // A peer that hangs up early is what some bytes deserve.
     let _ = stream.write_all(&bytes);
     let _ = stream.shutdown(std::net::Shutdown::Write);
-    let mut answer = Vec::new();
-    let ended = stream.read_to_end(&mut answer);
-    let is_late = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-    assert!(!is_late, "no end after {PATIENCE:?}: {}", String::from_utf8_lossy(&answer));
+    let mut answer = read(&mut stream);
     let mut stream = connect();
     let request = b"GET /aegida/safety HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n";
     stream.write_all(&named(request, &api.to_string())).expect("it reads");
     answer.clear();
     stream.read_to_end(&mut answer).expect("it answers");
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+/// An answer, up to its end; of a stream of events, which has none while its reader is there, what
+/// there is.
+fn read(stream: &mut TcpStream) -> Vec<u8> {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    while !answer.windows(EVENTS.len()).any(|window| window == EVENTS) {
+        match stream.read(&mut piece) {
+            Ok(length) if length > 0 => answer.extend(piece.iter().take(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                panic!("no end after {PATIENCE:?}: {}", String::from_utf8_lossy(&answer))
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    answer
 }
 
 fn named(bytes: &[u8], host: &str) -> Vec<u8> {
