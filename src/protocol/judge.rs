@@ -213,9 +213,12 @@ impl Judge {
             self.count_unstable(report.attractor.stability);
         }
         let before = match report.continuity {
-            Continuity::Next { .. } | Continuity::Unknown => self.newest.map(|basis| basis.drift),
+            // The first number follows whatever was reported without one.
+            Continuity::First | Continuity::Next { .. } | Continuity::Unknown => {
+                self.newest.map(|basis| basis.drift)
+            }
             Continuity::Same => self.newest.and_then(|basis| basis.before),
-            Continuity::First | Continuity::Restart => None,
+            Continuity::Restart => None,
         };
         let basis = Basis {
             cycle: report.cycle,

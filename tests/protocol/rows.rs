@@ -371,3 +371,22 @@ fn shadow_judges_everything_and_exports_nothing() {
     assert_eq!((ledger.shadow, ledger.held), (3, 1));
     assert_eq!(rig.bridge.safety(rig.now).mode, Mode::Shadow);
 }
+
+/// A report without a number is a cycle before, too: the first one that has a number leaps from it.
+#[test]
+fn a_leap_is_one_also_where_the_numbers_begin() {
+    let unnumbered = |di: f64| {
+        let text = serde_json::to_string(&json!({
+            "attractor_state": {"id": "a-1", "type": "symbolic", "stability": 0.91,
+                "phase": "stable", "scr": 1.0},
+            "drift_metrics": {"sdi": di, "sv": di, "pd": di}
+        }));
+        Json::parse(text.unwrap().as_bytes()).unwrap()
+    };
+    let mut rig = Rig::connected();
+    rig.report_document(&unnumbered(0.02));
+    assert_eq!(rig.bridge.band(), Band::Open);
+    rig.report(0.43);
+    assert_eq!(rig.bridge.band(), Band::Blocked, "it rose by 0.41");
+    assert!(rig.bridge.safety(rig.now).reasons.contains(&Reason::DiJump));
+}
