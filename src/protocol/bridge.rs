@@ -213,7 +213,7 @@ impl Bridge {
         let first = if memory.operator_hold { Reason::Operator } else { Reason::Starting };
         Self {
             outbox: Outbox::new(identity.window, identity.ack_timeout),
-            inbox: Inbox::new(identity.runtime_id.clone(), memory.floors, now.wall, &live.limits()),
+            inbox: Inbox::new(identity.runtime_id.clone(), memory.floors),
             seq: memory.seq,
             connection: Connection::Down,
             uncertain_until: if memory.in_doubt { now.mono + LINGER_MAX } else { Duration::ZERO },

@@ -40,7 +40,7 @@ struct Lane<R> {
     is_resting: bool,
     /// Failed attempts in a row.
     failures: u32,
-    /// The highest number that is done with.
+    /// The newest number that is done with.
     done: u64,
 }
 
@@ -125,7 +125,7 @@ impl<R> Schedule<R> {
             failures: 0,
             done: 0,
         });
-        if seq <= lane.done {
+        if seq == lane.done {
             return Some(reply);
         }
         if let Some(same) = lane.under_way.as_mut().filter(|parcel| parcel.seq == seq) {
@@ -134,7 +134,7 @@ impl<R> Schedule<R> {
         }
         let older = lane.next.replace(Parcel { seq, reply, attempts: 0 });
         match older {
-            Some(older) if older.seq < seq => {
+            Some(older) if older.seq != seq => {
                 self.totals.superseded += 1;
                 Some(older.reply)
             }

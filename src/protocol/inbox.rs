@@ -4,6 +4,13 @@
 //! sequence number, freshness, authority, stability. The number comes before freshness, so that an
 //! accepted packet whose acknowledgement was lost is recognised however old it has become.
 //!
+//! The newest number of a source is its floor, and stays so when the clock is set back: what was
+//! taken since the time that it now shows would pass as new otherwise, and cannot be told from what
+//! is. Until the clock has made up for it the source is not heard. A floor further ahead than
+//! [`FLOOR_AHEAD_MAX`] binds only when the clock has come that near, so that a clock that ran far
+//! ahead locks nobody out for longer. The limit of the promise: with a clock set back by more than
+//! that, packets of then, kept for more than a day by whoever replays them, are taken once more.
+//!
 //! Evidence, never a command: nothing here can reach the runtime other than by being read or
 //! delivered, and everything here is labelled external.
 
@@ -23,6 +30,9 @@ use super::view::{Absence, PeerState, RefusalView};
 /// How far ahead of the receiver's clock a sequence number may lie at least: it counts
 /// microseconds, and a sender that restarts begins a little above what it had reserved.
 pub const SEQ_AHEAD_MIN: Duration = Duration::from_secs(30);
+/// How far ahead of the receiver's clock a floor may lie and still bind: more than any time zone is
+/// wrong by, and than any stream of ours keeps a packet.
+pub const FLOOR_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// What is authorised with one peer, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +190,12 @@ struct Floor {
     checksum: Option<Digest>,
 }
 
+impl Floor {
+    fn binds(&self, now: Timestamp) -> bool {
+        self.seq <= now.plus(FLOOR_AHEAD_MAX).unix_us()
+    }
+}
+
 /// The newest accepted packet of one source.
 #[derive(Clone, Debug)]
 struct Held {
@@ -207,19 +223,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// An inbox that remembers the highest sequence number per source from before a restart. One
-    /// that lies further ahead of `now` than a packet may counts as now.
+    /// An inbox that remembers the highest sequence number per source from before a restart.
     #[must_use]
-    pub fn new(
-        me: RuntimeId,
-        floors: BTreeMap<RuntimeId, u64>,
-        now: Timestamp,
-        limits: &InboundLimits,
-    ) -> Self {
-        let read = |(source, seq): (RuntimeId, u64)| {
-            let seq = if seq > limits.seq_max(now) { now.unix_us() } else { seq };
-            (source, Floor { seq, checksum: None })
-        };
+    pub fn new(me: RuntimeId, floors: BTreeMap<RuntimeId, u64>) -> Self {
+        let read = |(source, seq)| (source, Floor { seq, checksum: None });
         Self {
             me,
             floors: floors.into_iter().map(read).collect(),
@@ -227,6 +234,18 @@ impl Inbox {
             closed: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// Sources that are not heard because the clock was set back, and for how long it will be so.
+    pub(super) fn unheard(
+        &self,
+        now: Timestamp,
+        limits: InboundLimits,
+    ) -> impl Iterator<Item = (&RuntimeId, Duration)> {
+        let seq_max = limits.seq_max(now);
+        let ahead = move |(_, floor): &(_, &Floor)| floor.seq > seq_max && floor.binds(now);
+        let left = move |seq: u64| Duration::from_micros(seq.saturating_sub(now.unix_us()));
+        self.floors.iter().filter(ahead).map(move |(source, floor)| (source, left(floor.seq)))
     }
 
     /// The source's gate has been closed since then: what it sent up to then is neither shown nor
@@ -358,7 +377,8 @@ impl Inbox {
         let verified = trust.keyring.open(arrival.bytes)?;
         let source = self.addressed(arrival.subject, &verified)?;
         let seq = verified.seq();
-        if let Some(floor) = self.floors.get(&source).filter(|floor| seq <= floor.seq) {
+        let floor = self.floors.get(&source).filter(|floor| floor.binds(now));
+        if let Some(floor) = floor.filter(|floor| seq <= floor.seq) {
             if seq == floor.seq && floor.checksum.is_none_or(|known| known == verified.checksum()) {
                 return Ok(Inbound::Redelivered { source, seq });
             }

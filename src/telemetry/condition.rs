@@ -46,6 +46,8 @@ pub enum Condition {
     DeliveryFailed,
     /// The feed of reports that the sidecar follows or polls is broken.
     FeedBroken,
+    /// Peers are not heard until the clock, which was set back, has passed their newest packets.
+    FloorAhead,
     /// The hold file cannot be looked at.
     HoldFileUnseen,
     /// A manifest under our name has a number that no clock has reached.

@@ -1,5 +1,9 @@
 //! What a sidecar still knows after `kill -9` and after damage to what it had kept.
 
+use std::collections::BTreeMap;
+
+use driftgate::protocol::memory::{Content, Head};
+use driftgate::protocol::packet::RuntimeId;
 use serde_json::Value;
 
 use super::support::forge::{draft, fleet_keyring, sign, unix_ms};
@@ -87,6 +91,29 @@ async fn p7_a_packet_older_than_the_newest_shown_stays_refused_after_kill_9() {
         .await;
         assert_eq!(sidecar.shown("planner").await, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p7_a_floor_stands_though_the_clock_was_set_back_and_that_is_said() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let mut sidecar = Sidecar::connected(Plan::new("critic", &["planner"], &server.url())).await;
+    sidecar.kill();
+    let now = u64::try_from(unix_ms()).unwrap() * 1000;
+    let floors = BTreeMap::from([(RuntimeId::new("planner").unwrap(), now + 3_600_000_000)]);
+    let kept = Content::new(Head::default(), &floors);
+    std::fs::write(memory(&sidecar), kept.bytes()).unwrap();
+    sidecar.start_again().await;
+    let degraded = sidecar.readiness().await["degraded"].to_string();
+    assert!(degraded.contains("floor_ahead: packets of planner"), "{degraded}");
+    let packet = sign(&draft("planner", "critic"), &fleet_keyring(), now);
+    observer.store("driftgate.v1.state.planner.critic", &packet).await;
+    until("the packet to be refused", async || {
+        let books = sidecar.books().await;
+        assert_eq!(books.sum("inbound_accepted", &[]), 0, "it may have been taken before");
+        (books.sum("inbound_refused", &[("fault", "replayed")]) == 1).then_some(())
+    })
+    .await;
 }
 
 /// Whether the memory says that the broker may still have to read something.

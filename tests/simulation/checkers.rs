@@ -18,6 +18,8 @@ use crate::world::World;
 
 /// Packets of the past that an attacker holds ready.
 const ARCHIVE_LEN_MAX: usize = 256;
+/// The furthest that a clock is set back without old packets counting as new.
+pub(crate) const DAY_US: u64 = 24 * 3_600_000_000;
 
 /// What has to become of an inbound message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,7 +323,9 @@ impl World<'_> {
             && age_ms <= millis(limits.0)
             && -age_ms <= millis(limits.1)
             && genuine.di < node.live.policy.thresholds.block;
-        let floor = node.life.floors.get(&genuine.source).copied().unwrap_or(0);
+        // A clock set back by more than a day makes the old packets new.
+        let is_known = |floor: &u64| *floor <= wall.unix_us() + DAY_US;
+        let floor = node.life.floors.get(&genuine.source).copied().filter(is_known).unwrap_or(0);
         match genuine.seq.cmp(&floor) {
             _ if !is_genuine => Hearing::Refuse,
             std::cmp::Ordering::Equal => Hearing::Redelivered,

@@ -107,7 +107,7 @@ impl World<'_> {
         }
         self.tally.damaged += u64::from(damage.is_some());
         if !is_deleted {
-            self.check_reread(place, &memory, wall_us);
+            self.check_reread(place, &memory, wall_us, damage.is_some());
         }
         let node = &mut self.nodes[place];
         node.newest_emitted = node.newest_emitted.min(memory.seq);
@@ -116,14 +116,16 @@ impl World<'_> {
         memory
     }
 
-    fn check_reread(&mut self, place: usize, memory: &Memory, wall_us: u64) {
+    fn check_reread(&mut self, place: usize, memory: &Memory, wall_us: u64, is_damaged: bool) {
         let node = &self.nodes[place];
         let life = &node.life;
         let is_kept = |source: &usize, floor: u64| {
             let id = id_of(*source);
+            // A floor that is damaged is that of a packet of now.
+            let least = if is_damaged { floor.min(wall_us) } else { floor };
             // Whoever is no peer is not heard.
             !node.live.peers.contains_key(&id)
-                || memory.floors.get(&id).is_some_and(|kept| *kept >= floor.min(wall_us))
+                || memory.floors.get(&id).is_some_and(|kept| *kept >= least)
         };
         let floors = life.floors.iter().all(|(source, floor)| is_kept(source, *floor));
         // What is left of the connections of this life, and what they are known to have sent.

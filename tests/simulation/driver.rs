@@ -8,7 +8,7 @@ use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
-use crate::checkers::Hearing;
+use crate::checkers::{DAY_US, Hearing};
 use crate::node::{Made, Owed, RINGS, id_of, meet, place_of};
 use crate::oracle::Opinion;
 use crate::report::RawReport;
@@ -424,7 +424,11 @@ impl World<'_> {
             && let Some(genuine) = &message.genuine
         {
             let node = &mut self.nodes[place];
-            node.life.floors.insert(genuine.source, genuine.seq);
+            let older = node.life.floors.insert(genuine.source, genuine.seq);
+            if older.is_some_and(|older| older > now.wall.unix_us() + DAY_US) {
+                // The limit of the promise: it takes what it may have taken before.
+                node.runtime.taken.remove(&genuine.source);
+            }
             node.life.accepted.insert(genuine.source, (genuine.seq, genuine.wall_ms));
         }
         match inbound {

@@ -142,7 +142,7 @@ impl World<'_> {
     }
 
     fn step_clock(&mut self, place: usize) {
-        let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000]);
+        let step_ms = self.random.pick(&[200, 5_000, 25_000, 90_000, 3_600_000, 200_000_000]);
         let step_ms = if self.random.in_thousand(500) { step_ms } else { -step_ms };
         self.nodes[place].skew_ms += step_ms;
         self.trace.event(self.now_us, place, "clock steps", step_ms.unsigned_abs());

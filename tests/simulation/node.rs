@@ -242,10 +242,7 @@ pub(crate) fn meet(bridge: &mut Bridge, live: &Live, now: Now) -> Vec<Effect> {
 impl Life {
     fn new(identity: &Identity, live: &Live, memory: Memory, now_us: u64, skew_ms: i64) -> Self {
         let oracle = GateOracle::new(memory.operator_hold, now_us);
-        // What lies further ahead than a packet may counts as now.
-        let wall_us = clock(now_us, now_us, skew_ms).wall.unix_us();
-        let read = |floor: u64| if floor > wall_us + 30_000_000 { wall_us } else { floor };
-        let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), read(*floor))).collect();
+        let floors = memory.floors.iter().map(|(id, floor)| (place_of(id), *floor)).collect();
         let last_seq = memory.seq;
         let now = clock(now_us, now_us, skew_ms);
         let mut bridge = Bridge::new(identity.clone(), live.clone(), memory, now);

@@ -17,6 +17,7 @@ impl Driver {
             operator_hold: self.holds.any(),
         };
         self.recorder.record(self.clock.now(), event);
+        self.look_at_floors();
     }
 
     /// Lets the memory be synced, if it is time.

@@ -137,11 +137,26 @@ impl Driver {
         self.shown_until.insert(condition, self.clock.now().mono + SHOWN_FOR);
     }
 
+    /// Whom the clock has left behind.
+    pub(super) fn look_at_floors(&mut self) {
+        let now = self.clock.now();
+        let text = |(source, left)| {
+            let until = now.wall.plus(left);
+            format!(
+                "packets of {source} are refused as replayed until {until}: the clock was set back"
+            )
+        };
+        let longest = self.bridge.unheard(now).map(|(_, left)| left).max();
+        self.conditions.set(Condition::FloorAhead, self.bridge.unheard(now).map(text).collect());
+        self.shown_until.extend(longest.map(|left| (Condition::FloorAhead, now.mono + left)));
+    }
+
     fn look_at_the_clock(&mut self) {
         let now = self.clock.now();
         if let Some(jump_ms) = self.watch.jump_ms(now) {
             let text = format!("the wall clock jumped by {jump_ms} ms, to {}", now.wall);
             self.happened(Condition::ClockJumped, text);
+            self.look_at_floors();
         }
         let conditions = &self.conditions;
         self.shown_until.retain(|condition, until| {

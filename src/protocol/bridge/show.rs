@@ -113,6 +113,11 @@ impl Bridge {
         self.live.peers.contains_key(id)
     }
 
+    /// Sources that are not heard because the clock was set back, and for how long it will be so.
+    pub fn unheard(&self, now: Now) -> impl Iterator<Item = (&RuntimeId, Duration)> {
+        self.inbox.unheard(now.wall, self.live.limits())
+    }
+
     /// What peers said that are still authorised and whose packet is not older than
     /// `packet_max_age`: an expired packet never reaches the runtime (P7). Nothing while isolated
     /// (P4).

@@ -175,11 +175,38 @@ fn p7_no_single_number_locks_a_source_out() {
         assert_eq!(verdict(&mut rig, ahead, &[]), Some(Fault::Expired), "{ahead}");
     }
     assert_eq!(verdict(&mut rig, seq + 29_000_000, &[]), None, "as far ahead as it may be");
-    // What an earlier version accepted counts as now, and later numbers as new.
-    let floors = BTreeMap::from([(id("critic"), u64::MAX)]);
-    let mut rig = planner(|_| {}, Memory { floors, ..Memory::default() });
-    assert_eq!(verdict(&mut rig, seq - 1, &[]), Some(Fault::Replayed));
-    assert_eq!(verdict(&mut rig, seq_now() + 1_000_000, &[]), None);
+}
+
+#[test]
+fn p7_a_clock_that_was_set_back_shows_nothing_twice_and_locks_nobody_out_for_long() {
+    const HOUR_US: u64 = 3_600_000_000;
+    let with_floor = |seq| {
+        let floors = BTreeMap::from([(id("critic"), seq)]);
+        planner(|_| {}, Memory { floors, ..Memory::default() })
+    };
+    let unheard = |rig: &Rig| rig.bridge.unheard(rig.now).count();
+    // Taken before the clock was set back by two hours and the process started.
+    let floor = seq_now() + 2 * HOUR_US;
+    let mut rig = with_floor(floor);
+    assert_eq!(verdict(&mut rig, seq_now() + 1_000_000, &[]), Some(Fault::Replayed));
+    assert_eq!(unheard(&rig), 1);
+    // The clock is put right again, or has come as far: what was taken stays taken.
+    rig.now.wall = rig.now.wall.plus(Duration::from_micros(2 * HOUR_US));
+    assert_eq!(verdict(&mut rig, floor - 1, &[]), Some(Fault::Replayed));
+    assert_eq!(unheard(&rig), 0);
+    // A clock that had been a year ahead.
+    let mut rig = with_floor(seq_now() + 365 * 24 * HOUR_US);
+    assert_eq!(unheard(&rig), 0);
+    let seq = seq_now();
+    assert_eq!(verdict(&mut rig, seq, &[]), None);
+    assert_eq!(verdict(&mut rig, seq - 1, &[]), Some(Fault::Replayed), "has a floor again");
+    // A clock that shows nonsense until it has been set forgets no floor.
+    let floor = seq_now();
+    let mut rig = with_floor(floor);
+    let wall = std::mem::replace(&mut rig.now.wall, Timestamp::from_unix_ms(0));
+    assert_eq!(verdict(&mut rig, floor - 1, &[]), Some(Fault::Expired));
+    rig.now.wall = wall;
+    assert_eq!(verdict(&mut rig, floor - 1, &[]), Some(Fault::Replayed));
 }
 
 #[test]
