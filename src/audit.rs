@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::config;
 use crate::protocol::audit::{Entry, Event, Loss};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::{Now, Timestamp};
@@ -38,17 +39,6 @@ pub const FINISH_TIMEOUT: Duration = Duration::from_millis(250);
 pub const REFUSALS_BURST: u64 = 4096;
 /// Time that buys room for one more refusal: 4 a second fill the default 8 files in most of a day.
 pub const REFUSAL_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Where the log is and how much of it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// The newest file; older ones stand beside it as `.1`, `.2` and so on.
-    pub file: PathBuf,
-    /// When a file is full, in bytes.
-    pub bytes_max: u64,
-    /// How many files are kept, the newest among them. At least 1.
-    pub files_max: u32,
-}
 
 /// Takes events; owned by the driver.
 #[derive(Debug)]
@@ -83,15 +73,15 @@ struct Writer {
 }
 
 impl Recorder {
-    /// Starts the writer; without settings nothing is recorded. Nothing waits for the disk, and a
+    /// Starts the writer; without a file nothing is recorded. Nothing waits for the disk, and a
     /// file that cannot be opened is a fault that `/readyz` shows, not a reason not to start.
     #[must_use]
-    pub fn start(settings: Option<Settings>, runtime_id: RuntimeId) -> Self {
-        let writer = settings.map(|settings| {
+    pub fn start(settings: config::Audit, runtime_id: RuntimeId) -> Self {
+        let writer = settings.file.clone().map(|path| {
             let (queue, entries) = mpsc::channel(QUEUE_MAX);
             let (fault_sender, fault) = watch::channel(None);
             let (progress_sender, progress) = watch::channel(Progress::default());
-            let task = tokio::spawn(write(settings, entries, fault_sender, progress_sender));
+            let task = tokio::spawn(write(path, settings, entries, fault_sender, progress_sender));
             Writer { queue, fault, progress, task }
         });
         let refusals = Allowance::default();
@@ -238,7 +228,8 @@ impl Allowance {
 /// What moves between the task and the threads that block.
 #[derive(Debug)]
 struct Work {
-    settings: Settings,
+    path: PathBuf,
+    settings: config::Audit,
     file: Option<LogFile>,
     batch: Vec<Entry>,
     /// Where the chain stood before a write that failed: tells what of the batch is on disk after
@@ -247,13 +238,14 @@ struct Work {
 }
 
 async fn write(
-    settings: Settings,
+    path: PathBuf,
+    settings: config::Audit,
     mut entries: mpsc::Receiver<Entry>,
     fault: watch::Sender<Option<String>>,
     progress: watch::Sender<Progress>,
 ) {
-    let name = settings.file.display().to_string();
-    let mut work = Work { settings, file: None, batch: Vec::new(), doubtful: None };
+    let name = path.display().to_string();
+    let mut work = Work { path, settings, file: None, batch: Vec::new(), doubtful: None };
     let mut taken = 0;
     loop {
         if work.batch.is_empty() {
@@ -309,8 +301,8 @@ impl Work {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let (file, found_seq) =
-                    LogFile::open(self.settings.clone(), &first.runtime_id, first.time)?;
+                let (path, limits) = (self.path.clone(), self.settings.clone());
+                let (file, found_seq) = LogFile::open(path, limits, &first.runtime_id, first.time)?;
                 let chain = file.chain();
                 tracing::info!(seq = chain.seq(), head = chain.head(), "audit log opened");
                 if let Some(before) = self.doubtful.take() {

@@ -27,6 +27,7 @@ mod schema;
 mod settings;
 mod parse;
 mod key;
+pub mod names;
 mod secret;
 mod warning;
 mod mistake;

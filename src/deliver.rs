@@ -27,15 +27,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// costs its connection.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Where and how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// `http://host:port/path` of the runtime.
-    pub url: Uri,
-    /// Bound on one attempt. Default 2 s.
-    pub timeout: Duration,
-}
-
 /// Why an attempt, or a packet, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -102,7 +93,10 @@ pub struct Counts {
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Deliveries {
-    settings: Settings,
+    /// `http://host:port/path` of the runtime.
+    url: Uri,
+    /// Bound on one attempt.
+    timeout: Duration,
     client: Client<HttpConnector, Full<Bytes>>,
     schedule: Schedule<String>,
     tasks: JoinSet<Outcome>,
@@ -112,19 +106,21 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// Nothing under way. Must be called within a tokio runtime.
+    /// Nothing under way. `url` is `http://host:port/path` of the runtime, `timeout` the bound on
+    /// one attempt. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(url: Uri, timeout: Duration) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(settings.timeout));
+        connector.set_connect_timeout(Some(timeout));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(REQUESTS_MAX)
             .build(connector);
         Self {
-            settings,
+            url,
+            timeout,
             client,
             schedule: Schedule::default(),
             tasks: JoinSet::new(),
@@ -162,7 +158,10 @@ impl Deliveries {
         while let Some(start) = self.schedule.start(&bytes) {
             match start {
                 Start::Request { source, seq, bytes } => {
-                    let post = post(self.client.clone(), &self.settings, &source, seq, bytes);
+                    let post = {
+                        let client = self.client.clone();
+                        post(client, self.url.clone(), self.timeout, &source, seq, bytes)
+                    };
                     let id = self.tasks.spawn(post).id();
                     self.names.insert(id, Task::Post(source));
                 }
@@ -249,18 +248,18 @@ impl Deliveries {
 /// One attempt.
 fn post(
     client: Client<HttpConnector, Full<Bytes>>,
-    settings: &Settings,
+    url: Uri,
+    timeout: Duration,
     source: &RuntimeId,
     seq: u64,
     bytes: Bytes,
 ) -> impl Future<Output = Outcome> + use<> {
-    let request = Request::post(settings.url.clone())
+    let request = Request::post(url)
         .header(header::CONTENT_TYPE, "application/ld+json")
         .header("Driftgate-Source", source.as_str())
         .header("Driftgate-Seq", seq)
         .header("Driftgate-External", "true")
         .body(Full::new(bytes));
-    let timeout = settings.timeout;
     async move {
         // A URL that makes no request was refused when the configuration was read.
         let request = request.map_err(|_| Failure::Unreachable)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::audit;
+use crate::config;
 use crate::nats;
 use crate::protocol::bridge::{Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
@@ -74,13 +74,13 @@ pub struct Options {
     /// The broker.
     pub nats: nats::settings::Settings,
     /// Where accepted packets are handed to the runtime, if anywhere.
-    pub deliver: Option<crate::deliver::Settings>,
+    pub deliver: config::Deliver,
     /// Memory snapshots, where there is a spool for them.
     pub snapshots: Option<Snapshots>,
     /// The driver's end of their room.
     pub uploads: Option<DriverEnd>,
     /// The audit log, if there is one.
-    pub audit: Option<audit::Settings>,
+    pub audit: config::Audit,
     /// What weakens a promise, for `/readyz`.
     pub conditions: Conditions,
     /// Where the gate's transitions are told live.

@@ -18,6 +18,7 @@ use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
 use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
 use crate::http::{self, server};
+use crate::nats::settings::Settings;
 use crate::protocol::bridge::Identity;
 use crate::protocol::presence::{Instance, Life};
 use crate::snapshots::Worker;
@@ -29,12 +30,9 @@ mod hold;
 mod manifest;
 mod reload;
 mod room;
-mod settings;
 mod tally;
 
 use tally::Tally;
-
-pub use settings::{SettingsFault, nats as nats_settings};
 
 /// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2
 /// s, and the driver needs its part of that.
@@ -55,9 +53,6 @@ pub enum StartFault {
     /// Another sidecar uses the same spool.
     #[error("snapshot.spool: {0}")]
     Spool(SpoolFault),
-    /// Something in the configuration that only assembling finds.
-    #[error(transparent)]
-    Settings(#[from] SettingsFault),
     /// A bearer token cannot be used.
     #[error("listen.token_file, listen.operator_token_file: {0}")]
     Token(TokenFault),
@@ -120,9 +115,9 @@ impl Sidecar {
             memory,
             holds: holds.at_start(held),
             memory_file: Some(memory_file),
-            audit: settings::audit(config),
-            nats: settings::nats(config)?,
-            deliver: settings::deliver(config),
+            audit: config.audit.clone(),
+            nats: Settings::of(config),
+            deliver: config.deliver.clone(),
             snapshots,
             uploads,
             conditions,

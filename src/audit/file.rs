@@ -11,7 +11,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{BATCH_MAX, Settings};
+use super::BATCH_MAX;
+use crate::config::Audit;
 use crate::protocol::audit::{Chain, Entry, Event, LINE_BYTES_MAX, Link};
 use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
@@ -26,7 +27,8 @@ const MODE: u32 = 0o640;
 /// The newest file, locked for this process.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    settings: Settings,
+    path: PathBuf,
+    settings: Audit,
     file: File,
     bytes: u64,
     chain: Chain,
@@ -50,34 +52,35 @@ impl LogFile {
     /// # Errors
     /// The operating system's, or that another process holds the file.
     pub(super) fn open(
-        settings: Settings,
+        path: PathBuf,
+        settings: Audit,
         me: &RuntimeId,
         now: Timestamp,
     ) -> io::Result<(Self, u64)> {
-        if let Some(folder) = settings.file.parent() {
+        if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut file = open(&settings.file)?;
+        let mut file = open(&path)?;
         let mut bytes = file.metadata()?.len();
         let mut tail = read_tail(&mut file, bytes)?;
         let mut chain = tail.last.as_ref().map(Chain::after);
         if chain.is_none() && bytes > 0 {
             // Not one whole line: this is no log of ours, or it was destroyed. It is kept beside,
             // and a new chain begins, which `verify` will not take for the old one.
-            file = rotate(&settings)?;
+            file = rotate(&path, settings.files_max)?;
             (bytes, tail) = (0, Tail::default());
             chain = Some(Chain::new(me, now));
         }
         let chain = match chain {
             Some(chain) => chain,
             // Empty: a crash may have come between a rotation and the first line after it.
-            None => match last_of_rotated(&settings)? {
+            None => match last_of_rotated(&path)? {
                 Some(link) => Chain::after(&link),
                 None => Chain::new(me, now),
             },
         };
         let found = chain.seq();
-        let mut log = Self { settings, file, bytes, chain };
+        let mut log = Self { path, settings, file, bytes, chain };
         let is_torn = !tail.torn.is_empty();
         if bytes > 0 && !tail.ends_whole {
             log.put(b"\n")?;
@@ -104,7 +107,7 @@ impl LogFile {
             if bytes > self.settings.bytes_max && (self.bytes > 0 || !lines.is_empty()) {
                 self.put(&lines)?;
                 lines.clear();
-                self.file = rotate(&self.settings)?;
+                self.file = rotate(&self.path, self.settings.files_max)?;
                 self.bytes = 0;
             }
             lines.append(&mut line);
@@ -163,9 +166,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 }
 
 /// Moves every file one number up, dropping the oldest, and opens an empty newest one.
-fn rotate(settings: &Settings) -> io::Result<File> {
-    let path = &settings.file;
-    let kept = settings.files_max.saturating_sub(1);
+fn rotate(path: &Path, files_max: u32) -> io::Result<File> {
+    let kept = files_max.saturating_sub(1);
     let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     // Also what a larger files_max left behind.
     let mut beyond = kept.max(1);
@@ -189,8 +191,8 @@ fn rotate(settings: &Settings) -> io::Result<File> {
 }
 
 /// The newest line of the newest rotated file.
-fn last_of_rotated(settings: &Settings) -> io::Result<Option<Link>> {
-    match File::open(numbered(&settings.file, 1)) {
+fn last_of_rotated(path: &Path) -> io::Result<Option<Link>> {
+    match File::open(numbered(path, 1)) {
         Ok(mut file) => {
             let bytes = file.metadata()?.len();
             Ok(read_tail(&mut file, bytes)?.last)

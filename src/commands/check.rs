@@ -138,7 +138,7 @@ fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> 
 }
 
 fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
-    let servers: Vec<&str> = config.nats.url.iter().map(|server| server.as_url_str()).collect();
+    let servers: Vec<String> = config.nats.url.iter().map(ToString::to_string).collect();
     writeln!(output, "nats         {}, prefix {}", servers.join(", "), config.nats.prefix)?;
     let api = match &config.listen.api {
         Listener::Tcp(address) => address.to_string(),

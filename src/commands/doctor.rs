@@ -14,9 +14,9 @@ use super::api::load;
 use super::sysexits::{self, Fault};
 use crate::nats::assets::AssetFault;
 use crate::nats::link::ConnectFault;
+use crate::nats::settings::Settings;
 use crate::nats::survey::{Survey, survey};
 use crate::protocol::packet::PACKET_BYTES_MAX;
-use crate::sidecar::nats_settings;
 
 /// Below it presence entries do not expire by themselves.
 const SERVER_MIN: (u64, u64) = (2, 11);
@@ -96,8 +96,7 @@ pub async fn run(
     environment: &BTreeMap<String, String>,
 ) -> Result<ExitCode, Fault> {
     let config = load(&doctor.config, environment)?;
-    let settings =
-        nats_settings(&config).map_err(|fault| Fault::new(sysexits::CONFIG, fault.to_string()))?;
+    let settings = Settings::of(&config);
     let peer = config.peers.keys().next();
     let (mut checks, is_away) = match survey(&settings, peer).await {
         Ok(survey) => (checks(&survey), false),

@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::sysexits::{self, Fault};
 use crate::config::{Config, read_from_disk, show_duration};
 use crate::nats::assets::presences;
+use crate::nats::settings::Settings;
 use crate::protocol::gate::Band;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::presence::{Condition, Presence};
 use crate::protocol::time::Timestamp;
-use crate::sidecar::nats_settings;
 
 /// Shows the fleet as its sidecars tell it in the bucket of presence
 #[derive(Clone, Debug, clap::Args)]
@@ -108,8 +108,7 @@ pub async fn run(
 ) -> Result<ExitCode, Fault> {
     let config = Config::load(&arguments.config, environment, &read_from_disk)
         .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))?;
-    let settings =
-        nats_settings(&config).map_err(|fault| Fault::new(sysexits::CONFIG, fault.to_string()))?;
+    let settings = Settings::of(&config);
     let held = presences(&settings).await.map_err(Fault::unavailable)?;
     let now = now();
     let mut rows: Vec<Row> = held

@@ -11,11 +11,11 @@ use core::time::Duration;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use async_nats::ServerAddr;
 use serde_json::{Value, json};
 use strum::VariantArray as _;
 
 use super::key::{Form, Key, Raw, Refused, Scalar};
+use super::names::{ASSET_NAME_BYTES_MAX, AssetName, PREFIX_BYTES_MAX, Prefix, ServerUrl};
 use super::secret::{KeyFile, Secret, SecretFile};
 use super::settings::{Listener, Scopes};
 use super::source::ReadFile;
@@ -23,6 +23,7 @@ use crate::keys;
 use crate::profiles;
 use crate::protocol::capabilities::{Declared, declared};
 use crate::protocol::drift::Coherence;
+use crate::protocol::keyring::{KEY_ID_BYTES_MAX, is_key_id};
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::profile::Profile;
 use crate::protocol::schema;
@@ -37,9 +38,6 @@ pub(super) const LIST_LEN_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 4096;
 /// Longest path of a Unix socket, in bytes: `sun_path` without its closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
-/// Longest subject prefix, in bytes, so that prefix, two ids and the words stay under the 256
-/// bytes that servers and tools are at ease with.
-const PREFIX_BYTES_MAX: usize = 64;
 /// Bytes of a bearer token: shorter ones can be guessed, longer ones do not fit a header line.
 const TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
 
@@ -86,7 +84,7 @@ where
 }
 
 /// A whole number of a few.
-pub(super) fn choice(numbers: &'static [usize]) -> Key<usize> {
+pub(super) fn choice(numbers: &'static [u8]) -> Key<u8> {
     let list: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     kind(Form::Bare, format!("one of {}", list.join(", ")), json!({"enum": numbers}), |text| {
         text.trim().parse().ok().filter(|number| numbers.contains(number))
@@ -229,12 +227,20 @@ pub(super) fn attractor_type() -> Key<AttractorType> {
 }
 
 /// A key id, or a stream name: the token characters of NATS, at most `bytes_max` of them.
-pub(super) fn token(bytes_max: usize) -> Key<String> {
+fn one_token<T: 'static>(bytes_max: usize, make: fn(&str) -> Option<T>) -> Key<T> {
     let values = format!("1 to {bytes_max} of A-Z a-z 0-9 _ -");
     let shape = pattern(&format!("[A-Za-z0-9_-]{{1,{bytes_max}}}"));
-    kind(Form::Quoted, values, shape, move |text| {
-        (is_token(text) && text.len() <= bytes_max).then(|| text.to_owned())
-    })
+    kind(Form::Quoted, values, shape, make)
+}
+
+/// The id of a key.
+pub(super) fn key_id() -> Key<String> {
+    one_token(KEY_ID_BYTES_MAX, |text| is_key_id(text).then(|| text.to_owned()))
+}
+
+/// The name of a stream or domain.
+pub(super) fn asset_name() -> Key<AssetName> {
+    one_token(ASSET_NAME_BYTES_MAX, AssetName::new)
 }
 
 /// What is wholly so.
@@ -242,21 +248,13 @@ fn pattern(pattern: &str) -> Value {
     json!({"type": "string", "pattern": format!("^{pattern}$")})
 }
 
-fn is_token(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    !text.is_empty() && text.bytes().all(allowed)
-}
-
 /// A prefix of subjects, without wildcards.
-pub(super) fn subject_prefix() -> Key<String> {
+pub(super) fn subject_prefix() -> Key<Prefix> {
     let values = format!(
         "tokens of A-Z a-z 0-9 _ - with dots between them, at most {PREFIX_BYTES_MAX} bytes"
     );
     let shape = pattern("[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*");
-    kind(Form::Quoted, values, shape, |text| {
-        let fits = text.split('.').all(is_token) && text.len() <= PREFIX_BYTES_MAX;
-        fits.then(|| text.to_owned())
-    })
+    kind(Form::Quoted, values, shape, Prefix::new)
 }
 
 /// An address that must not hold a secret.
@@ -271,14 +269,8 @@ fn url<T: 'static>(values: &'static str, start: &str, parse: fn(&str) -> Option<
     })
 }
 
-pub(super) fn server() -> Key<ServerAddr> {
-    url("like nats://host:4222 or tls://host:4222", "((nats|tls)://)?", |text| {
-        let server: ServerAddr = text.parse().ok()?;
-        let is_plain = matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty();
-        // A path, query or fragment would be ignored in silence.
-        let bare = text.split_once("://").map_or(text, |(_, rest)| rest);
-        (is_plain && !bare.contains(['/', '?', '#'])).then_some(server)
-    })
+pub(super) fn server() -> Key<ServerUrl> {
+    url("like nats://host:4222 or tls://host:4222", "((nats|tls)://)?", ServerUrl::new)
 }
 
 pub(super) fn http_url() -> Key<hyper::Uri> {

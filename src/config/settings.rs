@@ -9,30 +9,28 @@ use core::time::Duration;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use async_nats::ServerAddr;
 use tracing::Level;
 
 use super::key::{Effect, Key, Row, Section, differ, section};
 use super::key::{higher, keep, lower, lower_or_any, lower_or_none};
+use super::names::{AssetName, Prefix, ServerUrl};
 use super::parse::{
-    LIST_LEN_MAX, attractor_type, capabilities, choice, coherence, duration, file, flag, host,
-    http_url, integer, key_file, list, listener, mark, nkey_file, origin, path, profile,
-    runtime_id, scopes, server, size, socket_address, subject_prefix, timestamp, token, token_file,
-    word,
+    LIST_LEN_MAX, asset_name, attractor_type, capabilities, choice, coherence, duration, file,
+    flag, host, http_url, integer, key_file, key_id, list, listener, mark, nkey_file, origin, path,
+    profile, runtime_id, scopes, server, size, socket_address, subject_prefix, timestamp,
+    token_file, word,
 };
 use super::secret::{KeyFile, SecretFile};
 use super::table::Table;
 use crate::protocol::capabilities::Declared;
 use crate::protocol::drift::{Coherence, Provenance};
 use crate::protocol::gate::{Mark, Mode};
-use crate::protocol::keyring::{Alg, KEY_ID_BYTES_MAX};
+use crate::protocol::keyring::Alg;
 use crate::protocol::packet::{AttractorType, RuntimeId};
 use crate::protocol::profile::Profile;
 use crate::protocol::time::Timestamp;
 use crate::telemetry::LogFormat;
 
-/// Longest stream name, in bytes: it is also a folder name at the server.
-const STREAM_NAME_BYTES_MAX: usize = 128;
 /// Most packets in flight.
 pub const WINDOW_MAX: usize = 2048;
 /// The highest lock: what the specification calls critical.
@@ -66,7 +64,7 @@ section! {
         /// What is accepted from it.
         import: Scopes = scopes().or("").live(keep);
         /// The only key of integrity.keys that it may sign with.
-        key_id: Option<String> = token(KEY_ID_BYTES_MAX).optional("any of them", "k1").live(keep);
+        key_id: Option<String> = key_id().optional("any of them", "k1").live(keep);
         /// When the authorisation ends.
         expires: Option<Timestamp> = timestamp().optional("never", "2030-01-01T00:00:00Z").live(keep);
         /// The weakest drift source that its packets may have: native, or derived, where a profile
@@ -81,9 +79,9 @@ section! {
     /// The broker.
     Nats at "nats" {
         /// Servers of one cluster.
-        url: Vec<ServerAddr> = list(server(), 1..=LIST_LEN_MAX).or("nats://127.0.0.1:4222");
+        url: Vec<ServerUrl> = list(server(), 1..=LIST_LEN_MAX).or("nats://127.0.0.1:4222");
         /// What every subject begins with.
-        prefix: String = subject_prefix().or("driftgate.v1");
+        prefix: Prefix = subject_prefix().or("driftgate.v1");
         /// Credentials with a JWT and a seed; at most one of creds_file, nkey_file and token_file,
         /// each read again at each connect.
         creds_file: Option<PathBuf> = file().optional("no such proof", "/etc/driftgate/nats.creds");
@@ -94,7 +92,7 @@ section! {
         /// Create streams, buckets and consumers that are absent; else only bind and compare.
         provision: bool = flag().or("true");
         /// Copies of what is created. An even number adds cost and no safety.
-        replicas: usize = choice(&[1, 3, 5]).or("1");
+        replicas: u8 = choice(&[1, 3, 5]).or("1");
         /// How sure a stored packet is: acked (by the stream), replicated (and the stream has 3
         /// copies or more), synced (and it stands on servers with the tag sync:always, which write
         /// to disk before they acknowledge). A stream that falls short is named by /readyz.
@@ -104,16 +102,16 @@ section! {
             ("synced", Durability::Synced),
         ]).or("acked");
         /// The stream that packets go to.
-        stream_out: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_STATE");
+        stream_out: AssetName = asset_name().or("DRIFTGATE_STATE");
         /// The stream that packets come from; another one where clusters are joined by sourcing.
-        stream_in: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_STATE");
+        stream_in: AssetName = asset_name().or("DRIFTGATE_STATE");
         /// The stream that keeps refused inbound bytes.
-        stream_quarantine: String = token(STREAM_NAME_BYTES_MAX).or("DRIFTGATE_QUARANTINE");
+        stream_quarantine: AssetName = asset_name().or("DRIFTGATE_QUARANTINE");
         /// The JetStream domain of the streams and buckets.
-        domain: Option<String> = token(STREAM_NAME_BYTES_MAX).optional("the server's own", "hub");
+        domain: Option<AssetName> = asset_name().optional("the server's own", "hub");
         /// What the subjects of replies begin with, so that server permissions can keep others from
         /// reading them.
-        inbox_prefix: Option<String> = subject_prefix()
+        inbox_prefix: Option<Prefix> = subject_prefix()
             .optional("_INBOX. and the runtime id", "_INBOX.planner");
         /// Wait for a connection to one server.
         // Below, every handshake fails; above, an outage looks like a slow start.
@@ -277,7 +275,7 @@ section! {
         alg: Alg = word(&[("hmac-sha256", Alg::HmacSha256), ("ed25519", Alg::Ed25519)])
             .or("hmac-sha256").live(keep);
         /// The key that signs: one of integrity.keys, of the kind that alg asks for.
-        sign_with: String = token(KEY_ID_BYTES_MAX)
+        sign_with: String = key_id()
             .required("the id of the key that signs, one of integrity.keys", "k1").live(keep);
     }
 }
@@ -286,7 +284,7 @@ section! {
     /// All keys; each of them verifies. At least one, at most 20,000.
     KeyKeys at "integrity.keys[]" {
         /// The name of the key: unique.
-        id: String = token(KEY_ID_BYTES_MAX).required("the name of the key", "k1").live(keep);
+        id: String = key_id().required("the name of the key", "k1").live(keep);
         /// What it is.
         file: KeyFile = key_file().required(
             "the path of the key; `driftgate keygen` makes one", "/etc/driftgate/keys/k1").live(keep);

@@ -111,6 +111,7 @@ impl Config {
     /// What travels in the clear, and what nobody could reach.
     fn warn_of_networks(&self, warn: &mut impl FnMut(&str, String)) {
         for server in &self.nats.url {
+            let server = server.address();
             let clear = !server.tls_required() && !self.tls.required;
             if clear && !is_loopback(server.host()) {
                 let remark = format!(

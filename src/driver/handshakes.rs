@@ -55,7 +55,7 @@ impl Driver {
         self.keeper.reserve(self.bridge.seq_next(now));
         let Some(bytes) = self.bridge.handshake(now, &peer, &nonce, None) else { return };
         self.keeper.doubt();
-        let subject = settings.prefix.handshake(&peer);
+        let subject = settings.broker.prefix.handshake(&peer);
         let id = self.desk.ask(now.mono, peer, nonce.clone());
         if link.ask(id, subject, &nonce, Bytes::from(bytes)).is_err() {
             self.greeted(id, None);

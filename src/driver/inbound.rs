@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::memory::Keeper;
 use super::quarantine::Quarantine;
-use crate::deliver::{Counts, Deliveries, Ended, Settings};
+use crate::config::Deliver;
+use crate::deliver::{Counts, Deliveries, Ended};
 use crate::nats::inbound::InboundMessage;
 use crate::nats::link::Link;
 use crate::nats::reclaim::Poisoned;
@@ -66,13 +67,13 @@ impl Receiver {
     pub(super) fn new(
         prefix: Prefix,
         me: RuntimeId,
-        deliver: Option<Settings>,
+        deliver: &Deliver,
         conditions: Conditions,
     ) -> Self {
         Self {
             quarantine: Quarantine::new(prefix.clone(), me, conditions.clone()),
             prefix,
-            deliveries: deliver.map(Deliveries::new),
+            deliveries: deliver.url.clone().map(|url| Deliveries::new(url, deliver.timeout)),
             conditions,
             events: Vec::new(),
             accepted: Vec::new(),

@@ -124,7 +124,7 @@ impl Driver {
         let instance = options.identity.life.as_ref().map(|life| life.instance);
         let keeper = Keeper::new(options.memory_file, &memory, instance, holds, conditions.clone());
         let bridge = Bridge::new(options.identity, options.live, memory, clock.now());
-        let prefix = options.nats.prefix.clone();
+        let prefix = options.nats.broker.prefix.clone();
         Self {
             watch: Watch::new(clock.now()),
             shown_until: BTreeMap::new(),
@@ -133,7 +133,7 @@ impl Driver {
             receiver: Receiver::new(
                 prefix.clone(),
                 me.clone(),
-                options.deliver,
+                &options.deliver,
                 conditions.clone(),
             ),
             service: Service::new(me.clone(), prefix, options.snapshots, clock.now()),
@@ -295,7 +295,8 @@ impl Driver {
                     Ok(_) => Ok(()),
                     // The link knows one stream as ours; the quarantine is another.
                     Err(PublishFault::WrongStream { stream, .. })
-                        if stream == self.connector.settings().stream_quarantine.as_str() =>
+                        if stream
+                            == self.connector.settings().broker.stream_quarantine.as_str() =>
                     {
                         Ok(())
                     }
@@ -378,7 +379,7 @@ impl Driver {
                 let (payload, token) = self.bridge.signed(&notice);
                 if let Some((link, settings)) = self.connector.link_and_settings() {
                     self.keeper.doubt();
-                    let subject = settings.prefix.containment(&settings.runtime_id);
+                    let subject = settings.broker.prefix.containment(&settings.runtime_id);
                     let headers = headers::signed(token.as_deref());
                     if link.notify(Outgoing { subject, headers, payload }).is_err() {
                         tracing::warn!("a containment notice found the connection full");
@@ -450,7 +451,7 @@ impl Driver {
         };
         self.keeper.doubt();
         let outgoing = Outgoing {
-            subject: settings.prefix.state(&settings.runtime_id, packet.target()),
+            subject: settings.broker.prefix.state(&settings.runtime_id, packet.target()),
             headers: PacketHeaders {
                 checksum: packet.checksum(),
                 seq: packet.seq(),

@@ -267,18 +267,19 @@ impl Requests {
         let settings: &Settings = &self.settings;
         let mut report = AssetReport::default();
         let state = Stream::state_out(settings);
-        report.has_stream_out = self.ensure(&state, settings.provision, &mut report).await?;
+        report.has_stream_out = self.ensure(&state, settings.broker.provision, &mut report).await?;
         let has_stream_in = match Stream::state_in(settings) {
-            Some(stream) => self.ensure(&stream, settings.provision, &mut report).await?,
+            Some(stream) => self.ensure(&stream, settings.broker.provision, &mut report).await?,
             None => report.has_stream_out,
         };
         let quarantine = Stream::quarantine(settings);
-        self.ensure(&quarantine, settings.provision, &mut report).await?;
+        self.ensure(&quarantine, settings.broker.provision, &mut report).await?;
         if has_stream_in {
             let consumer = Consumer::of(settings);
-            report.has_consumer = self.ensure(&consumer, settings.provision, &mut report).await?;
+            report.has_consumer =
+                self.ensure(&consumer, settings.broker.provision, &mut report).await?;
         }
-        let presence = bucket::Wanted::kv(presence::BUCKET, settings.replicas);
+        let presence = bucket::Wanted::kv(presence::BUCKET, settings.broker.replicas);
         match bucket::ensure(self, &presence).await {
             Ok(found) => {
                 report.differences.extend(found.differences);

@@ -153,7 +153,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects within `settings.connect_timeout`, without any subscription, with a handle for
+    /// Connects within `nats.connect_timeout`, without any subscription, with a handle for
     /// other tasks. When the last handle is gone the connection ends.
     ///
     /// # Cancel safety
@@ -166,7 +166,8 @@ impl Connection {
         let (over, over_receiver) = watch::channel(None);
         let (progress, progress_receiver) = watch::channel(0);
         let inbox = client.new_inbox();
-        let consumer = format!("CONSUMER.INFO.{}.{}", settings.stream_in, settings.consumer());
+        let consumer =
+            format!("CONSUMER.INFO.{}.{}", settings.broker.stream_in, settings.consumer());
         let requests = Requests {
             orders: order_sender,
             over: over_receiver,

@@ -92,8 +92,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to the first of `settings.urls` that takes us, starting at a random one, within
-    /// `settings.connect_timeout`. The new link has no subscription.
+    /// Connects to the first of `nats.url` that takes us, starting at a random one, within
+    /// `nats.connect_timeout`. The new link has no subscription.
     ///
     /// # Cancel safety
     /// Dropping the future severs what has been begun.
@@ -275,7 +275,7 @@ impl Link {
         if self.connection.has(Topic::Notices) {
             return Ok(());
         }
-        let subject = self.settings.prefix.every_containment();
+        let subject = self.settings.broker.prefix.every_containment();
         self.connection.subscribe(Topic::Notices, subject).map_err(NotTaken::of)
     }
 
@@ -287,7 +287,7 @@ impl Link {
         if self.heard.as_ref() == Some(&sources) {
             return Ok(());
         }
-        let prefix = &self.settings.prefix;
+        let prefix = &self.settings.broker.prefix;
         let subjects = if sources.len() > TELEMETRY_SUBSCRIPTIONS_MAX {
             vec![prefix.every_telemetry()]
         } else {
@@ -380,7 +380,7 @@ impl Link {
             Arrival::Answer { token, answer } => {
                 self.deaf_at = None;
                 let outcome = match answer {
-                    Ok(message) => ack::outcome(&message, self.settings.stream_out.as_str()),
+                    Ok(message) => ack::outcome(&message, self.settings.broker.stream_out.as_str()),
                     Err(Unanswered::Denied(words)) => Err(PublishFault::Denied(words)),
                     Err(Unanswered::NotSent(_) | Unanswered::Revoked) => Err(PublishFault::Deaf),
                 };

@@ -184,8 +184,8 @@ fn time_of(value: &Value, field: &str) -> Option<Timestamp> {
 }
 
 impl Store {
-    /// Connects within `settings.connect_timeout` and makes sure of the bucket: created when it is
-    /// absent and `settings.provision` is set, else bound and compared ([`Self::differences`]).
+    /// Connects within `nats.connect_timeout` and makes sure of the bucket: created when it is
+    /// absent and `nats.provision` is set, else bound and compared ([`Self::differences`]).
     ///
     /// # Cancel safety
     /// Dropping the future ends the connection; a bucket that was created stays.
@@ -203,7 +203,7 @@ impl Store {
         let (server, max_payload) = (connection.server(), connection.max_payload());
         // Ends with the last handle on the connection, if it is not severed before.
         tokio::spawn(serve(connection));
-        let wanted = bucket::Wanted::objects(bucket, settings.replicas);
+        let wanted = bucket::Wanted::objects(bucket, settings.broker.replicas);
         let found = bucket::ensure(&requests, &wanted).await?;
         Ok(Self(Arc::new(Shared {
             chunk_bytes: CHUNK_BYTES.min(max_payload).max(1),

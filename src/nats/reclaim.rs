@@ -118,7 +118,7 @@ async fn see_to_all(requests: &Requests) -> Result<Reclaimed, AssetFault> {
 /// `None` when nothing waits for an acknowledgement.
 async fn place(requests: &Requests) -> Result<Option<Place>, AssetFault> {
     let settings = &requests.settings;
-    let call = format!("CONSUMER.INFO.{}.{}", settings.stream_in, settings.consumer());
+    let call = format!("CONSUMER.INFO.{}.{}", settings.broker.stream_in, settings.consumer());
     let info = requests.demand(&call, &Value::Null).await?;
     let number = |path| info.pointer(path).and_then(Value::as_u64).unwrap_or(0);
     Ok((number("/num_ack_pending") > 0).then(|| Place {
@@ -131,8 +131,8 @@ async fn place(requests: &Requests) -> Result<Option<Place>, AssetFault> {
 /// The first message for us from a place on.
 async fn held(requests: &Requests, from: u64) -> Result<Option<Held>, AssetFault> {
     let settings = &requests.settings;
-    let call = format!("STREAM.MSG.GET.{}", settings.stream_in);
-    let filter = settings.prefix.every_state_for(&settings.runtime_id);
+    let call = format!("STREAM.MSG.GET.{}", settings.broker.stream_in);
+    let filter = settings.broker.prefix.every_state_for(&settings.runtime_id);
     let body = json!({ "seq": from, "next_by_subj": filter });
     let message = match requests.call(&call, &body).await? {
         Ok(mut answer) => answer.get_mut("message").map(Value::take).unwrap_or_default(),
@@ -157,7 +157,7 @@ async fn held(requests: &Requests, from: u64) -> Result<Option<Held>, AssetFault
 async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Poisoned, AssetFault> {
     let refusal = Refusal::malformed("headers", "no client can read them");
     let settings = &requests.settings;
-    let subject = settings.prefix.quarantine(&settings.runtime_id);
+    let subject = settings.broker.prefix.quarantine(&settings.runtime_id);
     let headers = headers::quarantine(&refusal.to_string(), &held.subject, held.seq);
     let stored = requests.ask(&subject, headers, Bytes::from(held.body)).await;
     let is_kept = stored.is_ok_and(|message| {
@@ -165,7 +165,7 @@ async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Pois
             .is_ok_and(|answer| answer.get("error").is_none() && answer.get("seq").is_some())
     });
     answer(requests, place, held.seq, "+TERM").await?;
-    let source = match settings.prefix.parse(&held.subject) {
+    let source = match settings.broker.prefix.parse(&held.subject) {
         Some(Address::State { source, .. }) => Some(source),
         Some(_) | None => None,
     };
@@ -179,7 +179,7 @@ async fn answer(
     word: &'static str,
 ) -> Result<(), AssetFault> {
     let settings = &requests.settings;
-    let (stream, consumer) = (&settings.stream_in, settings.consumer());
+    let (stream, consumer) = (&settings.broker.stream_in, settings.consumer());
     // Attempt, stream and consumer sequence, time, pending: the server looks at the second.
     let subject = format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{}.0.0", place.consumer_seq);
     Ok(requests.tell(&subject, Bytes::from_static(word.as_bytes())).await?)

@@ -55,11 +55,11 @@ impl Door {
     fn subject(self, settings: &Settings, instance: &str) -> String {
         let me = &settings.runtime_id;
         match self {
-            Self::Handshake => settings.prefix.handshake(me).into_string(),
+            Self::Handshake => settings.broker.prefix.handshake(me).into_string(),
             Self::Everyone => "$SRV.*".to_owned(),
             Self::Fleet => format!("$SRV.*.{SERVICE}"),
             Self::Instance => format!("$SRV.*.{SERVICE}.{instance}"),
-            Self::Endpoints => settings.prefix.service(me, "*").into_string(),
+            Self::Endpoints => settings.broker.prefix.service(me, "*").into_string(),
         }
     }
 

@@ -27,8 +27,9 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::settings::{ServerUrl, Settings, UnreadableSecret};
+use super::settings::{Settings, UnreadableSecret};
 use crate::config::WINDOW_MAX;
+use crate::config::names::ServerUrl;
 
 /// Stack of a session's thread, in bytes: a TLS handshake in a debug build needs some hundred KiB.
 /// Only touched pages are resident.
@@ -95,7 +96,7 @@ pub(super) struct Connected {
 }
 
 impl Session {
-    /// Connects on a thread and runtime of its own within `settings.connect_timeout`. The session
+    /// Connects on a thread and runtime of its own within `nats.connect_timeout`. The session
     /// lasts until it is severed.
     ///
     /// # Cancel safety
@@ -103,7 +104,7 @@ impl Session {
     pub(super) async fn connect(settings: &Settings) -> Result<(Self, Connected), ConnectFault> {
         let (ready, connected) = oneshot::channel();
         let session = Self(start(settings.clone(), ready).map_err(|error| starved(&error))?);
-        let connected = tokio::time::timeout(settings.connect_timeout, connected)
+        let connected = tokio::time::timeout(settings.broker.connect_timeout, connected)
             .await
             .map_err(|_| ConnectFault::TimedOut)?
             .map_err(|_| ConnectFault::Starved("the connection's thread ended".to_owned()))??;
@@ -196,10 +197,10 @@ type Fresh = (Client, mpsc::Receiver<Event>, Arc<Notify>);
 
 /// Tries each server once, from a random one on.
 async fn connect(settings: &Settings) -> Result<Fresh, ConnectFault> {
-    let count = settings.urls.len();
-    let share = settings.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    let count = settings.broker.url.len();
+    let share = settings.broker.connect_timeout / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
     let mut faults: Vec<(ConnectFault, String)> = Vec::new();
-    for url in settings.urls.iter().cycle().skip(random_below(count)).take(count) {
+    for url in settings.broker.url.iter().cycle().skip(random_below(count)).take(count) {
         let options = settings.options()?.connection_timeout(share);
         match connect_to(url, options).await {
             Ok(connected) => return Ok(connected),

@@ -64,7 +64,7 @@ pub async fn survey(settings: &Settings, peer: Option<&RuntimeId>) -> Result<Sur
 
 /// Whether we may publish a packet of `source` for `target`.
 async fn may(requests: &Requests, source: &RuntimeId, target: &RuntimeId) -> Option<bool> {
-    let subject = requests.settings.prefix.state(source, target);
+    let subject = requests.settings.broker.prefix.state(source, target);
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Stream", NO_STREAM);
     match requests.ask(subject.as_str(), headers, Bytes::new()).await {

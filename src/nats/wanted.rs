@@ -87,21 +87,21 @@ impl<'a> Stream<'a> {
     /// Where we publish.
     pub(super) fn state_out(settings: &'a Settings) -> Self {
         Self {
-            name: &settings.stream_out,
+            name: &settings.broker.stream_out,
             is_ours: true,
-            replicas: settings.replicas,
-            durability: settings.durability,
-            purpose: Purpose::State(settings.prefix.every_state()),
+            replicas: settings.broker.replicas,
+            durability: settings.broker.durability,
+            purpose: Purpose::State(settings.broker.prefix.every_state()),
         }
     }
 
     /// Where we pull from, if that is another stream.
     pub(super) fn state_in(settings: &'a Settings) -> Option<Self> {
-        (settings.stream_in != settings.stream_out).then_some(Self {
-            name: &settings.stream_in,
+        (settings.broker.stream_in != settings.broker.stream_out).then_some(Self {
+            name: &settings.broker.stream_in,
             is_ours: false,
-            replicas: settings.replicas,
-            durability: settings.durability,
+            replicas: settings.broker.replicas,
+            durability: settings.broker.durability,
             purpose: Purpose::Sourced,
         })
     }
@@ -109,11 +109,11 @@ impl<'a> Stream<'a> {
     /// Where refused bytes go.
     pub(super) fn quarantine(settings: &'a Settings) -> Self {
         Self {
-            name: &settings.stream_quarantine,
+            name: &settings.broker.stream_quarantine,
             is_ours: true,
-            replicas: settings.replicas,
-            durability: settings.durability,
-            purpose: Purpose::Quarantine(settings.prefix.every_quarantine()),
+            replicas: settings.broker.replicas,
+            durability: settings.broker.durability,
+            purpose: Purpose::Quarantine(settings.broker.prefix.every_quarantine()),
         }
     }
 
@@ -191,10 +191,10 @@ impl<'a> Consumer<'a> {
     /// The one of `settings.runtime_id`.
     pub(super) fn of(settings: &'a Settings) -> Self {
         Self {
-            stream: &settings.stream_in,
+            stream: &settings.broker.stream_in,
             name: settings.consumer(),
-            filter: settings.prefix.every_state_for(&settings.runtime_id),
-            replicas: settings.replicas,
+            filter: settings.broker.prefix.every_state_for(&settings.runtime_id),
+            replicas: settings.broker.replicas,
         }
     }
 

@@ -3,8 +3,9 @@
 //! A spool that another sidecar holds keeps this one from starting: two writers of one chain would
 //! break it. A spool that cannot be used otherwise costs the snapshots and nothing else (P10).
 
-use super::{StartFault, settings};
+use super::StartFault;
 use crate::config::Config;
+use crate::nats;
 use crate::protocol::snapshot::Level;
 use crate::snapshots::gate::DriverEnd;
 use crate::snapshots::spool::SpoolFault;
@@ -20,7 +21,7 @@ pub(super) fn start(
     let snapshot = &config.snapshot;
     let settings = Settings {
         runtime_id: config.runtime.id.clone(),
-        nats: settings::nats(config)?,
+        nats: nats::settings::Settings::of(config),
         folder: snapshot.spool.join("snapshots"),
         spool_bytes_max: snapshot.spool_bytes_max,
         bytes_max: snapshot.bytes_max,

@@ -304,7 +304,7 @@ fn a_later_file_wins_and_the_environment_wins_over_both() {
     let environment = variables(&[("nats.window", "9")]);
     let config =
         Config::load(&["/a.toml".into(), "/b.yml".into()], &environment, &read_file).unwrap();
-    assert_eq!(config.nats.prefix, "later");
+    assert_eq!(config.nats.prefix.as_str(), "later");
     assert_eq!(config.nats.window, 9);
     assert_eq!(config.keys.len(), 2);
 }

@@ -10,7 +10,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::row::row;
-use driftgate::audit::{QUEUE_MAX, REFUSALS_BURST, Recorder, Settings};
+use driftgate::audit::{QUEUE_MAX, REFUSALS_BURST, Recorder};
+use driftgate::config::Audit;
 use driftgate::protocol::audit::{Event, Link};
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::packet::RuntimeId;
@@ -24,12 +25,16 @@ fn now() -> Now {
     Now { wall: Timestamp::from_unix_ms(1_767_225_600_000), mono: Duration::ZERO }
 }
 
-fn start(settings: &Settings) -> Recorder {
-    Recorder::start(Some(settings.clone()), RuntimeId::new("planner").unwrap())
+fn start(settings: &Audit) -> Recorder {
+    Recorder::start(settings.clone(), RuntimeId::new("planner").unwrap())
 }
 
-fn settings(folder: &Path) -> Settings {
-    Settings { file: folder.join("audit.jsonl"), bytes_max: 64 * 1024, files_max: 4 }
+fn log_path(settings: &Audit) -> &PathBuf {
+    settings.file.as_ref().unwrap()
+}
+
+fn settings(folder: &Path) -> Audit {
+    Audit { file: Some(folder.join("audit.jsonl")), bytes_max: 64 * 1024, files_max: 4 }
 }
 
 fn started() -> Event {
@@ -37,7 +42,7 @@ fn started() -> Event {
 }
 
 /// One life of a sidecar: so many reloads between its start and its stop.
-async fn live(settings: &Settings, reloads: usize) {
+async fn live(settings: &Audit, reloads: usize) {
     let mut recorder = start(settings);
     recorder.record(now(), started());
     for _ in 0..reloads {
@@ -63,8 +68,8 @@ async fn written(recorder: &Recorder, lines: u64) {
 }
 
 /// The newest file, and how many events its lines say are lost.
-fn lost(settings: &Settings) -> (String, u64) {
-    let text = fs::read_to_string(&settings.file).unwrap();
+fn lost(settings: &Audit) -> (String, u64) {
+    let text = fs::read_to_string(log_path(settings)).unwrap();
     let lost = text.lines().map(|line| Link::read(line.as_bytes()).unwrap().lost).sum();
     (text, lost)
 }
@@ -101,8 +106,8 @@ fn assert_whole(files: &[impl AsRef<OsStr>], expected: &[&str]) {
     }
 }
 
-fn rotated(settings: &Settings) -> Vec<PathBuf> {
-    let folder = settings.file.parent().unwrap();
+fn rotated(settings: &Audit) -> Vec<PathBuf> {
+    let folder = log_path(settings).parent().unwrap();
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -115,15 +120,18 @@ async fn the_chain_goes_on_across_restarts() {
     let settings = settings(folder.path());
     live(&settings, 5).await;
     live(&settings, 5).await;
-    assert_whole(&[&settings.file], &["whole     14 lines, 1 to 14", "starts    2, 0 of them"]);
-    let mode = fs::metadata(&settings.file).unwrap().permissions().mode();
+    assert_whole(
+        &[log_path(&settings)],
+        &["whole     14 lines, 1 to 14", "starts    2, 0 of them"],
+    );
+    let mode = fs::metadata(log_path(&settings)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
 }
 
 #[tokio::test]
 async fn files_are_rotated_by_size_and_only_so_many_are_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { files_max: 3, ..settings(folder.path()) };
+    let settings = Audit { files_max: 3, ..settings(folder.path()) };
     live(&settings, 900).await;
     let files = rotated(&settings);
     assert_eq!(files.len(), 3, "{files:?}");
@@ -142,7 +150,7 @@ async fn files_are_rotated_by_size_and_only_so_many_are_kept() {
 #[tokio::test]
 async fn one_file_is_enough_where_one_is_configured() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { files_max: 1, ..settings(folder.path()) };
+    let settings = Audit { files_max: 1, ..settings(folder.path()) };
     live(&settings, 300).await;
     live(&settings, 300).await;
     assert_eq!(rotated(&settings).len(), 1);
@@ -154,7 +162,7 @@ async fn a_crash_between_a_rotation_and_the_next_line_loses_no_link() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     live(&settings, 3).await;
-    fs::rename(&settings.file, folder.path().join("audit.jsonl.1")).unwrap();
+    fs::rename(log_path(&settings), folder.path().join("audit.jsonl.1")).unwrap();
     live(&settings, 3).await;
     assert_whole(&rotated(&settings), &["whole     10 lines, 1 to 10"]);
 }
@@ -170,18 +178,21 @@ async fn a_write_cut_short_by_a_crash_is_closed_by_a_line_that_says_so() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
         live(&settings, 3).await;
-        let mut file = OpenOptions::new().append(true).open(&settings.file).unwrap();
+        let mut file = OpenOptions::new().append(true).open(log_path(&settings)).unwrap();
         file.write_all(traces.as_bytes()).unwrap();
         drop(file);
         if !traces.is_empty() {
-            let (code, text) = verify(&[&settings.file]);
+            let (code, text) = verify(&[log_path(&settings)]);
             assert_eq!(code, Some(65), "{text}");
             assert!(text.contains(":6: "), "{text}");
         }
         live(&settings, 3).await;
         live(&settings, 3).await;
-        assert_whole(&[&settings.file], &[torn, "starts    3"]);
-        assert!(fs::read_to_string(&settings.file).unwrap().contains(traces), "evidence stays");
+        assert_whole(&[log_path(&settings)], &[torn, "starts    3"]);
+        assert!(
+            fs::read_to_string(log_path(&settings)).unwrap().contains(traces),
+            "evidence stays"
+        );
     }
 }
 
@@ -190,11 +201,11 @@ async fn a_crash_that_only_cost_the_newline_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
     live(&settings, 3).await;
-    let text = fs::read(&settings.file).unwrap();
-    fs::write(&settings.file, text.trim_ascii_end()).unwrap();
-    assert_whole(&[&settings.file], &["whole     5 lines"]);
+    let text = fs::read(log_path(&settings)).unwrap();
+    fs::write(log_path(&settings), text.trim_ascii_end()).unwrap();
+    assert_whole(&[log_path(&settings)], &["whole     5 lines"]);
     live(&settings, 3).await;
-    assert_whole(&[&settings.file], &["whole     10 lines", "torn      0"]);
+    assert_whole(&[log_path(&settings)], &["whole     10 lines", "torn      0"]);
 }
 
 #[tokio::test]
@@ -217,26 +228,26 @@ async fn a_changed_file_is_found_by_file_and_line() {
 async fn a_file_that_is_no_log_is_kept_beside_and_not_taken_for_one() {
     let folder = tempfile::tempdir().unwrap();
     let settings = settings(folder.path());
-    fs::write(&settings.file, "not a log\n").unwrap();
+    fs::write(log_path(&settings), "not a log\n").unwrap();
     live(&settings, 1).await;
     assert_eq!(fs::read_to_string(folder.path().join("audit.jsonl.1")).unwrap(), "not a log\n");
-    assert_whole(&[&settings.file], &["whole     3 lines, 1 to 3"]);
+    assert_whole(&[log_path(&settings)], &["whole     3 lines, 1 to 3"]);
     // A destroyed log is replaced by a chain that cannot pass for the old one.
     live(&settings, 1).await;
     let before = folder.path().join("before");
-    fs::copy(&settings.file, &before).unwrap();
-    fs::write(&settings.file, "gone\n").unwrap();
+    fs::copy(log_path(&settings), &before).unwrap();
+    fs::write(log_path(&settings), "gone\n").unwrap();
     live(&settings, 1).await;
-    assert_eq!(verify(&[&before, &settings.file]).0, Some(65));
+    assert_eq!(verify(&[&before, log_path(&settings)]).0, Some(65));
 }
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "a time is taken")]
 async fn a_file_that_cannot_be_written_holds_nobody_up_and_is_made_up_for() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { bytes_max: 16 << 20, ..settings(folder.path()) };
+    let settings = Audit { bytes_max: 16 << 20, ..settings(folder.path()) };
     // A folder in the place of the file.
-    fs::create_dir(&settings.file).unwrap();
+    fs::create_dir(log_path(&settings)).unwrap();
     let mut recorder = start(&settings);
     recorder.record(now(), started());
     until(&mut recorder, |recorder| recorder.fault().is_some()).await;
@@ -251,11 +262,11 @@ async fn a_file_that_cannot_be_written_holds_nobody_up_and_is_made_up_for() {
     assert!(recorder.fault().unwrap().1.contains("events are being lost"));
     let lost = recorder.lost();
     assert!(lost >= 10_000 - u64::try_from(QUEUE_MAX).unwrap() - 64, "{lost}");
-    fs::remove_dir(&settings.file).unwrap();
+    fs::remove_dir(log_path(&settings)).unwrap();
     until(&mut recorder, |recorder| recorder.fault().is_none()).await;
     recorder.record(now(), Event::Stopped);
     finish(recorder).await;
-    assert_whole(&[&settings.file], &[&format!("lost      {lost} events")]);
+    assert_whole(&[log_path(&settings)], &[&format!("lost      {lost} events")]);
     // Every event has a line or is counted.
     let (text, counted) = self::lost(&settings);
     let lines = text.lines().filter(|line| !line.contains("\"lost\"")).count();
@@ -265,7 +276,7 @@ async fn a_file_that_cannot_be_written_holds_nobody_up_and_is_made_up_for() {
 #[tokio::test]
 async fn a_flood_of_refusals_pushes_nothing_else_out_and_is_counted() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { bytes_max: 16 << 20, ..settings(folder.path()) };
+    let settings = Audit { bytes_max: 16 << 20, ..settings(folder.path()) };
     let mut recorder = start(&settings);
     recorder.record(now(), started());
     let flood = REFUSALS_BURST + 1000;
@@ -285,7 +296,7 @@ async fn a_flood_of_refusals_pushes_nothing_else_out_and_is_counted() {
     let refused = text.lines().filter(|line| line.contains("\"inbound_refused\"")).count();
     assert_eq!(u64::try_from(refused).unwrap() + lost, flood);
     assert!(text.contains("\"throttled\""));
-    assert_whole(&[&settings.file], &[&format!("lost      {lost} events")]);
+    assert_whole(&[log_path(&settings)], &[&format!("lost      {lost} events")]);
 }
 
 #[tokio::test]
@@ -304,7 +315,7 @@ async fn two_processes_do_not_write_one_log() {
     until(&mut second, |recorder| recorder.fault().is_none()).await;
     second.record(now(), Event::Stopped);
     finish(second).await;
-    assert_whole(&[&settings.file], &["whole     4 lines", "starts    2, 0 of them"]);
+    assert_whole(&[log_path(&settings)], &["whole     4 lines", "starts    2, 0 of them"]);
 }
 
 /// A tiny file system of its own; needs the right to mount.
@@ -337,7 +348,7 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
         println!("no right to mount a small disk: not tried on a really full one");
         return;
     };
-    let settings = Settings { bytes_max: 16 << 20, ..settings(volume.folder.path()) };
+    let settings = Audit { bytes_max: 16 << 20, ..settings(volume.folder.path()) };
     let mut recorder = start(&settings);
     recorder.record(now(), started());
     for _ in 0..3000 {
@@ -350,7 +361,7 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
     .await;
     let ballast = volume.folder.path().join("audit.jsonl");
     assert!(fs::metadata(&ballast).unwrap().len() <= 128 * 1024);
-    let (code, text) = verify(&[&settings.file]);
+    let (code, text) = verify(&[log_path(&settings)]);
     assert_eq!(code, Some(0), "what is there is whole:\n{text}");
     let grown = Command::new("mount")
         .args(["-o", "remount,size=8m"])
@@ -363,7 +374,7 @@ async fn a_full_disk_degrades_to_counted_loss_and_heals() {
     recorder.record(now(), Event::Stopped);
     let lost = recorder.lost();
     finish(recorder).await;
-    let (code, text) = verify(&[&settings.file]);
+    let (code, text) = verify(&[log_path(&settings)]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains(&format!("lost      {lost} events")), "{text}");
     assert!(text.contains("torn      0"), "{text}");

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Message, Subscriber};
 use driftgate::nats::assets;
-use driftgate::nats::settings::Credentials;
 use driftgate::protocol::document;
 use driftgate::protocol::keyring::{Domain, Keyring};
 use futures_util::StreamExt as _;
@@ -249,7 +248,7 @@ async fn a_reply_subject_that_is_no_inbox_moves_nothing_at_the_broker() {
     let server = granted_server(&folder);
     for name in ["planner", "critic"] {
         let mut settings = server.settings(name);
-        settings.credentials = Credentials::NkeyFile(seed(&folder, "provisioner"));
+        settings.broker.nkey_file = Some(seed(&folder, "provisioner"));
         assets::ensure(&settings).await.unwrap();
     }
     let operator = client(&server, &folder, "provisioner").await;

@@ -76,7 +76,7 @@ async fn sidecars_that_start_together_agree() {
 async fn without_provisioning_what_is_absent_is_said_and_stays_absent() {
     let server = NatsServer::start();
     let mut settings = server.settings("planner");
-    settings.provision = false;
+    settings.broker.provision = false;
     for _ in 0..2 {
         let report = ensure(&settings).await.unwrap();
         let absent = [
@@ -87,8 +87,8 @@ async fn without_provisioning_what_is_absent_is_said_and_stays_absent() {
         assert_eq!(report.differences, absent);
         assert!(!report.has_stream_out && !report.has_consumer && report.created.is_empty());
     }
-    settings.provision = true;
-    settings.stream_in = AssetName::new("SOURCED").unwrap();
+    settings.broker.provision = true;
+    settings.broker.stream_in = AssetName::new("SOURCED").unwrap();
     let report = ensure(&settings).await.unwrap();
     assert_eq!(report.differences, ["stream SOURCED is absent"]);
     assert!(report.has_stream_out && !report.has_consumer);
@@ -112,8 +112,8 @@ async fn each_weaker_setting_is_reported_in_words_and_left_alone() {
     }});
     call(&client, "CONSUMER.DURABLE.CREATE.DRIFTGATE_STATE.driftgate-planner", weak_consumer).await;
     let mut settings = server.settings("planner");
-    settings.replicas = 3;
-    settings.stream_quarantine = AssetName::new("DRIFTGATE_STATE").unwrap();
+    settings.broker.replicas = 3;
+    settings.broker.stream_quarantine = AssetName::new("DRIFTGATE_STATE").unwrap();
     let before = call(&client, "STREAM.INFO.DRIFTGATE_STATE", Value::Null).await;
     let report = ensure(&settings).await.unwrap();
     for part in [
@@ -153,7 +153,7 @@ async fn a_stream_that_falls_short_of_the_durability_is_said_and_left_alone() {
         (Durability::Replicated, &[replicated]),
         (Durability::Synced, &[replicated, synced]),
     ] {
-        settings.durability = durability;
+        settings.broker.durability = durability;
         let report = ensure(&settings).await.unwrap();
         for stream in ["DRIFTGATE_STATE", "DRIFTGATE_QUARANTINE"] {
             let about = format!("stream {stream}: ");
@@ -170,7 +170,7 @@ async fn a_stream_that_falls_short_of_the_durability_is_said_and_left_alone() {
 async fn what_is_created_asks_for_the_servers_that_the_durability_names() {
     let tagged = NatsServer::start_with("server_tags: [\"sync:always\"]");
     let mut settings = tagged.settings("planner");
-    settings.durability = Durability::Synced;
+    settings.broker.durability = Durability::Synced;
     let report = ensure(&settings).await.unwrap();
     let tag = |said: &&String| said.contains("sync:always");
     assert_eq!(report.differences.iter().find(tag), None, "{report:#?}");
@@ -183,7 +183,7 @@ async fn what_is_created_asks_for_the_servers_that_the_durability_names() {
 async fn what_the_broker_refuses_is_a_fault_in_its_words() {
     let server = NatsServer::start();
     let mut settings = server.settings("planner");
-    settings.replicas = 3;
+    settings.broker.replicas = 3;
     let Err(AssetFault::Refused { call, err_code, .. }) = ensure(&settings).await else { panic!() };
     assert_eq!((call.as_str(), err_code), ("STREAM.CREATE.DRIFTGATE_STATE", 10_074));
     let without = NatsServer::start_with(
@@ -215,7 +215,7 @@ async fn streams_and_consumer_are_those_of_the_domain() {
     ));
     eventually("the leaf to be connected", || edge.get("/leafz")["leafnodes"] != 0);
     let mut settings = edge.settings("planner");
-    settings.domain = AssetName::new("hub");
+    settings.broker.domain = AssetName::new("hub");
     let mut bench = Bench::open(&settings).await;
     bench.pull(16, Duration::from_secs(30));
     bench.link.publish(1, bench.message("planner", "", "state")).unwrap();

@@ -10,16 +10,17 @@
 )]
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::link::Bench;
 use crate::support::nats_server::{NatsServer, PATIENCE, eventually};
 use crate::support::proxy::{Proxy, Way};
 use async_nats::{Client, Subscriber};
+use driftgate::config::names::ServerUrl;
 use driftgate::nats::ack::PublishFault;
 use driftgate::nats::assets;
 use driftgate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, PullFault};
-use driftgate::nats::settings::Credentials;
 use driftgate::nats::subject::AssetName;
 use futures_util::{FutureExt, StreamExt};
 
@@ -84,7 +85,7 @@ async fn what_the_broker_will_not_store_is_said() {
     let too_large_for_the_stream = vec![0; 65 * 1024];
     bench.link.publish(4, bench.message("critic", "", too_large_for_the_stream)).unwrap();
     assert_eq!(bench.acked(4).await, Err(PublishFault::TooLarge));
-    settings.stream_out = AssetName::new("ELSEWHERE").unwrap();
+    settings.broker.stream_out = AssetName::new("ELSEWHERE").unwrap();
     let mut stranger = Bench::connect(&settings).await;
     stranger.link.subscribe_acks().unwrap();
     stranger.link.publish(5, stranger.message("critic", "", "state")).unwrap();
@@ -121,7 +122,7 @@ async fn a_barrier_is_confirmed_after_everything_before_it() {
 }
 
 /// The grant of a sidecar that may publish nothing but what it must (no own inbox).
-fn strict_server() -> (NatsServer, tempfile::TempDir, Credentials) {
+fn strict_server() -> (NatsServer, tempfile::TempDir, PathBuf) {
     let user = nkeys::KeyPair::new_user();
     let folder = tempfile::tempdir().unwrap();
     let seed_path = folder.path().join("planner.nk");
@@ -136,14 +137,14 @@ fn strict_server() -> (NatsServer, tempfile::TempDir, Credentials) {
                 subscribe {{ allow: ["_INBOX.planner.>"] }} }} }} ] }}"#,
         user.public_key()
     ));
-    (server, folder, Credentials::NkeyFile(seed_path))
+    (server, folder, seed_path)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_barrier_is_confirmed_where_we_may_not_publish_to_our_inbox() {
-    let (server, _folder, credentials) = strict_server();
+    let (server, _folder, nkey) = strict_server();
     let mut settings = server.settings("planner");
-    settings.credentials = credentials;
+    settings.broker.nkey_file = Some(nkey);
     let mut bench = Bench::connect(&settings).await;
     bench.link.subscribe_acks().unwrap();
     for id in 1..=3 {
@@ -168,16 +169,16 @@ async fn a_server_that_refuses_us_is_named_as_such() {
     let refused = |outcome: Result<_, ConnectFault>| outcome.err().unwrap();
     let anonymous = refused(Link::connect(&settings).await);
     assert!(matches!(anonymous, ConnectFault::Denied(_)), "{anonymous:?}");
-    settings.credentials = Credentials::NkeyFile(folder.path().join("absent"));
+    settings.broker.nkey_file = Some(folder.path().join("absent"));
     let keyless = refused(Link::connect(&settings).await);
     assert!(matches!(keyless, ConnectFault::Secret(_)), "{keyless:?}");
-    settings.urls = vec!["nats://127.0.0.1:1".parse().unwrap()];
-    settings.credentials = Credentials::None;
+    settings.broker.url = vec![ServerUrl::new("nats://127.0.0.1:1").unwrap()];
+    settings.broker.nkey_file = None;
     let unreachable = refused(Link::connect(&settings).await);
     assert!(matches!(unreachable, ConnectFault::Unreachable(_)), "{unreachable:?}");
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    settings.urls = vec![format!("nats://{}", mute.local_addr().unwrap()).parse().unwrap()];
-    settings.connect_timeout = Duration::from_millis(200);
+    settings.broker.url = vec![ServerUrl::new(&mute.local_addr().unwrap().to_string()).unwrap()];
+    settings.broker.connect_timeout = Duration::from_millis(200);
     assert_eq!(refused(Link::connect(&settings).await), ConnectFault::TimedOut);
 }
 
@@ -457,7 +458,7 @@ async fn a_notice_is_unread_until_its_echo_comes() {
     let (_client, mut everything) = observer(&server, "driftgate.v1.>").await;
     let proxy = Proxy::start(&server.url()).await;
     let mut settings = server.settings("planner");
-    settings.urls = vec![proxy.url().parse().unwrap()];
+    settings.broker.url = vec![ServerUrl::new(&proxy.url()).unwrap()];
     let mut bench = Bench::open(&settings).await;
     bench.confirm(1).await;
     assert!(bench.link.is_read());
@@ -476,9 +477,9 @@ async fn a_notice_is_unread_until_its_echo_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_has_a_reason() {
-    let (server, _folder, credentials) = strict_server();
+    let (server, _folder, nkey) = strict_server();
     let mut settings = server.settings("planner");
-    settings.credentials = credentials;
+    settings.broker.nkey_file = Some(nkey);
     let mut strict = Bench::connect(&settings).await;
     strict.link.subscribe_acks().unwrap();
     let mut forbidden = strict.message("critic", "", "state");

@@ -221,7 +221,7 @@ async fn of_two_that_put_one_name_one_wins_and_nothing_is_left_over() {
 async fn a_bucket_is_created_or_compared() {
     let server = NatsServer::start();
     let mut settings = server.settings("planner");
-    settings.provision = false;
+    settings.broker.provision = false;
     let absent = Store::open(&settings, BUCKET).await.unwrap_err();
     assert_eq!(absent, StoreFault::Absent(BUCKET.to_owned()));
     let fault = Store::open(&settings, "a.b").await.unwrap_err();
@@ -235,7 +235,7 @@ async fn a_bucket_is_created_or_compared() {
         ..Default::default()
     };
     context.create_object_store(config).await.unwrap();
-    settings.provision = true;
+    settings.broker.provision = true;
     let store = Store::open(&settings, BUCKET).await.unwrap();
     let said = store.differences().join("\n");
     for word in ["storage", "max_age", "compression"] {

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use driftgate::config::names::ServerUrl;
 use driftgate::nats::headers::{InboundHeaders, PacketHeaders};
-use driftgate::nats::settings::{NotAServerUrl, ServerUrl};
 use driftgate::nats::subject::{Address, AssetName, Prefix};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
@@ -36,7 +36,7 @@ fn every_subject_reads_back_as_what_it_was_built_from() {
 
 #[test]
 fn what_is_not_one_of_our_subjects_is_nothing() {
-    let prefix = Prefix::of_version_1();
+    let prefix = Prefix::new("driftgate.v1").unwrap();
     for subject in [
         "",
         "driftgate.v1",
@@ -69,19 +69,25 @@ fn only_plain_tokens_make_a_prefix_or_a_name() {
 
 #[test]
 fn an_address_names_a_server_and_holds_no_secret() {
-    for text in ["", "nats://", "http://host:1", "ws://host:1", "nats://host:1/path", "nats://h:x"]
-    {
-        assert_eq!(text.parse::<ServerUrl>(), Err(NotAServerUrl::Malformed), "{text:?}");
-    }
-    for text in ["nats://user@host:1", "nats://user:word@host:1", "nats://:word@host:1"] {
-        assert_eq!(text.parse::<ServerUrl>(), Err(NotAServerUrl::HoldsSecret), "{text:?}");
+    for text in [
+        "",
+        "nats://",
+        "http://host:1",
+        "ws://host:1",
+        "nats://host:1/path",
+        "nats://h:x",
+        "nats://user@host:1",
+        "nats://user:word@host:1",
+        "nats://:word@host:1",
+    ] {
+        assert_eq!(ServerUrl::new(text), None, "{text:?}");
     }
     for (text, shown) in [
         ("nats://127.0.0.1:4222", "nats://127.0.0.1:4222"),
         ("tls://broker.example", "tls://broker.example:4222"),
         ("nats://[::1]:4333", "nats://[::1]:4333"),
     ] {
-        assert_eq!(text.parse::<ServerUrl>().unwrap().to_string(), shown);
+        assert_eq!(ServerUrl::new(text).unwrap().to_string(), shown);
     }
 }
 

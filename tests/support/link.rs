@@ -40,7 +40,7 @@ impl Bench {
     /// A message from this runtime to `target`.
     pub(crate) fn message(&self, target: &str, id: &str, payload: impl Into<Bytes>) -> Outgoing {
         let target = RuntimeId::new(target).expect("an id");
-        let subject = self.settings.prefix.state(&self.settings.runtime_id, &target);
+        let subject = self.settings.broker.prefix.state(&self.settings.runtime_id, &target);
         let mut headers = HeaderMap::new();
         if !id.is_empty() {
             headers.insert("Nats-Msg-Id", id);
@@ -51,7 +51,9 @@ impl Bench {
     /// Starts to pull what is for this runtime.
     pub(crate) fn pull(&mut self, batch: u16, expires: Duration) {
         let consumer = self.settings.consumer();
-        self.link.start_pull(&self.settings.stream_in, &consumer, batch, expires).expect("room");
+        self.link
+            .start_pull(&self.settings.broker.stream_in, &consumer, batch, expires)
+            .expect("room");
     }
 
     /// The next event.

@@ -1,13 +1,14 @@
 //! A real nats-server on free loopback ports, gone when the guard is.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use driftgate::nats::settings::{ServerUrl, Settings};
-use driftgate::protocol::packet::RuntimeId;
+use driftgate::config::Config;
+use driftgate::nats::settings::Settings;
 use serde_json::Value;
 
 /// How long anything here may take before the test fails: far above what it takes.
@@ -73,8 +74,19 @@ impl NatsServer {
 
     /// Default settings of one runtime, with this server.
     pub(crate) fn settings(&self, runtime: &str) -> Settings {
-        let url: ServerUrl = self.url().parse().expect("a url");
-        Settings::new(RuntimeId::new(runtime).expect("an id"), vec![url])
+        let text = format!(
+            "[runtime]\nid = \"{runtime}\"\n[nats]\nurl = [\"{}\"]\n[integrity]\nsign_with = \"k1\"\n\
+             keys = [{{ id = \"k1\", file = \"/k1\" }}]\n",
+            self.url()
+        );
+        // The base64 of 32 bytes: a key that nobody signs with here.
+        let key = format!("{}=", "A".repeat(43));
+        let read = |path: &Path| match path.to_str() {
+            Some("/k1") => Ok(key.clone().into_bytes()),
+            _ => Ok(text.clone().into_bytes()),
+        };
+        let config = Config::load(&["/c.toml".into()], &BTreeMap::new(), &read);
+        Settings::of(&config.expect("a whole configuration"))
     }
 
     /// Kills the server at once.

@@ -30,8 +30,7 @@ async fn look(
     let id = RuntimeId::new(runtime)
         .ok_or_else(|| Fault::new(sysexits::CONFIG, format!("{runtime:?} is not a runtime id")))?;
     let unavailable = |text: String| Fault::new(sysexits::UNAVAILABLE, text);
-    let settings = crate::sidecar::nats_settings(&config)
-        .map_err(|fault| Fault::new(sysexits::CONFIG, fault.to_string()))?;
+    let settings = crate::nats::settings::Settings::of(&config);
     let signer = if id == config.runtime.id {
         Signer::own(&config.keyring)
     } else {

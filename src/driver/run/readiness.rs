@@ -23,7 +23,7 @@ impl Driver {
             return;
         }
         let settings = self.connector.settings();
-        let (stream, consumer) = (settings.stream_in.clone(), settings.consumer());
+        let (stream, consumer) = (settings.broker.stream_in.clone(), settings.consumer());
         self.order(Link::hear_notices).await;
         self.hear_telemetry().await;
         self.order(|link| link.start_pull(&stream, &consumer, PULL_BATCH, PULL_EXPIRES)).await;

@@ -51,7 +51,7 @@ impl Driver {
         let Some((payload, token)) = self.bridge.signed_frame(frame, seq) else { return };
         let Some((link, settings)) = self.connector.link_and_settings() else { return };
         self.keeper.doubt();
-        let subject = settings.prefix.telemetry(&settings.runtime_id);
+        let subject = settings.broker.prefix.telemetry(&settings.runtime_id);
         let headers = headers::signed(Some(&token));
         match link.notify(Outgoing { subject, headers, payload }) {
             Ok(()) => self.frames.sent += 1,

@@ -59,7 +59,7 @@ impl Driver {
     pub(super) fn announce(&mut self, manifest: bytes::Bytes) {
         let Some((link, settings)) = self.connector.link_and_settings() else { return };
         self.keeper.doubt();
-        let subject = settings.prefix.snapshot(&settings.runtime_id);
+        let subject = settings.broker.prefix.snapshot(&settings.runtime_id);
         let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
         if link.notify(announcement).is_err() {
             tracing::warn!("a snapshot manifest found the connection full");

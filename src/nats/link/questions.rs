@@ -102,7 +102,7 @@ impl Link {
         nonce: &str,
         payload: Bytes,
     ) -> Result<(), NotTaken> {
-        let inbox = format!("{}.{nonce}", self.settings.inbox_prefix.as_str());
+        let inbox = format!("{}.{nonce}", self.settings.inbox_prefix().as_str());
         let topic = Topic::Greeting(id);
         self.connection.subscribe_for(topic, inbox.clone(), QUESTIONS_MAX).map_err(NotTaken::of)?;
         let sent = self.connection.publish(subject, Some(inbox), HeaderMap::new(), payload);

@@ -96,7 +96,7 @@ pub(in crate::nats) async fn ensure(
     wanted: &Wanted,
 ) -> Result<Found, StoreFault> {
     let mut found = look(requests, &wanted.stream).await?;
-    if found.is_none() && requests.settings.provision {
+    if found.is_none() && requests.settings.broker.provision {
         let call = format!("STREAM.CREATE.{}", wanted.stream);
         match requests.call(&call, &wanted.config()).await? {
             Ok(_) => {}

@@ -37,7 +37,7 @@ impl Store {
     /// # Errors
     /// [`StoreFault::Absent`]; what the broker answers.
     pub async fn kv(&self, bucket: &str) -> Result<(Kv, Vec<String>), StoreFault> {
-        let wanted = bucket::Wanted::kv(bucket, self.0.requests.settings.replicas);
+        let wanted = bucket::Wanted::kv(bucket, self.0.requests.settings.broker.replicas);
         let found = bucket::ensure(&self.0.requests, &wanted).await?;
         let kv = Kv {
             shared: Arc::clone(&self.0),
