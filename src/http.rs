@@ -9,8 +9,8 @@
 //! What deliberately is not here: verdicts, clocks and state, which are the driver's; and metric
 //! names, which are the caller's (see [`Observer`] and [`admin_router`]).
 //!
-//! A new route is a file with `routes()`, one line in [`api_router`], and nothing else: access, the
-//! labels, 404 and 405 come with the router.
+//! A new route is a file with an operation (`operation.rs`) and `routes()`, one line in `routes`
+//! here, and nothing else: access, the labels, 404, 405 and `/openapi.json` come with it.
 
 pub mod server;
 pub mod listener;
@@ -25,13 +25,14 @@ mod safety;
 mod snapshot;
 mod operator;
 mod admin;
-mod describe;
+pub mod describe;
 mod access;
 mod document;
 mod accept;
 mod coding;
-mod query;
 mod problem;
+mod operation;
+mod openapi;
 pub mod settings;
 
 use core::fmt;
@@ -63,6 +64,7 @@ use crate::telemetry::Feed;
 use access::Access;
 use document::Budget;
 use listener::Bound;
+use operation::Routes;
 use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
 use settings::{ApiSettings, BodyLimits};
@@ -215,19 +217,7 @@ struct ApiState<A> {
 }
 
 /// The API router for a listener that is bound to `bound` (the port is part of the `Host` that is
-/// allowed).
-///
-/// ```text
-/// POST /field/state   report a cycle
-/// GET  /field/state   own posture and peers; ?source=ID one peer
-/// GET  /field/attractors/{id} an attractor, ours or a peer's
-/// GET  /phase/telemetry live events, as server-sent events or over a WebSocket
-/// GET  /aegida/safety thresholds, band, reasons
-/// POST /runtime/handshake version and identity, with us and with each peer
-/// PUT  /memory/snapshot push one; GET own or ?source=ID, ?digest=, ?list
-/// POST /operator/isolate, /operator/release   an operator's hold
-/// GET  /context.jsonld what the packet's members mean
-/// ```
+/// allowed). What its routes do is at `/openapi.json`.
 pub fn api_router<A: Backend>(
     backend: A,
     settings: &ApiSettings,
@@ -242,15 +232,7 @@ pub fn api_router<A: Backend>(
         reports: settings.reports,
         streams,
     };
-    let routes = Router::new()
-        .merge(field_state::routes())
-        .merge(phase_telemetry::routes())
-        .merge(safety::routes())
-        .merge(handshake::routes())
-        .merge(snapshot::routes())
-        .merge(operator::routes())
-        .merge(describe::routes());
-    let routes = finish(routes).with_state(state);
+    let routes = finish(routes().router).with_state(state);
     let access = Arc::new(Access::new(settings, bound));
     // Access is checked before the router, not inside it: a path trick can at most choose between
     // routes, never walk round the check.
@@ -272,6 +254,17 @@ pub fn api_router<A: Backend>(
         }
     });
     Router::new().fallback_service(entrance)
+}
+
+/// What the API listener does, and what is told of it at `/openapi.json`.
+fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    field_state::routes()
+        .merge(phase_telemetry::routes())
+        .merge(safety::routes())
+        .merge(handshake::routes())
+        .merge(snapshot::routes())
+        .merge(operator::routes())
+        .merge(describe::routes())
 }
 
 /// The admin router: probes and metrics, nothing that writes.

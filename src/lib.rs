@@ -12,7 +12,6 @@ pub mod snapshots;
 pub mod nats;
 pub mod ingest;
 pub mod audit;
-pub mod schemas;
 pub mod config;
 pub mod telemetry;
 pub mod profiles;

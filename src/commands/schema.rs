@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::sysexits;
-use crate::schemas::Name;
+use crate::http::describe::Name;
 
 /// Arguments of `driftgate schema`.
 #[derive(Clone, Debug, clap::Args)]

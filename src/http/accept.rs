@@ -9,7 +9,9 @@
 
 use axum::response::{IntoResponse, Response};
 use hyper::HeaderMap;
-use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use hyper::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
+};
 use serde::Serialize;
 
 use super::coding::Coding;
@@ -25,7 +27,7 @@ pub(super) enum Form {
 }
 
 /// The media types of documents, both ways; of equal ones the first is answered.
-const FORMS: [(&str, Form); 5] = [
+pub(super) const FORMS: [(&str, Form); 5] = [
     ("application/json", Form::Json),
     ("application/ld+json", Form::JsonLd),
     ("application/yaml", Form::Yaml),
@@ -104,6 +106,16 @@ impl AnswerType {
 /// Whether the client says nothing in this header.
 pub(super) fn is_absent(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().all(HeaderValue::is_empty)
+}
+
+/// Whether the client has what this entity tag names: weak comparison (RFC 9110 section 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
+    let values = headers.get_all(IF_NONE_MATCH);
+    let mut tags = values.iter().filter_map(|value| value.to_str().ok());
+    tags.any(|text| {
+        text.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
+    })
 }
 
 /// Which of the media types that there are `Accept` wants most, the first of equal ones; `None`

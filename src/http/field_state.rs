@@ -1,23 +1,91 @@
 //! `/field/state`: report a cycle, read the field. `/field/attractors/{id}`: read an attractor.
 
-use axum::Router;
+use std::borrow::Cow;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use axum::routing::get;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::json;
 
 use super::accept::AnswerType;
+use super::describe::Name;
 use super::document::BodyForm;
+use super::operation::{Answer, Input, Method, Operation, Parameter, Place, Routes, schema_of};
 use super::problem::{Outcome, Problem};
-use super::query::parameters;
 use super::{ApiState, Backend};
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
+use crate::protocol::schema;
 use crate::protocol::trace::TraceParent;
+use crate::protocol::view::{AttractorView, FieldState, PeerView, ReportReply};
 
-pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new()
-        .route("/field/state", get(read::<A>).post(report::<A>))
-        .route("/field/attractors/{id}", get(attractor::<A>))
+static READ: Operation = Operation {
+    method: Method::Get,
+    path: "/field/state",
+    summary: "Own posture and every configured peer, or one peer",
+    parameters: &[Parameter {
+        name: "source",
+        place: Place::Query,
+        text: "One peer alone",
+        schema: schema_of::<RuntimeId>,
+    }],
+    body: Input::None,
+    answers: &[Answer::document(200, "The field, or the peer that was asked for", field_or_peer)],
+    problems: &[Outcome::UnknownPeer, Outcome::Isolated],
+};
+
+static REPORT: Operation = Operation {
+    method: Method::Post,
+    path: "/field/state",
+    summary: "Report a cycle; a held report is no error",
+    parameters: &[TRACE_PARENT],
+    body: Input::Document(schema_of::<Report>),
+    answers: &[Answer::document(200, "What the gate decided", schema_of::<ReportReply>)],
+    problems: &[Outcome::NoReports, Outcome::Malformed],
+};
+
+static ATTRACTOR: Operation = Operation {
+    method: Method::Get,
+    path: "/field/attractors/{id}",
+    summary: "One attractor, ours or a peer's; what nobody knows is null",
+    parameters: &[Parameter {
+        name: "id",
+        place: Place::Path,
+        text: "As a report or a packet names it",
+        schema: schema_of::<String>,
+    }],
+    body: Input::None,
+    answers: &[Answer::document(200, "The attractor", schema_of::<AttractorView>)],
+    problems: &[Outcome::UnknownAttractor, Outcome::Isolated],
+};
+
+const TRACE_PARENT: Parameter = Parameter {
+    name: "traceparent",
+    place: Place::Header,
+    text: "W3C Trace Context; what is none is passed over",
+    schema: schema_of::<String>,
+};
+
+fn field_or_peer(generator: &mut SchemaGenerator) -> Schema {
+    let either = [schema_of::<FieldState>(generator), schema_of::<PeerView>(generator)];
+    schema::of(json!({"anyOf": either}))
+}
+
+/// A report of the native profile. `runtime.profile` may ask for another shape.
+struct Report;
+
+impl JsonSchema for Report {
+    fn schema_name() -> Cow<'static, str> {
+        "Report".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        Name::Report.schema().map(schema::of).unwrap_or_default()
+    }
+}
+
+pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&READ, read::<A>).on(&REPORT, report::<A>).on(&ATTRACTOR, attractor::<A>)
 }
 
 /// What passes the three header checks is a report. If it cannot be read, the gate closes: a
@@ -31,7 +99,7 @@ async fn report<A: Backend>(
         let detail = "ingest.http is false: reports come in from the file of ingest.tail alone";
         return Err(Problem::new(Outcome::NoReports, detail));
     }
-    parameters(&parts.uri, &[])?;
+    REPORT.query(&parts.uri)?;
     let answer = AnswerType::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
     let document = match form.read(body, state.body, &state.budget).await {
@@ -56,7 +124,7 @@ async fn read<A: Backend>(
     State(state): State<ApiState<A>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let mut parameters = parameters(request.uri(), &["source"])?;
+    let mut parameters = READ.query(request.uri())?;
     let answer = AnswerType::of(request.headers())?;
     let Some(source) = parameters.remove("source") else {
         return answer.write(&state.backend.field_state().await?);
@@ -74,7 +142,7 @@ async fn attractor<A: Backend>(
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    parameters(request.uri(), &[])?;
+    ATTRACTOR.query(request.uri())?;
     let answer = AnswerType::of(request.headers())?;
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     answer.write(&state.backend.attractor(id).await?)

@@ -1,25 +1,43 @@
 //! `/runtime/handshake`: version and identity, with us and through us with each peer.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
 
 use super::accept::AnswerType;
 use super::document::BodyForm;
+use super::operation::{Answer, Input, Method, Operation, Routes, schema_of};
 use super::problem::{Outcome, Problem};
-use super::query::parameters;
 use super::settings::BodyLimits;
 use super::{ApiState, Backend};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::{SUPPORTED, Version};
 use crate::protocol::packet::{PROTOCOL_VERSION, RUNTIME_ID_BYTES_MAX, RuntimeId};
+use crate::protocol::schema;
+use crate::protocol::view::HandshakeView;
 
 /// Largest body: an id and a version.
 const BYTES_MAX: usize = 4 * 1024;
 
-pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new().route("/runtime/handshake", post(negotiate::<A>))
+static NEGOTIATE: Operation = Operation {
+    method: Method::Post,
+    path: "/runtime/handshake",
+    summary: "Version and identity, with us and through us with each peer",
+    parameters: &[],
+    body: Input::Document(|_| {
+        let version = schema::version("(0|[1-9][0-9]{0,9})");
+        let members = [("runtime_id", schema::runtime_id()), ("protocol_version", version)];
+        schema::of(schema::open_object(members))
+    }),
+    answers: &[Answer::document(
+        200,
+        "Who we are, and what is exchanged",
+        schema_of::<HandshakeView>,
+    )],
+    problems: &[Outcome::UnsupportedVersion, Outcome::BadHandshake, Outcome::Isolated],
+};
+
+pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&NEGOTIATE, negotiate::<A>)
 }
 
 async fn negotiate<A: Backend>(
@@ -27,7 +45,7 @@ async fn negotiate<A: Backend>(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    parameters(&parts.uri, &[])?;
+    NEGOTIATE.query(&parts.uri)?;
     let answer = AnswerType::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
     let limits = BodyLimits { bytes_max: state.body.bytes_max.min(BYTES_MAX), ..state.body };

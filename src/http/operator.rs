@@ -5,38 +5,67 @@
 //! report can isolate; releasing asks for the operator's own token. When HTTP is down, a file and
 //! two signals do the same.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
 use hyper::body::Body as _;
 use hyper::header::CONTENT_TYPE;
+use schemars::{Schema, SchemaGenerator};
 
 use super::accept::AnswerType;
 use super::access::{MayRelease, unauthorized};
 use super::document::BodyForm;
+use super::operation::{Answer, Input, Method, Operation, Routes, schema_of};
 use super::problem::{Outcome, Problem};
-use super::query::parameters;
 use super::settings::BodyLimits;
 use super::{ApiState, Backend};
 use crate::driver::Order;
 use crate::protocol::audit::{Act, BY_BYTES_MAX, REASON_BYTES_MAX, Remark, Way};
 use crate::protocol::canonical::Json;
+use crate::protocol::schema;
+use crate::protocol::view::OperatorReply;
 
 /// Largest body: two short remarks, every byte of them escaped.
 const BYTES_MAX: usize = 4 * 1024;
 
-pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new()
-        .route("/operator/isolate", post(isolate::<A>))
-        .route("/operator/release", post(release::<A>))
+static ISOLATE: Operation = Operation {
+    method: Method::Post,
+    path: "/operator/isolate",
+    summary: "Isolate at once and hold",
+    parameters: &[],
+    body: Input::Optional(remarks),
+    answers: &[Answer::document(
+        200,
+        "The hold, once the closing has ended",
+        schema_of::<OperatorReply>,
+    )],
+    problems: &[Outcome::BadOrder],
+};
+
+static RELEASE: Operation = Operation {
+    path: "/operator/release",
+    summary: "Take the hold back; the gate waits for a good report",
+    answers: &[Answer::document(200, "The hold is gone", schema_of::<OperatorReply>)],
+    problems: &[Outcome::NoOperatorToken, Outcome::BadOrder],
+    ..ISOLATE
+};
+
+fn remarks(_: &mut SchemaGenerator) -> Schema {
+    let remark = |bytes_max| schema::or_null(schema::text(bytes_max));
+    schema::of(schema::object([
+        ("by?", remark(BY_BYTES_MAX)),
+        ("reason?", remark(REASON_BYTES_MAX)),
+    ]))
+}
+
+pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&ISOLATE, isolate::<A>).on(&RELEASE, release::<A>)
 }
 
 async fn isolate<A: Backend>(
     state: State<ApiState<A>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    operate(state, request, Act::Isolate).await
+    operate(state, request, (&ISOLATE, Act::Isolate)).await
 }
 
 async fn release<A: Backend>(
@@ -44,7 +73,7 @@ async fn release<A: Backend>(
     request: Request,
 ) -> Result<Response, Problem> {
     match request.extensions().get() {
-        Some(MayRelease::Yes) => operate(state, request, Act::Release).await,
+        Some(MayRelease::Yes) => operate(state, request, (&RELEASE, Act::Release)).await,
         Some(MayRelease::No) => Err(unauthorized("releasing needs the operator's token")),
         Some(MayRelease::Nobody) | None => {
             let detail = "set listen.operator_token_file; the hold file and SIGUSR2 release too";
@@ -56,10 +85,10 @@ async fn release<A: Backend>(
 async fn operate<A: Backend>(
     State(state): State<ApiState<A>>,
     request: Request,
-    act: Act,
+    (operation, act): (&Operation, Act),
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    parameters(&parts.uri, &[])?;
+    operation.query(&parts.uri)?;
     let answer = AnswerType::of(&parts.headers)?;
     // The hand that is in a hurry writes no body.
     let order = if body.is_end_stream() && !parts.headers.contains_key(CONTENT_TYPE) {

@@ -14,11 +14,9 @@ use core::convert::Infallible;
 use core::time::Duration;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::stream::{self, Stream};
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
@@ -26,8 +24,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::accept::preferred;
 use super::connections::Line;
+use super::operation::{
+    Answer, Content, Input, Method, Operation, Parameter, Place, Routes, schema_of,
+};
 use super::problem::{Outcome, Problem};
-use super::query::parameters;
 use super::server::Stopping;
 use super::settings::Limits;
 use super::{ApiState, Backend, websocket};
@@ -54,15 +54,43 @@ impl Streams {
     }
 }
 
-pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new().route("/phase/telemetry", get(listen::<A>))
+static LISTEN: Operation = Operation {
+    method: Method::Get,
+    path: "/phase/telemetry",
+    summary: "What happens, as it happens, as server-sent events or over a WebSocket",
+    parameters: &[Parameter {
+        name: "Last-Event-ID",
+        place: Place::Header,
+        text: "The event to go on after",
+        schema: schema_of::<String>,
+    }],
+    body: Input::None,
+    answers: &[
+        Answer {
+            status: 200,
+            text: "Events until one side ends it",
+            content: Content::Other(EVENT_STREAM),
+            headers: &[],
+        },
+        Answer {
+            status: 101,
+            text: "The same over a WebSocket",
+            content: Content::None,
+            headers: &[],
+        },
+    ],
+    problems: &[Outcome::NotAcceptable, Outcome::BadUpgrade, Outcome::TooManyStreams],
+};
+
+pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&LISTEN, listen::<A>)
 }
 
 async fn listen<A: Backend>(
     State(state): State<ApiState<A>>,
     mut request: Request,
 ) -> Result<Response, Problem> {
-    parameters(request.uri(), &[])?;
+    LISTEN.query(request.uri())?;
     let switched = if websocket::is_asked_for(request.headers()) {
         Some(websocket::accept(&request)?)
     } else {

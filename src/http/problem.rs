@@ -9,6 +9,7 @@ use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
     SEC_WEBSOCKET_VERSION, VARY, WWW_AUTHENTICATE,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::driver::{ReadFault, ReportFault, Unavailable};
@@ -18,7 +19,7 @@ use crate::protocol::gate::{Band, Reason};
 use crate::protocol::view::Barrier;
 
 /// Media type of every error (RFC 9457).
-const MEDIA_TYPE: &str = "application/problem+json";
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 /// Media types of documents, both ways: for people, and the `Accept` header of a 415.
 pub(super) const MEDIA_TYPES: &str = "application/json, application/ld+json, application/yaml";
 /// Content codings, both ways: for people, and the `Accept-Encoding` header of a 415.
@@ -27,7 +28,7 @@ pub(super) const CODINGS: &str = "zstd, gzip, identity";
 const STOPPING_RETRY_S: u32 = 1;
 
 /// Everything that can go wrong at the local interface, in the order of status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
     BadQuery,
     DigestMismatch,
@@ -73,7 +74,7 @@ pub(super) enum Outcome {
 impl Outcome {
     /// The table: status, the last word of `type`, and `title`. A held report is not in it, for it
     /// is not an error: 200.
-    fn row(self) -> (u16, &'static str, &'static str) {
+    pub(super) fn row(self) -> (u16, &'static str, &'static str) {
         match self {
             Self::BadQuery => (400, "bad-query", "Bad query parameter"),
             Self::DigestMismatch => (400, "digest-mismatch", "The digest does not match"),
@@ -117,6 +118,11 @@ impl Outcome {
             Self::SnapshotLate => (504, "snapshot-late", "The broker is too slow"),
             Self::SpoolFull => (507, "spool-full", "The spool is full"),
         }
+    }
+
+    /// The `type` of its document.
+    pub(super) fn kind(self) -> String {
+        format!("urn:driftgate:problem:{}", self.row().1)
     }
 
     /// The header that HTTP asks for beside this status (RFC 9110 section 15), or that ends a
@@ -177,19 +183,23 @@ pub(super) struct Problem {
     gate: Option<GateState>,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What went wrong (RFC 9457).
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Problem")]
+pub(super) struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
     detail: &'a str,
+    /// A JSON Pointer into the body, a header, or a parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<&'a str>,
     #[serde(flatten)]
     gate: Option<Gate<'a>>,
 }
 
-#[derive(Serialize)]
+/// Where the gate stands that this has closed.
+#[derive(JsonSchema, Serialize)]
 struct Gate<'a> {
     band: Band,
     reasons: &'a [Reason],
@@ -246,9 +256,9 @@ impl Problem {
     }
 
     fn body(&self) -> Vec<u8> {
-        let (status, word, title) = self.outcome.row();
+        let (status, _, title) = self.outcome.row();
         let document = Document {
-            r#type: format!("urn:driftgate:problem:{word}"),
+            r#type: self.outcome.kind(),
             title,
             status,
             detail: &self.detail,

@@ -3,12 +3,12 @@
 //! What deliberately is not here: the spool, the bucket and the gate (`snapshots.rs`); and ranges:
 //! a snapshot is read whole or not at all.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::operation::Routes;
 use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend};
 use crate::protocol::digest::Digest;
@@ -23,8 +23,8 @@ mod push;
 /// Retry-After of what passes within seconds: a spool that is being read, a broker that is away.
 const RETRY_S: u32 = 2;
 
-pub(super) fn routes<A: Backend>() -> Router<ApiState<A>> {
-    Router::new().route("/memory/snapshot", get(pull::<A>).put(push::<A>))
+pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&pull::PULL, pull::<A>).on(&push::PUSH, push::<A>)
 }
 
 async fn push<A: Backend>(
@@ -50,7 +50,7 @@ fn snapshots<A: Backend>(state: &ApiState<A>) -> Result<Snapshots, Problem> {
 }
 
 /// What a push became.
-#[derive(Serialize)]
+#[derive(JsonSchema, Serialize)]
 struct Receipt {
     digest: Digest,
     seq: u64,

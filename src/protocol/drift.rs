@@ -234,6 +234,7 @@ pub struct Vitals {
     Ord,
     strum::EnumString,
     strum::IntoStaticStr,
+    schemars::JsonSchema,
     serde::Serialize,
     serde::Deserialize,
 )]

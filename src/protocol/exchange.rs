@@ -62,6 +62,7 @@ impl fmt::Display for Version {
     Hash,
     strum::IntoStaticStr,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
 )]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +98,7 @@ impl ExchangeMode {
     Hash,
     strum::IntoStaticStr,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
 )]
 #[serde(rename_all = "snake_case")]

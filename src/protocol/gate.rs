@@ -118,6 +118,7 @@ impl Thresholds {
     Eq,
     PartialOrd,
     strum::IntoStaticStr,
+    schemars::JsonSchema,
     serde::Serialize,
     serde::Deserialize,
 )]
@@ -143,6 +144,7 @@ pub enum Mode {
     Hash,
     strum::IntoStaticStr,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
     serde::Deserialize,
 )]

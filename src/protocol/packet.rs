@@ -68,7 +68,17 @@ pub fn is_text(text: &str, bytes_max: usize) -> bool {
 
 /// Macro posture of SRIP-05 section 9, mildest first. [`Posture::Unknown`] refuses.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, serde::Serialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::IntoStaticStr,
+    schemars::JsonSchema,
+    serde::Serialize,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -142,6 +152,7 @@ impl Phase {
     strum::EnumString,
     strum::IntoStaticStr,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
     serde::Deserialize,
 )]

@@ -13,6 +13,7 @@
     Hash,
     strum::IntoStaticStr,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
 )]
 #[serde(rename_all = "snake_case")]

@@ -5,10 +5,41 @@
 //! where the reader counts bytes, and cannot say that a signature, an order or a sum is right: what
 //! it refuses the reader refuses, and not always the other way round.
 
+use schemars::Schema;
 use serde_json::{Map, Value, json};
 
 use super::canonical::INTEGER_MAX;
-use super::packet::RUNTIME_ID_BYTES_MAX;
+use super::digest::Digest;
+use super::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
+use super::time::Timestamp;
+
+/// The schemas of what writes itself, for the types that hold it.
+macro_rules! written {
+    ($($type:ident => $schema:expr;)*) => {$(
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $crate::protocol::schema::of($schema)
+            }
+        }
+    )*};
+}
+pub(super) use written;
+
+written! {
+    Digest => digest();
+    RuntimeId => runtime_id();
+    Timestamp => written_time();
+}
+
+/// A schema made here, for documents that are put together of derived ones.
+#[must_use]
+pub fn of(schema: Value) -> Schema {
+    schema.try_into().unwrap_or_default()
+}
 
 /// What the hex of a SHA-256 looks like.
 #[must_use]

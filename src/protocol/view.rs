@@ -2,6 +2,7 @@
 //!
 //! Plain serialisable values. They hold nothing that the packet may not carry.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -27,7 +28,7 @@ pub struct Ticket(pub u64);
 
 /// What became of one packet of one report. Every packet ends in exactly one of these; `pending`
 /// is the only one that can still change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum PacketStatus {
@@ -68,6 +69,7 @@ impl PacketStatus {
     Ord,
     strum::IntoStaticStr,
     strum::VariantArray,
+    JsonSchema,
     Serialize,
 )]
 #[serde(rename_all = "lowercase")]
@@ -96,7 +98,7 @@ impl Decision {
 }
 
 /// One target's line of a [`ReportReply`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct PacketLine {
     /// Target runtime.
     pub target: RuntimeId,
@@ -108,7 +110,7 @@ pub struct PacketLine {
 }
 
 /// Whether the broker confirmed that nothing of ours is left in its hands or ours (P2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Barrier {
@@ -128,7 +130,7 @@ impl Barrier {
 }
 
 /// Answer to `POST /field/state`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct ReportReply {
     /// What the gate decided.
     pub verdict: Decision,
@@ -153,7 +155,7 @@ pub struct ReportReply {
 }
 
 /// Answer to `POST /operator/isolate` and `POST /operator/release`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct OperatorReply {
     /// Present band. A release opens nothing: the next good report does.
     pub band: Band,
@@ -170,7 +172,7 @@ pub struct OperatorReply {
 }
 
 /// One change of band.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct Transition {
     /// Band before.
     pub from: Band,
@@ -192,7 +194,7 @@ pub struct Transition {
 }
 
 /// Answer to `POST /runtime/handshake`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct HandshakeView {
     /// This runtime.
     pub runtime_id: RuntimeId,
@@ -228,7 +230,7 @@ impl HandshakeView {
 
 /// What SRIP-17 XIII asks an implementation to say of itself, in words that do not change while it
 /// runs, and the posture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Statement {
     /// Routes of SRIP-05 section 4.
     pub surfaces: [&'static str; 5],
@@ -268,7 +270,7 @@ impl Statement {
 }
 
 /// A configured peer and what is exchanged with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct PeerMode {
     /// The peer.
     pub id: RuntimeId,

@@ -76,7 +76,8 @@ impl From<BucketFault> for FetchFault {
 }
 
 /// One line of a list.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, schemars::JsonSchema, serde::Serialize)]
+#[schemars(rename = "SnapshotItem")]
 pub struct Item {
     /// Whose.
     pub runtime: String,

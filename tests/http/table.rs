@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
+use driftgate::http::describe::Name;
 use driftgate::http::listener::Bound;
 use driftgate::http::settings::{ApiSettings, BodyLimits, Token};
 use driftgate::http::{Metrics, admin_router, api_router};
-use driftgate::schemas::Name;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -422,23 +422,49 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_schema_is_told_from_its_digest_and_what_there_is_is_named() {
+async fn a_description_is_told_from_its_digest_and_sent_once() {
+    let actor = Actor::new(Mood::Isolated);
+    let settings = ApiSettings::default();
     for name in Name::ALL {
-        let line = format!("GET /schemas/{}.json", name.word());
-        let reply =
-            ask(&Actor::new(Mood::Isolated), &ApiSettings::default(), (&line, "", b"")).await;
+        let line = format!("GET {}", name.path());
+        let reply = ask(&actor, &settings, (&line, "", b"")).await;
         let (bytes, digest) = name.document();
-        assert_eq!((reply.status, &reply.body), (200, &bytes));
-        assert_eq!(reply.header("content-type"), Some("application/schema+json"));
-        assert_eq!(reply.header("etag"), Some(format!("\"{digest}\"").as_str()));
-        assert_eq!(reply.json()["$id"], format!("urn:driftgate:schema:{}", name.word()));
+        assert_eq!((reply.status, &reply.body), (200, &bytes), "{line}");
+        let tag = format!("\"{digest}\"");
+        assert_eq!(reply.header("etag"), Some(tag.as_str()));
+        let media_type = match reply.json()["$id"].as_str() {
+            Some(id) if name.schema().is_some() => {
+                assert_eq!(id, format!("urn:driftgate:schema:{}", name.word()));
+                "application/schema+json"
+            }
+            None if *name == Name::Context => "application/ld+json",
+            None => "application/json",
+            Some(id) => panic!("{line} calls itself {id}"),
+        };
+        assert_eq!(reply.header("content-type"), Some(media_type));
+        for known in [tag.clone(), format!("\"x\", W/{tag}"), "*".to_owned()] {
+            let headers = format!("if-none-match: {known}");
+            let reply = ask(&actor, &settings, (&line, &headers, b"")).await;
+            assert_eq!((reply.status, reply.body.as_slice()), (304, b"".as_slice()), "{known}");
+            assert_eq!(reply.header("etag"), Some(tag.as_str()));
+        }
+        let reply = ask(&actor, &settings, (&line, "if-none-match: \"x\"", b"")).await;
+        assert_eq!((reply.status, &reply.body), (200, &bytes), "{line}");
+        check(Mood::Calm, (&format!("{line}?x"), "", b""), 400, "x").await;
     }
-    for line in ["GET /schemas/nothing.json", "GET /schemas/packet", "GET /schemas/%ff.json"] {
+}
+
+#[tokio::test]
+async fn a_schema_that_there_is_not_is_told_which_there_are() {
+    for line in [
+        "GET /schemas/nothing.json",
+        "GET /schemas/packet",
+        "GET /schemas/%ff.json",
+        "GET /schemas/openapi.json",
+    ] {
         let reply = check(Mood::Calm, (line, "", b""), 404, "").await;
-        assert!(
-            reply.json()["detail"].as_str().unwrap().contains("/schemas/packet.json"),
-            "{line}"
-        );
+        let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("/schemas/packet.json"), "{line}");
+        assert!(!detail.contains("openapi"), "{line}");
     }
-    check(Mood::Calm, ("GET /schemas/packet.json?x", "", b""), 400, "x").await;
 }

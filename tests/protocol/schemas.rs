@@ -1,17 +1,17 @@
 //! Each schema against its reader: what is written validates, and of every document that is broken
 //! in shape, type or range both say the same.
 
+use driftgate::http::describe::Name;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::keyring::Keyring;
 use driftgate::protocol::packet::StatePacket;
 use driftgate::protocol::profile::Translator;
 use driftgate::protocol::snapshot::VerifiedManifest;
-use driftgate::schemas::Name;
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
 pub(super) fn validator(name: Name) -> Validator {
-    let schema = name.schema();
+    let schema = name.schema().unwrap();
     jsonschema::meta::validate(&schema).unwrap();
     jsonschema::draft202012::new(&schema).unwrap()
 }

@@ -2,26 +2,75 @@
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, VARY,
-};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, VARY};
 use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::Snapshots;
 use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, digest_field, takes};
-use crate::http::accept::AnswerType;
+use crate::http::accept::{AnswerType, is_known};
 use crate::http::coding::{Coding as Wanted, gzip};
+use crate::http::operation::{
+    Answer, Content, Input, Method, Operation, Parameter, Place, schema_of,
+};
 use crate::http::problem::{Outcome, Problem};
-use crate::http::query::parameters;
 use crate::protocol::digest::Digest;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::snapshot::{Level, Plain, dcz_coding_source_max, encode_delta, encode_full};
 use crate::snapshots::Which;
+use crate::snapshots::fetch::Item;
 
-#[derive(serde::Serialize)]
-struct List<T> {
-    snapshots: Vec<T>,
+/// Answer to `?list`.
+#[derive(schemars::JsonSchema, serde::Serialize)]
+#[schemars(rename = "SnapshotList")]
+struct List {
+    snapshots: Vec<Item>,
 }
+
+pub(super) static PULL: Operation = Operation {
+    method: Method::Get,
+    path: "/memory/snapshot",
+    summary: "A snapshot as it was pushed, or the list of them",
+    parameters: &[
+        Parameter {
+            name: "source",
+            place: Place::Query,
+            text: "Of this peer",
+            schema: schema_of::<RuntimeId>,
+        },
+        Parameter {
+            name: "digest",
+            place: Place::Query,
+            text: "The one with these plain bytes, not the newest",
+            schema: schema_of::<Digest>,
+        },
+        Parameter {
+            name: "list",
+            place: Place::Query,
+            text: "The list, as a document",
+            schema: schema_of::<String>,
+        },
+    ],
+    body: Input::None,
+    answers: &[
+        Answer {
+            status: 200,
+            text: "The snapshot, or the list",
+            content: Content::Bytes { or: schema_of::<List> },
+            headers: HEADERS,
+        },
+        Answer { status: 304, text: "The client has it", content: Content::None, headers: HEADERS },
+    ],
+    problems: &[
+        Outcome::UnknownPeer,
+        Outcome::UnknownSnapshot,
+        Outcome::Isolated,
+        Outcome::SnapshotRefused,
+        Outcome::NoSnapshots,
+        Outcome::SnapshotLate,
+    ],
+};
+
+const HEADERS: &[&str] = &["ETag", "Driftgate-Digest"];
 
 /// Answers with one snapshot or with the list.
 pub(super) async fn pull(
@@ -29,7 +78,7 @@ pub(super) async fn pull(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut parameters = parameters(uri, &["source", "digest", "list"])?;
+    let mut parameters = PULL.query(uri)?;
     let source = match parameters.remove("source") {
         None => None,
         Some(text) => Some(RuntimeId::new(&text).ok_or_else(|| {
@@ -162,14 +211,4 @@ async fn encoded(coding: &Coding, plain: &Plain) -> Option<(&'static str, Bytes)
         Coding::Dcz(base) => encode_delta(&base, &plain, Level::DEFAULT, usize::MAX).ok(),
     });
     Some((name, encoding.await.ok()??.into()))
-}
-
-/// Weak comparison (RFC 9110 section 13.1.2).
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let opaque = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag).to_owned();
-    let values = headers.get_all(IF_NONE_MATCH);
-    let mut tags = values.iter().filter_map(|value| value.to_str().ok());
-    tags.any(|text| {
-        text.split(',').map(str::trim).any(|tag| tag == "*" || opaque(tag) == opaque(etag))
-    })
 }

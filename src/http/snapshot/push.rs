@@ -17,8 +17,8 @@ use super::{Receipt, Snapshots};
 use crate::http::accept::AnswerType;
 use crate::http::coding::Coding as Sent;
 use crate::http::document::discard_some;
+use crate::http::operation::{Answer, Input, Method, Operation, Parameter, Place, schema_of};
 use crate::http::problem::{Outcome, Problem};
-use crate::http::query::parameters;
 use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::snapshot::MEDIA_TYPE_BYTES_MAX;
 use crate::snapshots::spool::{Entry, SpoolFault, Stored};
@@ -34,6 +34,47 @@ const FIRST_BYTES: usize = 16 * 1024;
 /// runtime on this machine writes, and the largest snapshot has its place for minutes at most.
 const PROGRESS_BYTES: usize = 1024 * 1024;
 
+pub(super) static PUSH: Operation = Operation {
+    method: Method::Put,
+    path: "/memory/snapshot",
+    summary: "Push a snapshot; only while the gate is open",
+    parameters: &[
+        Parameter {
+            name: "empty",
+            place: Place::Query,
+            text: "The memory is meant to be empty",
+            schema: schema_of::<String>,
+        },
+        digest("Content-Digest", "RFC 9530, of the body as it is sent"),
+        digest("Repr-Digest", "RFC 9530, of the body as it is sent"),
+        Parameter {
+            name: "Driftgate-Digest",
+            place: Place::Header,
+            text: "Of the plain bytes",
+            schema: schema_of::<Digest>,
+        },
+    ],
+    body: Input::Bytes,
+    answers: &[
+        Answer::document(201, "It is stored", schema_of::<Receipt>),
+        Answer::document(202, "It is safe on disk, and sent when it can be", schema_of::<Receipt>),
+        Answer::document(200, "It is the newest one already", schema_of::<Receipt>),
+    ],
+    problems: &[
+        Outcome::DigestMismatch,
+        Outcome::NoReader,
+        Outcome::EmptySnapshot,
+        Outcome::Isolated,
+        Outcome::NotOpen,
+        Outcome::NoSnapshots,
+        Outcome::SpoolFull,
+    ],
+};
+
+const fn digest(name: &'static str, text: &'static str) -> Parameter {
+    Parameter { name, place: Place::Header, text, schema: schema_of::<String> }
+}
+
 /// Takes one snapshot in. `stall` is the longest time for [`PROGRESS_BYTES`] of the body or its
 /// end; the whole may take as long as it has bytes.
 pub(super) async fn push(
@@ -42,7 +83,7 @@ pub(super) async fn push(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, mut body) = request.into_parts();
-    let may_be_empty = parameters(&parts.uri, &["empty"])?.contains_key("empty");
+    let may_be_empty = PUSH.query(&parts.uri)?.contains_key("empty");
     let answer = AnswerType::of(&parts.headers)?;
     let media_type = media_type(&parts.headers)?;
     let coding = match Sent::of_body(&parts.headers)? {

@@ -1,16 +1,17 @@
 //! The field: what `GET /field/state` and `GET /field/attractors/{id}` show.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::protocol::drift::DriftParts;
 use crate::protocol::exchange::{ExchangeMode, ModeReason};
 use crate::protocol::gate::{Band, Reason};
-use crate::protocol::packet::{AttractorType, Posture, RuntimeId};
+use crate::protocol::packet::{AttractorType, Posture, RuntimeId, StatePacket};
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
 
 /// A peer's newest accepted packet. Always labelled external.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PeerState {
     /// Who sent it.
     pub source: RuntimeId,
@@ -19,11 +20,12 @@ pub struct PeerState {
     /// When it was accepted here.
     pub received: Timestamp,
     /// The packet as it came, byte for byte.
+    #[schemars(with = "StatePacket")]
     pub packet: Box<serde_json::value::RawValue>,
 }
 
 /// Why nothing of a peer is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Absence {
     /// Its newest packet is too old.
@@ -39,7 +41,7 @@ pub enum Absence {
 }
 
 /// The newest refusal of what came in a peer's name. Nothing proves who sent it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct RefusalView {
     /// Why.
     pub fault: &'static str,
@@ -56,7 +58,7 @@ impl RefusalView {
 }
 
 /// One configured peer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PeerView {
     /// Who.
     pub source: RuntimeId,
@@ -76,6 +78,7 @@ pub struct PeerView {
     pub age_s: Option<f64>,
     /// Its newest accepted packet as it came, byte for byte.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "StatePacket")]
     pub packet: Option<Box<serde_json::value::RawValue>>,
     /// Why there is no packet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +89,7 @@ pub struct PeerView {
 }
 
 /// The drift metrics of one cycle; null where it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize)]
 pub struct DriftView {
     /// Semantic drift index, 0 to 1.
     pub sdi: Option<f64>,
@@ -115,7 +118,7 @@ impl DriftView {
 }
 
 /// Answer to `GET /field/state`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct FieldState {
     /// This runtime.
     pub runtime_id: RuntimeId,
@@ -140,7 +143,7 @@ pub struct FieldState {
 }
 
 /// The stage of an attractor (SRIP-02 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LifecycleState {
     /// Still forming.
@@ -172,7 +175,7 @@ impl LifecycleState {
 
 /// Answer to `GET /field/attractors/{id}`: SRIP-02 section 4, null where nothing is known. Names,
 /// motifs and tags are words of the runtime, which no report brings here.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct AttractorView {
     /// Its id.
     pub id: String,

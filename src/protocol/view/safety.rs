@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Barrier, Transition};
@@ -13,7 +14,7 @@ use crate::protocol::packet::{Posture, RuntimeId};
 use crate::protocol::time::Timestamp;
 
 /// Answer to `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct SafetyView {
     /// This runtime.
     pub runtime_id: RuntimeId,
@@ -77,7 +78,7 @@ impl SafetyView {
 }
 
 /// An operator's hold as shown by `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct HoldView {
     /// `command` (a route or a signal), `file`.
     pub held_by: Vec<&'static str>,
@@ -90,7 +91,7 @@ pub struct HoldView {
 }
 
 /// Thresholds as shown by `GET /aegida/safety`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct ThresholdsView {
     /// Closed gates open strictly below; caution begins here.
     pub reopen: f64,
@@ -103,7 +104,7 @@ pub struct ThresholdsView {
 }
 
 /// The marks of single metrics. They are the specification's and cannot be set.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct CriticalView {
     /// Above blocks.
     pub sdi: f64,
@@ -150,7 +151,7 @@ impl CriticalView {
 }
 
 /// The band that a posture asks for at least; null asks for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct PosturesView {
     /// Leaves it to the index.
     pub stable: Option<Band>,
@@ -173,7 +174,7 @@ impl PosturesView {
 }
 
 /// SRIP-06 section 3. A parameter of what a sidecar cannot see is null: the runtime's own affair.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct ParametersView {
     /// Never known.
     pub max_recursion_depth: Option<u32>,
@@ -186,7 +187,7 @@ pub struct ParametersView {
 }
 
 /// Limits other than thresholds, as shown by `GET /aegida/safety`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct EnvelopeView {
     /// Weakest provenance accepted as evidence.
     pub accept: &'static str,
@@ -203,7 +204,7 @@ pub struct EnvelopeView {
 }
 
 /// All that a closed gate asks for before it opens.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct ReopeningView {
     /// An operator has to release it first.
     pub operator_release: bool,
@@ -220,7 +221,7 @@ pub struct ReopeningView {
 }
 
 /// What left for one target.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct TargetView {
     /// Who.
     pub target: RuntimeId,

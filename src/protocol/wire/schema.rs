@@ -4,12 +4,16 @@ use serde_json::{Map, Value, json};
 use strum::VariantArray as _;
 
 use super::super::exchange::SUPPORTED;
-use super::super::packet::{AttractorType, TEXT_BYTES_MAX, WORD_BYTES_MAX};
+use super::super::packet::{AttractorType, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX};
 use super::super::schema::{
     coherence, date_time, digest, flag, fraction, index, open_object, runtime_id, text, version,
-    words,
+    words, written,
 };
 use super::TOKEN_BYTES_MAX;
+
+written! {
+    StatePacket => packet();
+}
 
 /// A packet (SRIP-05 section 3). Closed in version 1.0; a later minor may have more members.
 #[must_use]

@@ -33,7 +33,7 @@ fn valid(validator: &jsonschema::Validator, text: &str) -> Result<(), String> {
 
 #[test]
 fn the_schema_takes_what_the_reader_takes_and_refuses_what_it_refuses() {
-    let schema = driftgate::schemas::Name::Config.schema();
+    let schema = driftgate::http::describe::Name::Config.schema().unwrap();
     jsonschema::meta::validate(&schema).unwrap();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
     for text in [LEAST, DESIGN, &documented(), &uncommented("creds_file")] {
