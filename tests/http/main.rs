@@ -2,6 +2,15 @@
 //!
 //! Every raw test ends with a request that works: nothing a client does takes the listener down.
 
+#[path = "../support/described.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "in a test a panic is the report"
+)]
+mod described;
+
 #[cfg(test)]
 mod rig;
 
@@ -13,6 +22,9 @@ mod forms;
 
 #[cfg(test)]
 mod operator;
+
+#[cfg(test)]
+mod openapi;
 
 #[cfg(test)]
 mod access;

@@ -106,7 +106,14 @@ impl Actor {
 
     fn peer(&self, source: &str) -> PeerView {
         let text = "x".repeat(self.with(|script| script.packet_bytes));
-        let packet = serde_json::value::RawValue::from_string(format!("\"{text}\"")).unwrap();
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../vectors/packets.json")).unwrap();
+        let golden = vectors["cases"][0]["wire"].as_str().unwrap();
+        let mut packet: serde_json::Value = serde_json::from_str(golden).unwrap();
+        // A later minor may say more.
+        packet["header"]["protocol_version"] = "1.1".into();
+        packet["more"] = text.into();
+        let packet = serde_json::value::to_raw_value(&packet).unwrap();
         PeerView {
             source: runtime(source),
             external: true,

@@ -11,6 +11,7 @@ use driftgate::http::{Metrics, admin_router, api_router};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
+use super::described::{self, Seen};
 use super::rig::{Actor, Log, Mood, REPORT, Reply};
 
 pub(super) const TOKEN: &str = "0123456789abcdef";
@@ -27,6 +28,11 @@ pub(super) async fn ask(
     let reply = reply(router, request).await;
     assert_eq!(log.lines().len(), 1, "every answer is observed once");
     assert_eq!(log.lines()[0].1, reply.status);
+    if reply.header("content-encoding").is_none() {
+        let (method, target) = request.0.split_once(' ').unwrap();
+        let (status, media_type, body) = (reply.status, reply.header("content-type"), &reply.body);
+        described::check(&Seen { method, target, status, media_type, body });
+    }
     reply
 }
 
@@ -258,7 +264,7 @@ async fn the_field_and_the_safety_view_are_read() {
     let rows = [
         (Mood::Calm, "GET /field/state", "/peers/0/source", "critic"),
         (Mood::Calm, "GET /field/attractors/a-1", "/id", "a-1"),
-        (Mood::Calm, "GET /field/state?source=critic", "/packet", "x"),
+        (Mood::Calm, "GET /field/state?source=critic", "/packet/more", "x"),
         (Mood::Calm, "GET /aegida/safety", "/runtime_id", "planner"),
         (Mood::Isolated, "GET /aegida/safety", "/runtime_id", "planner"),
     ];

@@ -1,4 +1,5 @@
-//! A tiny HTTP/1.1 client: one connection, kept alive, opened again when it is gone.
+//! A tiny HTTP/1.1 client: one connection, kept alive, opened again when it is gone. What it is
+//! answered is held against `/openapi.json`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
+use super::described::{self, Seen};
 use super::wait::LONG;
 
 /// An answer and how long it took.
@@ -94,6 +96,8 @@ impl Caller {
         let bad = || io::Error::from(io::ErrorKind::InvalidData);
         let status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or_else(bad)?;
         let mut length = 0;
+        let mut media_type = None;
+        let mut is_coded = false;
         let mut closes = false;
         loop {
             line.clear();
@@ -103,6 +107,10 @@ impl Caller {
                 break;
             }
             closes |= header == "connection: close";
+            is_coded |= header.starts_with("content-encoding:");
+            if let Some(text) = header.strip_prefix("content-type:") {
+                media_type = Some(text.trim().to_owned());
+            }
             if let Some(text) = header.strip_prefix("content-length:") {
                 length = text.trim().parse().map_err(|_| bad())?;
             }
@@ -111,6 +119,10 @@ impl Caller {
         stream.read_exact(&mut body).await?;
         if closes {
             self.stream = None;
+        }
+        if !is_coded {
+            let (target, media_type, body) = (path, media_type.as_deref(), &body);
+            described::check(&Seen { method, target, status, media_type, body });
         }
         Ok((status, body))
     }

@@ -13,6 +13,7 @@
 
 pub(crate) mod books;
 pub(crate) mod cluster;
+pub(crate) mod described;
 pub(crate) mod forge;
 pub(crate) mod horizon;
 pub(crate) mod http;
