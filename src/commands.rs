@@ -15,6 +15,7 @@ pub mod audit;
 pub mod send;
 pub mod doctor;
 pub mod status;
+pub mod permissions;
 pub mod schema;
 pub mod snapshot;
 pub mod sysexits;

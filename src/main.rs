@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, doctor, keygen, replay, run, schema, send, snapshot, status, sysexits,
-    verify,
+    audit, check, demo, doctor, keygen, permissions, replay, run, schema, send, snapshot, status,
+    sysexits, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -41,6 +41,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Sends a sample report to the local sidecar
     Send(send::Send),
+    /// Writes the least permissions that the broker must grant
+    Permissions(permissions::Arguments),
     /// Makes a key file
     Keygen(keygen::Arguments),
     /// Shows the fleet as its sidecars tell it
@@ -70,6 +72,9 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
+        Command::Permissions(arguments) => {
+            permissions::run(&arguments, &environment()?, &mut stdout())?
+        }
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Schema(arguments) => schema::run(&arguments, &mut stdout()),

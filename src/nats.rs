@@ -17,6 +17,7 @@
 //!
 //! Modules in reading order, each using only those below it.
 
+pub mod grants;
 pub mod entries;
 pub mod survey;
 pub mod assets;

@@ -15,13 +15,12 @@ use crate::nats::entries::{Entries, Entry};
 use crate::nats::headers;
 use crate::nats::link::Outgoing;
 use crate::nats::object::StoreFault;
+use crate::nats::subject::CAPABILITIES as BUCKET;
 use crate::protocol::capabilities::Found;
 use crate::protocol::exchange::ModeReason;
 use crate::protocol::packet::RuntimeId;
 use crate::telemetry::Condition;
 
-/// The bucket: key = runtime id, value = its manifest.
-const BUCKET: &str = "driftgate-capabilities";
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause before the second look on a connection while a peer has no manifest; it doubles.

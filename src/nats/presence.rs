@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 
 use super::headers;
 use super::requests::{RequestFault, Requests};
+pub use super::subject::PRESENCE as BUCKET;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::presence::{Held, TTL};
 
-/// The bucket's name.
-pub const BUCKET: &str = "driftgate-presence";
 /// The stream that is the bucket.
 pub const STREAM: &str = "KV_driftgate-presence";
 /// JetStream errors "wrong last sequence": somebody else has written since.

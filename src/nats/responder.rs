@@ -52,7 +52,7 @@ pub enum Door {
 }
 
 impl Door {
-    fn subject(self, settings: &Settings, instance: &str) -> String {
+    pub(super) fn subject(self, settings: &Settings, instance: &str) -> String {
         let me = &settings.runtime_id;
         match self {
             Self::Handshake => settings.broker.prefix.handshake(me).into_string(),

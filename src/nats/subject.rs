@@ -8,6 +8,15 @@ use async_nats::Subject;
 pub use crate::config::names::{AssetName, Prefix};
 use crate::protocol::packet::RuntimeId;
 
+/// The bucket of keys that says who is there.
+pub const PRESENCE: &str = "driftgate-presence";
+/// The bucket of keys that says what each runtime can do.
+pub const CAPABILITIES: &str = "driftgate-capabilities";
+/// The bucket of keys with the signed manifest of each snapshot.
+pub const MANIFESTS: &str = "driftgate-manifests";
+/// The object bucket of the snapshots' bytes.
+pub const SNAPSHOTS: &str = "driftgate-snapshots";
+
 impl Prefix {
     /// Where a packet of `source` for `target` is stored.
     #[must_use]

@@ -13,13 +13,10 @@ use bytes::Bytes;
 
 use crate::nats::object::{Content, Entries, Kv, Label, Store, StoreFault};
 use crate::nats::settings::Settings;
+pub use crate::nats::subject::{MANIFESTS as INDEX, SNAPSHOTS as BUCKET};
 use crate::protocol::digest::Digest;
 use crate::protocol::packet::RuntimeId;
 
-/// Name of the bucket of objects.
-pub const BUCKET: &str = "driftgate-snapshots";
-/// Name of the KV bucket of manifests.
-pub const INDEX: &str = "driftgate-manifests";
 /// Name of the metadata entry that holds the signed manifest.
 pub const MANIFEST_ENTRY: &str = "driftgate-manifest";
 /// How long the broker may take to confirm that it has everything. The driver's own bound is

@@ -76,6 +76,12 @@ impl Plan {
         self
     }
 
+    /// The same configuration without a sidecar, in a folder of the caller.
+    pub(crate) fn files_in(&self, folder: &Path) -> [PathBuf; 2] {
+        write_key(folder);
+        self.write(folder)
+    }
+
     fn write(&self, folder: &Path) -> [PathBuf; 2] {
         let peers: String = self
             .peers
@@ -101,6 +107,12 @@ impl Plan {
     }
 }
 
+fn write_key(folder: &Path) {
+    let key = folder.join("k1");
+    std::fs::write(&key, KEY_FILE).expect("the folder is ours");
+    private(&key);
+}
+
 /// What became of the packet for the first target.
 pub(crate) fn status(reply: &Value) -> &str {
     reply["packets"][0]["status"].as_str().expect("a status")
@@ -124,9 +136,7 @@ impl Sidecar {
     /// Starts one and waits until both listeners answer. The broker may be anything.
     pub(crate) async fn start(plan: Plan) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let key = folder.path().join("k1");
-        std::fs::write(&key, KEY_FILE).expect("the folder is ours");
-        private(&key);
+        write_key(folder.path());
         let (child, api, admin) = launch(&plan, folder.path()).await;
         Self { child, folder, plan, api, admin }
     }
@@ -285,7 +295,7 @@ fn log(folder: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn private(path: &Path) {
+pub(crate) fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let permissions = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, permissions).expect("our file");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::StoreFault;
 use crate::nats::monitor;
 use crate::nats::requests::{RequestFault, Requests};
+use crate::nats::subject::{CAPABILITIES, MANIFESTS, PRESENCE};
 
 /// JetStream error "stream not found".
 const ERR_STREAM_ABSENT: u32 = 10_059;
@@ -52,9 +53,9 @@ impl Wanted {
             subjects: vec![format!("$KV.{bucket}.>")],
             replicas,
             description: match bucket {
-                "driftgate-presence" => "Driftgate: who is there, in which band, and why",
-                "driftgate-manifests" => "Driftgate: the signed manifest of each snapshot",
-                "driftgate-capabilities" => "Driftgate: what each runtime can do",
+                PRESENCE => "Driftgate: who is there, in which band, and why",
+                MANIFESTS => "Driftgate: the signed manifest of each snapshot",
+                CAPABILITIES => "Driftgate: what each runtime can do",
                 _ => "Driftgate",
             },
             more: json!({ "max_msgs_per_subject": 1, "deny_delete": true }),

@@ -1,0 +1,195 @@
+//! Two sidecars that may do what `driftgate permissions` writes, and nothing else.
+
+use std::path::Path;
+use std::process::Command;
+
+use async_nats::{Client, ConnectOptions};
+use driftgate::nats::assets;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+
+use crate::support::http::Caller;
+use crate::support::nats_server::NatsServer;
+use crate::support::sidecar::{Plan, Sidecar, private};
+use crate::support::wait::until;
+
+/// Runs the binary over the configuration of a plan.
+fn permissions(plan: &Plan, more: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_driftgate"))
+        .arg("permissions")
+        .args(plan.files_in(folder.path()).iter().flat_map(|path| [Path::new("--config"), path]))
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn plan(runtime: &str, peer: &str, url: &str, folder: &Path) -> Plan {
+    let seed = folder.join(format!("{runtime}.nk"));
+    let scopes = r#"["state", "snapshot", "telemetry"]"#;
+    Plan::new(runtime, &[peer], url).with(&format!(
+        "[nats]\nnkey_file = {:?}\n[[peers]]\nid = {peer:?}\nexport = {scopes}\nimport = {scopes}",
+        seed.display().to_string()
+    ))
+}
+
+/// A server on which each runtime has what is written for it, and an operator everything.
+fn granted(runtimes: &[(&str, &str)], folder: &Path) -> NatsServer {
+    let users: String = runtimes
+        .iter()
+        .map(|(runtime, peer)| {
+            let pair = KeyPair::new_user();
+            let seed = folder.join(format!("{runtime}.nk"));
+            std::fs::write(&seed, pair.seed().unwrap()).unwrap();
+            private(&seed);
+            let grants =
+                permissions(&plan(runtime, peer, "nats://a:1", folder), &["--for", "nats"]);
+            format!("{{ nkey: {}\n{grants} }}\n", pair.public_key())
+        })
+        .collect();
+    let operator = "{ user: op, password: op }";
+    NatsServer::start_with(&format!("authorization {{ users: [\n{users}{operator}\n] }}"))
+}
+
+async fn client(server: &NatsServer, folder: &Path, runtime: &str) -> Client {
+    let secret = std::fs::read_to_string(folder.join(format!("{runtime}.nk"))).unwrap();
+    let options =
+        ConnectOptions::with_nkey(secret).custom_inbox_prefix(format!("_INBOX.{runtime}"));
+    options.connect(server.url()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_enough_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let runtimes = [("planner", "critic"), ("critic", "planner")];
+    let server = granted(&runtimes, folder);
+    let [planner, critic] = runtimes
+        .map(|(runtime, peer)| Sidecar::connected(plan(runtime, peer, &server.url(), folder)));
+    let (planner, critic) = (planner.await, critic.await);
+    planner.stores().await;
+    critic.stores().await;
+    until("the planner's state at the critic", async || {
+        (critic.get("/field/state?source=planner").await.json()["packet"].is_object()).then_some(())
+    })
+    .await;
+    until("full mode", async || {
+        let peers = planner.get("/field/state").await.json();
+        (peers["peers"][0]["mode"] == "full").then_some(())
+    })
+    .await;
+    let body = r#"{"runtime_id": "planner", "protocol_version": "1.0"}"#;
+    let answer = Caller::new(planner.api).post("/runtime/handshake", body).await.unwrap();
+    assert_eq!(answer.json()["peers"][0]["mode"], "full", "{}", answer.text());
+    snapshots_pass(&planner, &critic).await;
+    let ready: Value = Caller::new(planner.admin).get("/readyz").await.unwrap().json();
+    assert_eq!(ready["degraded"], json!([]));
+    let closing = planner.bounded(0.65).await;
+    assert_eq!((&closing["band"], &closing["barrier"]), (&json!("isolated"), &json!("confirmed")));
+    assert_eq!(planner.stores().await["band"], "open");
+    let said: Vec<String> =
+        server.log().lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect();
+    assert_eq!(said, Vec::<String>::new(), "enough");
+    strangers_subjects_are_refused(&server, folder).await;
+}
+
+/// Pushed by one, listed and read by the other, and a second push removes what is too old.
+async fn snapshots_pass(planner: &Sidecar, critic: &Sidecar) {
+    let headers = "Content-Type: application/json\r\n";
+    for memory in [r#"{"memory": "a"}"#, r#"{"memory": "b"}"#] {
+        let mut caller = Caller::new(planner.api);
+        let pushed = caller.call("PUT", "/memory/snapshot", headers, memory).await.unwrap();
+        assert!(matches!(pushed.status, 201 | 202), "{}", pushed.text());
+        until("the snapshot at the critic", async || {
+            let read = critic.get("/memory/snapshot?source=planner").await;
+            (read.status == 200 && read.text() == memory).then_some(())
+        })
+        .await;
+    }
+}
+
+/// What a taken-over runtime could try with its own credentials.
+async fn strangers_subjects_are_refused(server: &NatsServer, folder: &Path) {
+    let thief = client(server, folder, "planner").await;
+    let publishes = [
+        "driftgate.v1.state.critic.planner",
+        "driftgate.v1.telemetry.critic",
+        "driftgate.v1.containment.critic",
+        "driftgate.v1.snapshot.critic",
+        "driftgate.v1.quarantine.critic",
+        "$KV.driftgate-presence.critic",
+        "$KV.driftgate-capabilities.critic",
+        "$KV.driftgate-manifests.critic.1",
+        "$JS.API.STREAM.DELETE.DRIFTGATE_STATE",
+        "$JS.API.STREAM.PURGE.DRIFTGATE_STATE",
+        "$JS.API.STREAM.MSG.GET.DRIFTGATE_STATE",
+        "$JS.API.CONSUMER.DELETE.DRIFTGATE_STATE.driftgate-critic",
+        "$JS.API.CONSUMER.MSG.NEXT.DRIFTGATE_STATE.driftgate-critic",
+        "$JS.ACK.DRIFTGATE_STATE.driftgate-critic.1.1.1.1.0",
+        "$JS.API.STREAM.PURGE.KV_driftgate-presence",
+        "$SYS.REQ.SERVER.PING",
+        "anything",
+    ];
+    for subject in publishes {
+        thief.publish(subject, "".into()).await.unwrap();
+    }
+    let listens = [
+        ">",
+        "driftgate.v1.state.>",
+        "driftgate.v1.handshake.critic",
+        "_INBOX.critic.>",
+        "$JS.ACK.>",
+    ];
+    for subject in listens {
+        drop(thief.subscribe(subject).await.unwrap());
+    }
+    thief.flush().await.unwrap();
+    let refused = |log: &str, subject: &str| {
+        let named = format!("Subject \"{subject}\"");
+        log.lines().any(|line| line.contains("Violation") && line.contains(&named))
+    };
+    until("every refusal in the server's log", async || {
+        let log = server.log();
+        let all = publishes.iter().chain(&listens).all(|subject| refused(&log, subject));
+        all.then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn each_form_says_the_same() {
+    let plan = Plan::new("planner", &["critic"], "nats://a:1");
+    let [server, nsc, jwt] =
+        ["nats", "nsc", "callout"].map(|form| permissions(&plan, &["--for", form]));
+    let jwt: Value = serde_json::from_str(&jwt).unwrap();
+    for (key, flag) in [("pub", "--allow-pub"), ("sub", "--allow-sub")] {
+        let subjects = jwt[key]["allow"].as_array().unwrap();
+        assert_eq!(nsc.matches(flag).count(), subjects.len());
+        for subject in subjects.iter().map(|subject| subject.as_str().unwrap()) {
+            assert!(nsc.contains(&format!("{flag} '{subject}'")), "{subject}");
+            assert!(server.contains(&format!("    {subject:?}\n")), "{subject}");
+        }
+    }
+    let domain = plan.clone().with("[nats]\ndomain = \"hub\"");
+    assert_eq!(permissions(&domain, &["--for", "nats"]).matches("$JS.API.").count(), 0);
+    let bare = permissions(&plan.with("[nats]\nprovision = false"), &["--for", "nats"]);
+    assert!(server.contains("STREAM.CREATE") && !bare.contains("STREAM.CREATE"), "{bare}");
+    let block = bare.split_once("permissions {").expect("a block").1;
+    let shipped = include_str!("../../deploy/nats.conf");
+    assert!(shipped.contains(&format!("PLANNER_MAY {{{block}")), "deploy/nats.conf is another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_provisioners_grants_are_enough_to_provision() {
+    let plan = Plan::new("planner", &["critic"], "nats://a:1");
+    let grants = permissions(&plan, &["--for", "nats", "--role", "provisioner"]);
+    let users =
+        format!("{{ user: provisioner, password: p\n{grants} }}\n{{ user: op, password: op }}");
+    let lines = format!("authorization {{ users: [\n{users}\n] }}\nno_auth_user: provisioner");
+    let server = NatsServer::start_with(&lines);
+    let found = assets::ensure(&server.settings("planner")).await.unwrap();
+    assert_eq!(found.differences, Vec::<String>::new());
+    assert!(found.has_consumer && !server.log().contains("Violation"), "{}", server.log());
+}
