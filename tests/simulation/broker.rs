@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use driftgate::protocol::bridge::Written;
 use driftgate::protocol::outbox::Outcome;
+use driftgate::protocol::presence::Held;
 
 use crate::random::Random;
 
@@ -51,6 +53,14 @@ pub(crate) enum Command {
         packet: Rc<Packet>,
     },
     Notify,
+    /// Read what stands under the own name.
+    ReadOwn,
+    /// Write it, if nobody else has since.
+    Show {
+        token: u64,
+        bytes: Bytes,
+        expected: u64,
+    },
     /// A snapshot with its manifest, on the uploader's connection.
     Put(u64),
     SubscribeAcks,
@@ -63,9 +73,18 @@ pub(crate) enum Command {
 /// What arrives at a sidecar.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Ack { token: u64, outcome: Outcome },
+    Ack {
+        token: u64,
+        outcome: Outcome,
+    },
     Echo(u64),
     Put(u64),
+    /// What stands under the own name; `None` when the broker does not say.
+    OwnRead(Option<Held>),
+    Shown {
+        token: u64,
+        written: Written,
+    },
     Inbound(Message),
 }
 
@@ -142,6 +161,7 @@ struct Consumer {
 pub(crate) enum Processed {
     Packet(Rc<Packet>),
     Put { node: usize, seq: u64 },
+    Shown,
 }
 
 #[derive(Debug)]
@@ -155,6 +175,9 @@ pub(crate) struct Broker {
     ids: BTreeMap<(usize, usize, u64), (u64, u64)>,
     next_stream_seq: u64,
     consumers: Vec<Consumer>,
+    /// What stands under the name of each node.
+    entries: Vec<Held>,
+    next_revision: u64,
 }
 
 impl Broker {
@@ -169,6 +192,8 @@ impl Broker {
             ids: BTreeMap::new(),
             next_stream_seq: 1,
             consumers: (0..nodes).map(|_| Consumer::default()).collect(),
+            entries: vec![Held { revision: 0, bytes: None }; nodes],
+            next_revision: 1,
         }
     }
 
@@ -254,11 +279,34 @@ impl Broker {
             Command::Publish { token, packet } => {
                 let answer = self.publish(random, now_us, &packet);
                 if let Some(outcome) = answer {
-                    self.answer(random, id, token, outcome);
+                    self.answer(random, id, Event::Ack { token, outcome });
                 }
                 processed = Some(Processed::Packet(packet));
             }
             Command::Notify => {}
+            Command::ReadOwn => {
+                let (node, is_held) = (connection.node, connection.is_held);
+                let answer =
+                    (self.mood(random, now_us) == Mood::Well).then(|| self.entries[node].clone());
+                if let Some(connection) = self.connections.get_mut(&id).filter(|_| is_held) {
+                    connection.back.push_back(Event::OwnRead(answer));
+                }
+            }
+            Command::Show { token, bytes, expected } => {
+                let node = connection.node;
+                let mood = self.mood(random, now_us);
+                let written = match mood {
+                    Mood::Busy | Mood::Refusing | Mood::Claiming => Written::Refused,
+                    Mood::Well | Mood::Silent if self.entries[node].revision != expected => {
+                        Written::Lost
+                    }
+                    Mood::Well | Mood::Silent => Written::Stored(self.put(node, Some(bytes))),
+                };
+                if mood != Mood::Silent {
+                    self.answer(random, id, Event::Shown { token, written });
+                }
+                processed = Some(Processed::Shown);
+            }
             Command::Put(seq) => {
                 if connection.is_held {
                     connection.back.push_back(Event::Put(seq));
@@ -286,19 +334,36 @@ impl Broker {
         Some(processed)
     }
 
+    fn mood(&self, random: &mut Random, now_us: u64) -> Mood {
+        if now_us < self.mood_until_us {
+            self.mood
+        } else if random.in_thousand(30) {
+            random.pick(&[Mood::Busy, Mood::Refusing, Mood::Silent, Mood::Claiming])
+        } else {
+            Mood::Well
+        }
+    }
+
+    /// What stands under the name of a node.
+    pub(crate) fn entry(&self, node: usize) -> &Held {
+        &self.entries[node]
+    }
+
+    /// Somebody writes there, and gets its number.
+    pub(crate) fn put(&mut self, node: usize, bytes: Option<Bytes>) -> u64 {
+        let revision = self.next_revision;
+        self.next_revision += 1;
+        self.entries[node] = Held { revision, bytes };
+        revision
+    }
+
     fn publish(
         &mut self,
         random: &mut Random,
         now_us: u64,
         packet: &Rc<Packet>,
     ) -> Option<Outcome> {
-        let mood = if now_us < self.mood_until_us {
-            self.mood
-        } else if random.in_thousand(30) {
-            random.pick(&[Mood::Busy, Mood::Refusing, Mood::Silent, Mood::Claiming])
-        } else {
-            Mood::Well
-        };
+        let mood = self.mood(random, now_us);
         match mood {
             Mood::Busy => return Some(Outcome::Later),
             Mood::Refusing => return Some(Outcome::Refused),
@@ -312,10 +377,8 @@ impl Broker {
             self.ids.get(&id).filter(|(_, since_us)| now_us < since_us + DUPLICATE_WINDOW_US);
         let duplicate = known.map(|(stream_seq, _)| *stream_seq);
         let stream_seq = duplicate.unwrap_or_else(|| self.store(now_us, packet));
-        if mood == Mood::Silent {
-            return None;
-        }
-        Some(Outcome::Stored { stream_seq, duplicate: duplicate.is_some() })
+        let outcome = Outcome::Stored { stream_seq, duplicate: duplicate.is_some() };
+        (mood != Mood::Silent).then_some(outcome)
     }
 
     fn store(&mut self, now_us: u64, packet: &Rc<Packet>) -> u64 {
@@ -333,12 +396,11 @@ impl Broker {
         stream_seq
     }
 
-    fn answer(&mut self, random: &mut Random, id: u64, token: u64, outcome: Outcome) {
+    fn answer(&mut self, random: &mut Random, id: u64, event: Event) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.is_held || !connection.has_acks {
             return;
         }
-        let event = Event::Ack { token, outcome };
         if connection.unsent_acks.is_empty() && random.in_thousand(500) {
             connection.back.push_back(event);
         } else {

@@ -119,6 +119,7 @@ impl World<'_> {
             (seq > life.closed_through, "P5: made before a closing, published after it"),
             (seq >= lane.newest_emitted, "P8: older than what its target was sent already"),
             (node.may_reach(now, packet.target()), "P7: its target is not authorised"),
+            (node.is_name_known(self.now_us), "twins: nobody has looked who has the name"),
         ];
         let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, promise)| *promise);
         self.demand(broken.is_none(), || {
@@ -223,7 +224,7 @@ impl World<'_> {
         let is_ours = |command: &Command| {
             matches!(command, Command::Publish { packet, .. }
                 if packet.life == life && packet.seq <= through)
-                || (on_wires && matches!(command, Command::Notify))
+                || (on_wires && matches!(command, Command::Notify | Command::Show { .. }))
         };
         let left = self.broker.connections.iter().find(|(_, connection)| {
             connection.node == place

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use driftgate::protocol::bridge::Memory;
-use driftgate::protocol::memory::{self, Content, Head, Holds, Patch, RESERVE_US};
+use driftgate::protocol::memory::{self, Content, Head, Holds, Patch, RESERVE_US, SLOT_BYTES};
+
+use driftgate::protocol::presence::Instance;
 
 use crate::broker::Command;
 use crate::node::{id_of, place_of};
@@ -19,13 +21,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub(crate) fn new() -> Self {
-        Self::of(&Memory::default(), Holds::default())
+    pub(crate) fn new(instance: Option<Instance>) -> Self {
+        Self::of(&Memory::default(), Holds::default(), instance)
     }
 
-    fn of(memory: &Memory, holds: Holds) -> Self {
-        let head =
-            Head { seq: memory.seq, held_by: holds, in_doubt: memory.in_doubt, ..Head::default() };
+    fn of(memory: &Memory, holds: Holds, instance: Option<Instance>) -> Self {
+        let Memory { seq, in_doubt, .. } = *memory;
+        let head = Head { seq, held_by: holds, in_doubt, instance, ..Head::default() };
         let content = Content::new(head, &memory.floors);
         Self { file: content.bytes(), content, holds }
     }
@@ -78,7 +80,7 @@ impl World<'_> {
     /// was promised has been loosened.
     pub(crate) fn reread(&mut self, place: usize) -> Memory {
         let is_deleted = self.random.in_thousand(100);
-        let damage = (!is_deleted && self.random.in_thousand(400)).then(|| self.random.below(4));
+        let damage = (!is_deleted && self.random.in_thousand(400)).then(|| self.random.below(5));
         let disk = &mut self.nodes[place].disk;
         let len = disk.file.len();
         let at = self.random.index(len);
@@ -86,6 +88,8 @@ impl World<'_> {
             Some(0) => disk.file[at] ^= 1 << self.random.below(8),
             Some(1) => disk.file.truncate(at),
             // Where the damage is found most often it hurts most: the head and the first floors.
+            // The head: who holds, what is in doubt, and how long the file is.
+            Some(3) => disk.file[at % SLOT_BYTES] ^= 1 << self.random.below(8),
             Some(2) => disk.file[at % 1024] ^= 1 << self.random.below(8),
             Some(_) => disk.file[at..].fill(0),
             None => {}
@@ -111,8 +115,9 @@ impl World<'_> {
         }
         let node = &mut self.nodes[place];
         node.newest_emitted = node.newest_emitted.min(memory.seq);
+        node.begin_life(&mut self.random);
+        node.disk = Disk::of(&memory, holds, node.instance());
         self.trace.event(self.now_us, place, "reads", u64::from(is_deleted));
-        self.nodes[place].disk = Disk::of(&memory, holds);
         memory
     }
 
@@ -131,7 +136,13 @@ impl World<'_> {
         // What is left of the connections of this life, and what they are known to have sent.
         let in_doubt = self.broker.connections.values().any(|connection| {
             let sends = |command: &Command| {
-                matches!(command, Command::Publish { .. } | Command::Notify | Command::Put(_))
+                matches!(
+                    command,
+                    Command::Publish { .. }
+                        | Command::Notify
+                        | Command::Show { .. }
+                        | Command::Put(_)
+                )
             };
             connection.node == place && connection.wire.iter().any(sends)
         });

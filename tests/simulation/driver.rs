@@ -2,13 +2,14 @@
 //! `src/driver/run.rs` does it, without the clock and the sockets.
 
 use driftgate::protocol::audit::Event as AuditEvent;
-use driftgate::protocol::bridge::{Answer, Effect, Fence, GateState, Live};
+use driftgate::protocol::bridge::{Answer, Effect, Fence, GateState, Live, PresenceEffect};
 use driftgate::protocol::inbox::{Arrival, Inbound};
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
 use crate::checkers::{DAY_US, Hearing};
+use crate::name::Name;
 use crate::node::{Made, Owed, RINGS, id_of, meet, place_of};
 use crate::oracle::Opinion;
 use crate::report::RawReport;
@@ -60,7 +61,11 @@ impl World<'_> {
         self.check_turn(place);
     }
 
-    fn input(&mut self, place: usize, input: Input) {
+    pub(crate) fn input(&mut self, place: usize, input: Input) {
+        if self.nodes[place].life.oracle.is_fenced {
+            // What fences may be over by now.
+            self.tick(place);
+        }
         self.note_time(place);
         let now = self.nodes[place].clock(self.now_us);
         match input {
@@ -114,6 +119,7 @@ impl World<'_> {
                 let link = self.broker.connect(place);
                 self.trace.event(self.now_us, place, "up", link);
                 self.nodes[place].life.link = Some(link);
+                self.nodes[place].life.name = Name::default();
                 let effects = self.nodes[place].life.bridge.connected(now);
                 self.collect(place, effects);
             }
@@ -200,7 +206,7 @@ impl World<'_> {
     }
 
     /// Books an opinion and holds the bridge against it (P3, P6).
-    fn judged(&mut self, place: usize, opinion: Opinion) {
+    pub(crate) fn judged(&mut self, place: usize, opinion: Opinion) {
         self.book(place, opinion);
         let now = self.nodes[place].clock(self.now_us);
         let life = &self.nodes[place].life;
@@ -253,6 +259,7 @@ impl World<'_> {
             self.trace.event(self.now_us, place, "time closes", 0);
             self.judged(place, opinion);
         }
+        self.heed(place);
         self.collect(place, effects);
     }
 
@@ -263,6 +270,8 @@ impl World<'_> {
                 self.check_emission(place, *token, packet);
             } else if let Effect::Phase { seq, is_published, .. } = &effect {
                 self.check_frame(place, *seq, *is_published);
+            } else if let Effect::Presence(PresenceEffect::Write { bytes, lasting, .. }) = &effect {
+                self.check_show(place, bytes, *lasting);
             } else if matches!(effect, Effect::Record(AuditEvent::Barrier(_))) {
                 self.check_end_of_closing(place);
             }
@@ -311,6 +320,7 @@ impl World<'_> {
             }
             Effect::Cut => {
                 self.nodes[place].runtime.cut();
+                self.nodes[place].life.name = Name::default();
                 self.order(place, Command::UnsubscribeAll, "cut");
             }
             Effect::Subscribe { pull } => {
@@ -338,7 +348,8 @@ impl World<'_> {
             } => self.check_state(place, ticket, &state),
             Effect::StopUploads { revoke } => self.stop_uploads(place, revoke),
             Effect::SeverUploads => self.sever_uploads(place),
-            Effect::Presence(_) | Effect::Record(_) => {}
+            Effect::Presence(effect) => self.presence(place, effect),
+            Effect::Record(_) => {}
         }
     }
 
@@ -394,6 +405,8 @@ impl World<'_> {
                 self.collect(place, effects);
             }
             Event::Inbound(message) => self.receive(place, &message),
+            Event::OwnRead(held) => self.name_read(place, held),
+            Event::Shown { token, written } => self.shown(place, token, written),
             Event::Put(_) => unreachable!("the uploader has a connection of its own"),
         }
     }
@@ -414,7 +427,13 @@ impl World<'_> {
         };
         self.trace.event(self.now_us, place, heard.word(), message.stream_seq);
         self.tally.heard(heard);
-        self.demand(heard == hearing, || {
+        // A floor from before a restart is a number without its packet: another packet of that
+        // number counts as that one, and is not shown.
+        let life = &self.nodes[place].life;
+        let is_old = !life.accepted.contains_key(&message.subject.0)
+            && matches!(&inbound, Some(Inbound::Redelivered { source, seq })
+                if life.floors.get(&place_of(source)) == Some(seq));
+        self.demand(heard == hearing || (is_old && hearing == Hearing::Refuse), || {
             format!(
                 "{}: {heard:?} where {hearing:?} is right: {inbound:?}, {message:?}",
                 if hearing == Hearing::Unheard { "P4" } else { "P7" }

@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     ClockStep,
     /// Another sidecar with the same id comes or goes.
     Twin,
+    /// A client hangs up, and sends the same once more.
+    HangUp,
     /// The runtime changes how it takes what is delivered.
     Manners,
     /// The process does not run for a while, and then goes on with what has come meanwhile.
@@ -42,7 +44,7 @@ pub(crate) enum Fault {
 }
 
 /// How often each happens, relative to the others.
-pub(crate) const FAULTS: [(u64, Fault); 17] = [
+pub(crate) const FAULTS: [(u64, Fault); 18] = [
     (8, Fault::Lost),
     (8, Fault::Frozen),
     (4, Fault::Stalled),
@@ -58,7 +60,8 @@ pub(crate) const FAULTS: [(u64, Fault); 17] = [
     (10, Fault::Reload),
     (5, Fault::ClockStep),
     (4, Fault::Stopped),
-    (4, Fault::Twin),
+    (20, Fault::Twin),
+    (6, Fault::HangUp),
     (6, Fault::Manners),
 ];
 
@@ -125,13 +128,25 @@ impl World<'_> {
             }
             Fault::Reload => self.reload(place),
             Fault::Twin => self.twin(place),
+            Fault::HangUp => self.hang_up(place),
             Fault::Manners => self.change_manners(place),
             Fault::Stopped => self.stand_still(place),
             Fault::ClockStep => self.step_clock(place),
         }
     }
 
+    /// What was sent is judged, though nobody waits for what becomes of it (P6).
+    fn hang_up(&mut self, place: usize) {
+        let mut inputs = vec![self.next_report(place)];
+        inputs.extend(self.nodes[place].last_report.clone().map(Input::Report));
+        self.tally.hung_up += 1;
+        self.turn(place, inputs);
+    }
+
     fn twin(&mut self, place: usize) {
+        if self.nodes[place].identity.life.is_some() {
+            return self.rival(place);
+        }
         let is_fenced = !self.nodes[place].life.oracle.is_fenced;
         self.turn(place, vec![Input::Fence(is_fenced)]);
     }
@@ -257,7 +272,7 @@ impl World<'_> {
         let Some(old) = self.pick_archived() else { return };
         let nodes = self.nodes.len();
         let mut message = Message::of(&old, 0);
-        match self.random.below(10) {
+        match self.random.below(11) {
             // Replayed, or sent to somebody whom it is not for.
             0..=2 => {}
             3 => message.subject.1 = place,
@@ -265,6 +280,7 @@ impl World<'_> {
             5 | 6 => flip(self, &mut message),
             7 => message = self.signed(place, &old, false),
             8 => message = self.signed(place, &old, true),
+            9 => message = self.numbered(place, &old),
             _ => {
                 let cut = self.random.index(message.bytes.len());
                 message.bytes.truncate(cut);
@@ -314,6 +330,21 @@ impl World<'_> {
         let ring = if has_key { &self.parts.rings[0] } else { &self.parts.foreign };
         let bytes = seal(&mut document, ring, old.seq + 1);
         Message { stream_seq: 0, subject: (old.source, place), bytes: bytes.into(), genuine: None }
+    }
+
+    /// A good packet of a peer that chooses its number.
+    fn numbered(&mut self, place: usize, old: &Rc<Packet>) -> Message {
+        let wall = self.nodes[place].clock(self.now_us).wall;
+        let near = [wall.unix_us() + 31_000_000, wall.unix_us() + 1_000_000];
+        let seq = self.random.pick(&[u64::MAX, u64::MAX, 1 << 53, near[0], near[1]]);
+        let mut document = Json::parse(&old.bytes).expect("a packet");
+        let text = |text: &str| Json::String(text.to_owned());
+        set(&mut document, &["header", "target_runtime_id"], text(&format!("n{place}")));
+        set(&mut document, &["header", "timestamp"], text(&wall.to_string()));
+        let bytes = seal(&mut document, &self.parts.rings[0], seq).into();
+        let (wall_ms, key_id) = (wall.unix_ms(), "k1");
+        let packet = Packet { target: place, seq, wall_ms, key_id, bytes, ..(**old).clone() };
+        Message::of(&Rc::new(packet), 0)
     }
 }
 

@@ -17,6 +17,8 @@ mod driver;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod name;
+#[cfg(test)]
 mod node;
 #[cfg(test)]
 mod oracle;
@@ -26,6 +28,8 @@ mod random;
 mod report;
 #[cfg(test)]
 mod runtime;
+#[cfg(test)]
+mod tally;
 #[cfg(test)]
 mod trace;
 #[cfg(test)]
@@ -39,7 +43,8 @@ mod tests {
     use std::time::Instant;
 
     use crate::node::Parts;
-    use crate::world::{Tally, World};
+    use crate::tally::Tally;
+    use crate::world::World;
 
     /// Seeds that `cargo test` runs; more with `DRIFTGATE_SIM_SEEDS`.
     const SEEDS: u64 = 60;

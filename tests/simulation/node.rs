@@ -14,12 +14,14 @@ use driftgate::protocol::inbox::Peer;
 use driftgate::protocol::judge::{Flapping, Policy};
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::{AttractorType, RuntimeId};
+use driftgate::protocol::presence::{self, Instance};
 use driftgate::protocol::profile::Profile;
 use driftgate::protocol::time::{Now, Timestamp};
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::Packet;
 use crate::disk::Disk;
+use crate::name::Name;
 use crate::oracle::GateOracle;
 use crate::random::Random;
 use crate::report::RawReport;
@@ -132,6 +134,7 @@ pub(crate) struct Life {
     /// Nothing up to here may leave us: the closing has ended.
     pub(crate) silent_through: u64,
     pub(crate) is_closing: bool,
+    pub(crate) name: Name,
     pub(crate) uploader: Uploader,
     /// The newest accepted packet by source: its number, and when it was made.
     pub(crate) accepted: BTreeMap<usize, (u64, i64)>,
@@ -178,7 +181,6 @@ impl Node {
         let ring = 0;
         let life = Life::new(&identity, &live, Memory::default(), 0, skew_ms);
         Self {
-            identity,
             live,
             ring,
             skew_ms,
@@ -186,7 +188,8 @@ impl Node {
             cycle: 0,
             last_report: None,
             weak_reports: 0,
-            disk: Disk::new(),
+            disk: Disk::new(identity.life.as_ref().map(|life| life.instance)),
+            identity,
             runtime: Runtime::default(),
             spool: Spool::new(),
             newest_emitted: 0,
@@ -199,6 +202,26 @@ impl Node {
     pub(crate) fn restart(&mut self, now_us: u64, memory: Memory) {
         self.life = Life::new(&self.identity, &self.live, memory, now_us, self.skew_ms);
         self.confirmed_through.push(0);
+    }
+
+    /// A new process has a new number of its own.
+    pub(crate) fn begin_life(&mut self, random: &mut Random) {
+        if let Some(life) = &mut self.identity.life {
+            life.instance = instance(random);
+        }
+    }
+
+    pub(crate) fn instance(&self) -> Option<Instance> {
+        self.identity.life.as_ref().map(|life| life.instance)
+    }
+
+    /// Whether it was looked who has the name, on this connection, as far as the broker answers.
+    pub(crate) fn is_name_known(&self, now_us: u64) -> bool {
+        let timeout_us = u64::try_from(self.identity.ack_timeout.as_micros()).expect("short");
+        let Name { asked_us, is_read, .. } = self.life.name;
+        self.identity.life.is_none()
+            || is_read
+            || asked_us.is_some_and(|asked_us| now_us >= asked_us + timeout_us)
     }
 
     pub(crate) fn life_number(&self) -> usize {
@@ -268,6 +291,7 @@ impl Life {
             closed_through: 0,
             silent_through: 0,
             is_closing: false,
+            name: Name::default(),
             uploader: Uploader::default(),
             accepted: BTreeMap::new(),
             ended: VecDeque::new(),
@@ -344,9 +368,15 @@ fn settings(parts: &Parts, random: &mut Random, index: usize, nodes: usize) -> (
             ms(400, 5_000, random)
         },
         window: random.pick(&[1, 1, 2, 4, 64]),
-        life: None,
+        life: random
+            .in_thousand(600)
+            .then(|| presence::Life { instance: instance(random), version: "0".to_owned() }),
     };
     (identity, live)
+}
+
+fn instance(random: &mut Random) -> Instance {
+    Instance::new(u128::from(random.next()) << 64 | u128::from(random.next()))
 }
 
 /// A peer as somebody may have configured it.

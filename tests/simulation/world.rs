@@ -8,110 +8,17 @@ use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::gate::Band;
 
 use crate::broker::{Broker, Command, Mood, Packet, Processed};
-use crate::checkers::Hearing;
 use crate::driver::Input;
 use crate::node::{Node, Parts};
 use crate::random::Random;
 use crate::report::RawReport;
+use crate::tally::Tally;
 use crate::trace::Trace;
 
 /// Steps that a run may take to come to rest once everything is well again.
 const CALM_STEPS_MAX: u32 = 20_000;
 /// Bounds that are costly to look at are looked at this often, in steps.
 const SIZES_EVERY: u64 = 64;
-
-/// What a run has seen: a simulation in which nothing happens proves nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) steps: u64,
-    pub(crate) reports: u64,
-    pub(crate) packets: u64,
-    pub(crate) processed: u64,
-    pub(crate) closings: u64,
-    pub(crate) confirmed: u64,
-    pub(crate) unconfirmed: u64,
-    pub(crate) severed: u64,
-    pub(crate) not_sent: u64,
-    pub(crate) crashes: u64,
-    pub(crate) hostile: u64,
-    pub(crate) accepted: u64,
-    pub(crate) redelivered: u64,
-    pub(crate) refused: u64,
-    pub(crate) unheard: u64,
-    pub(crate) snapshots: u64,
-    pub(crate) puts: u64,
-    pub(crate) stopped: u64,
-    pub(crate) retries: u64,
-    pub(crate) requests: u64,
-    pub(crate) delivered: u64,
-    pub(crate) damaged: u64,
-    pub(crate) refused_reloads: u64,
-}
-
-impl Tally {
-    pub(crate) fn heard(&mut self, hearing: Hearing) {
-        match hearing {
-            Hearing::Unheard => self.unheard += 1,
-            Hearing::Accept => self.accepted += 1,
-            Hearing::Redelivered => self.redelivered += 1,
-            Hearing::Refuse => self.refused += 1,
-        }
-    }
-
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 23] {
-        [
-            ("steps", self.steps),
-            ("reports", self.reports),
-            ("packets", self.packets),
-            ("processed", self.processed),
-            ("closings", self.closings),
-            ("confirmed", self.confirmed),
-            ("unconfirmed", self.unconfirmed),
-            ("severed", self.severed),
-            ("not_sent", self.not_sent),
-            ("crashes", self.crashes),
-            ("hostile", self.hostile),
-            ("accepted", self.accepted),
-            ("redelivered", self.redelivered),
-            ("refused", self.refused),
-            ("unheard", self.unheard),
-            ("snapshots", self.snapshots),
-            ("puts", self.puts),
-            ("stopped", self.stopped),
-            ("retries", self.retries),
-            ("requests", self.requests),
-            ("delivered", self.delivered),
-            ("damaged", self.damaged),
-            ("refused_reloads", self.refused_reloads),
-        ]
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.steps += other.steps;
-        self.reports += other.reports;
-        self.packets += other.packets;
-        self.processed += other.processed;
-        self.closings += other.closings;
-        self.confirmed += other.confirmed;
-        self.unconfirmed += other.unconfirmed;
-        self.severed += other.severed;
-        self.not_sent += other.not_sent;
-        self.crashes += other.crashes;
-        self.hostile += other.hostile;
-        self.accepted += other.accepted;
-        self.redelivered += other.redelivered;
-        self.refused += other.refused;
-        self.unheard += other.unheard;
-        self.snapshots += other.snapshots;
-        self.puts += other.puts;
-        self.stopped += other.stopped;
-        self.retries += other.retries;
-        self.requests += other.requests;
-        self.delivered += other.delivered;
-        self.damaged += other.damaged;
-        self.refused_reloads += other.refused_reloads;
-    }
-}
 
 pub(crate) struct World<'a> {
     pub(crate) parts: &'a Parts,
@@ -222,7 +129,7 @@ impl<'a> World<'a> {
 
     /// Lets time pass, up to the next moment at which a bridge wants to be woken; `true` when there
     /// was one.
-    fn pass(&mut self, pass_us: u64) -> bool {
+    pub(crate) fn pass(&mut self, pass_us: u64) -> bool {
         let until_us = self.now_us + pass_us;
         let wakes = self.nodes.iter().enumerate().map(|(place, node)| (node.life.wake_us, place));
         let (wake_us, place) = wakes.min().expect("there are nodes");
@@ -361,6 +268,7 @@ impl<'a> World<'a> {
             match self.broker.process(&mut self.random, self.now_us, id) {
                 Some(Some(Processed::Packet(packet))) => self.check_processed(&packet),
                 Some(Some(Processed::Put { node, seq })) => self.check_put(node, seq),
+                Some(Some(Processed::Shown)) => self.tally.shown += 1,
                 Some(None) => {}
                 None => break,
             }
@@ -413,8 +321,18 @@ impl<'a> World<'a> {
             settings.policy.flapping = None;
             settings.stale_after = Duration::from_secs(3600);
             settings.silence_isolates_after = None;
-            let mut inputs =
-                vec![Input::Reload(Box::new(settings), 0), Input::Hold(false), Input::Fence(false)];
+            let mut inputs = vec![Input::Reload(Box::new(settings), 0), Input::Hold(false)];
+            if self.nodes[place].identity.life.is_none() {
+                inputs.push(Input::Fence(false));
+            }
+            self.turn(place, inputs);
+        }
+        for link in self.broker.connections.values_mut() {
+            link.frozen_until_us = 0;
+        }
+        self.forget_twins();
+        for place in 0..self.nodes.len() {
+            let mut inputs = Vec::new();
             let node = &mut self.nodes[place];
             node.runtime.calm();
             node.cycle = 1_000_000_000;
@@ -425,9 +343,6 @@ impl<'a> World<'a> {
                 inputs.push(Input::Report(report));
             }
             self.turn(place, inputs);
-        }
-        for link in self.broker.connections.values_mut() {
-            link.frozen_until_us = 0;
         }
         for _ in 0..CALM_STEPS_MAX {
             let is_open = |node: &Node| {
@@ -444,17 +359,26 @@ impl<'a> World<'a> {
             if self.pass(300) {
                 continue;
             }
-            let next = self.random.pick(&[
-                Move::Leave,
-                Move::Process,
-                Move::ReleaseAck,
-                Move::Arrive,
-                Move::Connect,
-                Move::Upload,
-                Move::Runtime,
-            ]);
-            self.advance(next);
+            self.settle();
         }
+        self.check_rest();
+    }
+
+    /// One step of what goes well.
+    pub(crate) fn settle(&mut self) {
+        let next = self.random.pick(&[
+            Move::Leave,
+            Move::Process,
+            Move::ReleaseAck,
+            Move::Arrive,
+            Move::Connect,
+            Move::Upload,
+            Move::Runtime,
+        ]);
+        self.advance(next);
+    }
+
+    fn check_rest(&mut self) {
         for place in 0..self.nodes.len() {
             let life = &self.nodes[place].life;
             let is_well = life.bridge.band() == Band::Open
@@ -464,10 +388,14 @@ impl<'a> World<'a> {
                 && life.bridge.ledgers().all(|(_, ledger)| ledger.pending == 0);
             let safety = life.bridge.safety(self.nodes[place].clock(self.now_us));
             let owed = life.owed.len();
+            let is_idle = life.bridge.is_idle();
+            let is_delivered = self.nodes[place].runtime.is_idle();
+            let pending: Vec<_> = life.bridge.ledgers().map(|(_, ledger)| ledger.pending).collect();
             let is_uploaded = self.is_uploaded(place);
             self.demand(is_uploaded, || format!("P8: n{place} keeps an accepted snapshot"));
             self.demand(is_well, || {
-                format!("P8: n{place} does not come to rest, {owed} replies are open: {safety:?}")
+                let idle = (is_idle, is_delivered, pending);
+                format!("P8: n{place} does not come to rest, {owed} replies are open, {idle:?}: {safety:?}")
             });
         }
     }

@@ -253,7 +253,9 @@ impl Bridge {
     /// When [`Self::present`] has something to do by time alone.
     pub(super) fn showing_deadline(&self) -> Option<Duration> {
         let showing = self.presence.as_ref().filter(|one| !one.has_stopped && self.can_show())?;
-        Some(showing.lease.deadline().min(showing.peers_due))
+        // Peers are read after the own entry.
+        let peers_due = showing.lease.is_read().then_some(showing.peers_due);
+        Some(showing.lease.deadline().min(peers_due.unwrap_or(Duration::MAX)))
     }
 
     /// The last word before an echo, a cut or the end.

@@ -2,6 +2,7 @@
 
 use driftgate::protocol::bridge::{Fence, Live};
 use driftgate::protocol::gate::{Band, Reason};
+use driftgate::protocol::presence::{Instance, Life};
 use driftgate::protocol::view::Barrier;
 
 use super::{echo_all, reported, store_all};
@@ -72,4 +73,15 @@ fn a_reload_that_lets_caution_block_revokes_what_waits_in_caution() {
     assert_eq!((rig.bridge.band(), revoked_and_pending(&rig)), (Band::Caution, (0, 1)));
     rig.reload(Live { caution_blocks: true, ..live(&["critic"]) });
     assert_eq!(revoked_and_pending(&rig), (1, 0));
+}
+
+#[test]
+fn p10_a_read_of_the_own_name_is_waited_for_and_not_asked_after() {
+    let mut setup = settings("planner", &["critic"]);
+    let instance = Instance::new(1);
+    setup.identity.life = Some(Life { instance, version: "0".to_owned() });
+    let mut rig = Rig::new(setup);
+    rig.connect();
+    let deadline = rig.bridge.deadline(rig.now);
+    assert!(deadline > rig.now.mono, "wants to be woken at once, until the broker answers");
 }
