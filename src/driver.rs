@@ -453,6 +453,14 @@ pub struct Books {
     pub band_since: Timestamp,
     /// Whether an operator holds.
     pub operator_hold: bool,
+    /// Closings by each of their reasons.
+    pub closing_reasons: BTreeMap<&'static str, u64>,
+    /// Time since the newest valid report; since the start, before the first one.
+    pub silence: Duration,
+    /// When the newest packet of each peer was accepted.
+    pub received: Vec<(RuntimeId, Timestamp)>,
+    /// Time without a connection to the broker.
+    pub away: Duration,
     /// Questions on core NATS that got no answer, by reason.
     pub questions_dropped: BTreeMap<&'static str, u64>,
     /// Configured peers by their mode of exchange.

@@ -124,6 +124,10 @@ pub(super) struct Connector {
     /// Repairs since something last worked.
     repairs: u32,
     presence_expires: bool,
+    /// When there was last a link; the start, before the first one.
+    lost_at: Instant,
+    /// Time without a link, up to the last one that was made.
+    away: Duration,
 }
 
 impl Connector {
@@ -137,6 +141,8 @@ impl Connector {
             connections: 0,
             repairs: 0,
             presence_expires: false,
+            lost_at: Instant::now(),
+            away: Duration::ZERO,
         }
     }
 
@@ -186,6 +192,14 @@ impl Connector {
         self.connections
     }
 
+    /// Time without a link since the start.
+    pub(super) fn away(&self) -> Duration {
+        match &self.connection {
+            Connection::Up(_) => self.away,
+            Connection::Connecting(_) => self.away.saturating_add(self.lost_at.elapsed()),
+        }
+    }
+
     /// Waits for the next change.
     ///
     /// # Cancel safety
@@ -233,6 +247,7 @@ impl Connector {
                             leave_by: None,
                         }));
                         self.connections += 1;
+                        self.away = self.away.saturating_add(self.lost_at.elapsed());
                         return Change::Up;
                     }
                     Ok(Err(fault)) => fault,
@@ -335,12 +350,16 @@ impl Connector {
 
     /// Ends the link with its buffers and plans the next attempt.
     pub(super) async fn sever(&mut self) {
+        let now = Instant::now();
         if let Some(up) = self.up() {
             let is_steady = up.since.elapsed() >= STEADY_AFTER;
             self.attempt = if is_steady { 0 } else { self.attempt.min(SHORT_LIVES_MAX) };
         }
         match self.pause() {
-            Connection::Up(mut up) => up.link.sever().await,
+            Connection::Up(mut up) => {
+                self.lost_at = now;
+                up.link.sever().await;
+            }
             Connection::Connecting(task) => task.abort(),
         }
     }

@@ -5,6 +5,7 @@ use crate::deliver::Counts;
 use crate::protocol::drift::Provenance;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
+use crate::protocol::time::Timestamp;
 use crate::protocol::view::DriftView;
 use crate::telemetry::{Distribution, Exposition, Family, number};
 
@@ -12,6 +13,11 @@ use crate::telemetry::{Distribution, Exposition, Family, number};
 const TARGET_LABELS_MAX: usize = 100;
 /// A target of this name shares its label.
 const OTHER: &str = "other";
+
+/// A time as Prometheus takes it, in seconds since 1970.
+fn seconds(at: Timestamp) -> f64 {
+    number(at.unix_us()) / 1e6
+}
 
 impl Books {
     /// The books of every target, as far as there are labels.
@@ -37,6 +43,7 @@ impl Books {
         let mut families = self.traffic();
         families.extend(self.inbound());
         families.extend(self.state());
+        families.extend(self.ages());
         Exposition {
             families,
             distributions: vec![Distribution {
@@ -173,6 +180,50 @@ impl Books {
         ]
     }
 
+    fn ages(&self) -> Vec<Family> {
+        let (own, more) = self.received.split_at(self.received.len().min(TARGET_LABELS_MAX));
+        let mut received: Vec<_> =
+            own.iter().map(|(peer, at)| (vec![peer.to_string()], seconds(*at))).collect();
+        if let Some(newest) = more.iter().map(|(_, at)| *at).max() {
+            received.push((vec![OTHER.to_owned()], seconds(newest)));
+        }
+        let version = vec![env!("CARGO_PKG_VERSION").to_owned()];
+        let mut away = Family::counter(
+            "broker_outage_seconds",
+            "Time without a connection to the broker since the start",
+            0,
+        );
+        away.rows = vec![(Vec::new(), self.away.as_secs_f64())];
+        vec![
+            Family::gauge(
+                "report_age_seconds",
+                "Time since the newest valid report; since the start, before the first one",
+                self.silence.as_secs_f64(),
+            ),
+            Family::gauges(
+                "peer_received_seconds",
+                "When the newest packet of a peer was accepted, in seconds since 1970",
+                &["peer"],
+                received,
+            ),
+            away,
+            Family::counters(
+                "closing_reasons",
+                "Closings, and cuts further, by each of their reasons",
+                &["reason"],
+                self.closing_reasons
+                    .iter()
+                    .map(|(reason, count)| (vec![(*reason).to_owned()], *count)),
+            ),
+            Family::gauges(
+                "build_info",
+                "1 for the version that runs",
+                &["version"],
+                vec![(version, 1.0)],
+            ),
+        ]
+    }
+
     fn drift_rows(&self) -> Vec<(Vec<String>, f64)> {
         let DriftView { sdi, sv, pd, scr, di } = self.drift;
         let rows = [("sdi", sdi), ("sv", sv), ("pd", pd), ("scr", scr), ("di", di)];
@@ -196,7 +247,7 @@ impl Books {
             Family::gauge(
                 "band_since_seconds",
                 "When the present band began, in seconds since 1970",
-                number(self.band_since.unix_us()) / 1e6,
+                seconds(self.band_since),
             ),
             Family::gauge("operator_hold", "1 while an operator holds", flag(self.operator_hold)),
             Family::gauges(

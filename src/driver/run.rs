@@ -66,6 +66,8 @@ pub(super) struct Driver {
     verdicts: BTreeMap<Decision, u64>,
     /// Publishes that the broker refused, by reason.
     publish_refused: BTreeMap<&'static str, u64>,
+    /// Closings by each of their reasons.
+    closing_reasons: BTreeMap<&'static str, u64>,
     closings: Histogram,
     /// Attempts without an answer that have had their look at streams and connection.
     unanswered_seen: u64,
@@ -147,6 +149,7 @@ impl Driver {
             next_ticket: 1,
             verdicts: BTreeMap::new(),
             publish_refused: BTreeMap::new(),
+            closing_reasons: BTreeMap::new(),
             closings: Histogram::new(CLOSING_BUCKETS_S),
             unanswered_seen: 0,
             keeper,
@@ -428,6 +431,7 @@ impl Driver {
                         self.connector.stop_looking();
                         self.manifests.stop();
                     }
+                    self.count_reasons(transition);
                     self.show_transition(transition);
                 }
                 self.recorder.record(self.clock.now(), event);

@@ -281,6 +281,11 @@ impl Inbox {
         self.floors.iter().map(|(source, floor)| (source.clone(), floor.seq)).collect()
     }
 
+    /// When the newest packet of each peer was accepted, whatever has become of its authority.
+    pub fn received(&self) -> impl Iterator<Item = (&RuntimeId, Timestamp)> {
+        self.held.iter().map(|(source, held)| (source, held.state.received))
+    }
+
     /// The newest accepted packet of each peer, unless its authority has ended or it has aged out.
     pub fn current<'a>(
         &'a self,

@@ -160,6 +160,11 @@ impl Snapshots {
         ));
         if let Some(spool) = spool {
             families.extend(spool_families(&spool.entries(), spool.used(), spool.damaged().len()));
+            families.push(Family::gauge(
+                "snapshot_spool_bytes_max",
+                "Bytes that the spool may hold",
+                number(self.room.settings.spool_bytes_max),
+            ));
         }
         let distributions = vec![Distribution {
             name: "snapshot_upload_seconds",

@@ -20,6 +20,9 @@ mod telemetry;
 mod walk;
 
 #[cfg(test)]
+mod figures;
+
+#[cfg(test)]
 mod permissions;
 
 #[cfg(test)]

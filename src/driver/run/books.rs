@@ -4,6 +4,7 @@ use strum::VariantArray as _;
 
 use super::{Band, Books, Decision, Driver, ReadFault};
 use crate::protocol::exchange::ExchangeMode;
+use crate::protocol::view::Transition;
 
 impl Driver {
     /// Counts a verdict that was answered.
@@ -14,6 +15,15 @@ impl Driver {
     /// What is shown of peers; nothing while isolated (P4).
     pub(super) fn unless_isolated<T>(&self, view: Result<T, ReadFault>) -> Result<T, ReadFault> {
         if self.bridge.band() == Band::Isolated { Err(ReadFault::Isolated) } else { view }
+    }
+
+    /// Counts why the gate closed, or closed further.
+    pub(super) fn count_reasons(&mut self, transition: &Transition) {
+        if transition.to.is_closed() && transition.to > transition.from {
+            for reason in &transition.reasons {
+                *self.closing_reasons.entry(reason.word()).or_default() += 1;
+            }
+        }
     }
 
     /// Moves the closing times out of the bridge. Called in every turn, so that they are few there
@@ -39,6 +49,10 @@ impl Driver {
             band_since: self.bridge.band_since(),
             peers: ExchangeMode::VARIANTS.iter().map(in_mode).collect(),
             operator_hold: self.holds.any(),
+            closing_reasons: self.closing_reasons.clone(),
+            silence: self.bridge.silence(now),
+            received: self.bridge.received().map(|(peer, at)| (peer.clone(), at)).collect(),
+            away: self.connector.away(),
             questions_dropped: self.service.dropped(),
             publish_refused: self.publish_refused.clone(),
             refused: self.receiver.refused.iter().map(|(fault, count)| (*fault, *count)).collect(),

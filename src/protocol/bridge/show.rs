@@ -90,6 +90,17 @@ impl Bridge {
             && (self.outbox.unsent() == 0 || self.connection == Connection::Down)
     }
 
+    /// How long no valid report has come; since the start, before the first one.
+    #[must_use]
+    pub fn silence(&self, now: Now) -> Duration {
+        now.mono.saturating_sub(self.last_valid)
+    }
+
+    /// When the newest packet of each peer was accepted.
+    pub fn received(&self) -> impl Iterator<Item = (&RuntimeId, Timestamp)> {
+        self.inbox.received()
+    }
+
     /// Gate value of the newest report.
     #[must_use]
     pub fn drift_index(&self) -> Option<f64> {
