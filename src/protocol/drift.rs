@@ -122,18 +122,6 @@ impl DriftParts {
         DriftIndex((sum / (3.0 * self.scr.value())).min(f64::MAX))
     }
 
-    /// How far each part has gone (SRIP-03 section 5). Only meaningful for native parts: a derived
-    /// part is a guess and never trips a mark of its own.
-    #[must_use]
-    pub fn levels(&self) -> Levels {
-        Levels {
-            sdi: Level::of_rising(self.sdi, [0.35, 0.45, SDI_CRITICAL]),
-            sv: Level::of_rising(self.sv, [0.40, 0.55, SV_CRITICAL]),
-            pd: Level::of_rising(self.pd, [0.25, 0.35, PD_CRITICAL]),
-            scr: Level::of_coherence(self.scr),
-        }
-    }
-
     /// Whether nothing at all has drifted, to the last digit: what a runtime writes that has not
     /// measured.
     #[must_use]
@@ -142,70 +130,26 @@ impl DriftParts {
     }
 }
 
-/// SRIP-03 section 5: semantic drift above this is critical.
-pub const SDI_CRITICAL: f64 = 0.55;
-/// SRIP-03 section 5: symbolic variance above this is critical.
-pub const SV_CRITICAL: f64 = 0.65;
-/// SRIP-03 section 5: phase drift above this is critical.
-pub const PD_CRITICAL: f64 = 0.45;
-/// SRIP-03 section 5: coherence below this is critical.
-pub const SCR_CRITICAL: f64 = 0.45;
-
-/// How far one part of the index has gone, mildest first. A part at the critical mark is not past
-/// it; at the two marks below, it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Short of every mark.
-    #[default]
-    Nominal,
+/// From where on a part asks for reflection and for recovery, and past which it is critical
+/// (SRIP-03 section 5). A part at its critical mark is not past it; at the two others, it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Marks {
     /// Asks for reflection.
-    Reflective,
+    pub reflective: f64,
     /// Asks for recovery.
-    Recovery,
-    /// Past its critical mark.
-    Critical,
+    pub recovery: f64,
+    /// Critical.
+    pub critical: f64,
 }
 
-impl Level {
-    fn of_rising(part: Fraction, [reflective, recovery, critical]: [f64; 3]) -> Self {
-        match part.value() {
-            number if number > critical => Self::Critical,
-            number if reaches(number, recovery) => Self::Recovery,
-            number if reaches(number, reflective) => Self::Reflective,
-            _ => Self::Nominal,
-        }
-    }
-
-    fn of_coherence(scr: Coherence) -> Self {
-        match scr.value() {
-            number if number < SCR_CRITICAL => Self::Critical,
-            number if number <= 0.55 + ROUNDING => Self::Recovery,
-            number if number <= 0.65 + ROUNDING => Self::Reflective,
-            _ => Self::Nominal,
-        }
-    }
-}
-
-/// The levels of the four parts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Levels {
-    /// Of semantic drift.
-    pub sdi: Level,
-    /// Of symbolic variance.
-    pub sv: Level,
-    /// Of phase drift.
-    pub pd: Level,
-    /// Of coherence.
-    pub scr: Level,
-}
-
-impl Levels {
-    /// The level of the part that has gone furthest.
-    #[must_use]
-    pub fn worst(self) -> Level {
-        self.sdi.max(self.sv).max(self.pd).max(self.scr)
-    }
-}
+/// Marks of semantic drift, which rises.
+pub const SDI: Marks = Marks { reflective: 0.35, recovery: 0.45, critical: 0.55 };
+/// Marks of symbolic variance, which rises.
+pub const SV: Marks = Marks { reflective: 0.40, recovery: 0.55, critical: 0.65 };
+/// Marks of phase drift, which rises.
+pub const PD: Marks = Marks { reflective: 0.25, recovery: 0.35, critical: 0.45 };
+/// Marks of coherence, which falls.
+pub const SCR: Marks = Marks { reflective: 0.65, recovery: 0.55, critical: 0.45 };
 
 /// What some runtimes measure beside the index; each is read where it is there and never derived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -322,18 +266,11 @@ impl Measurement {
         }
     }
 
-    /// Whether formula and report differ by more than [`INDEX_TOLERANCE`]. Only native parts are
-    /// held against the report: a derived index is an estimate and differs on most cycles.
+    /// How far formula and report lie apart. Only native parts are held against the report: a
+    /// derived index is an estimate and differs on most cycles.
     #[must_use]
-    pub fn disagrees(&self) -> bool {
-        if self.provenance != Provenance::Native {
-            return false;
-        }
-        match (self.parts.map(|parts| parts.index()), self.reported) {
-            (Some(formula), Some(reported)) => {
-                (formula.value() - reported.value()).abs() > INDEX_TOLERANCE
-            }
-            (Some(_), None) | (None, _) => false,
-        }
+    pub fn apart(&self) -> Option<f64> {
+        let native = self.parts.filter(|_| self.provenance == Provenance::Native);
+        Some((native?.index().value() - self.reported?.value()).abs())
     }
 }

@@ -1,4 +1,4 @@
-//! The gate: the whole table on one screen.
+//! The gate. Its table is `gate/table.rs`, whole on one screen.
 //!
 //! A pure state machine. One [`Sample`] per report goes in, one [`Verdict`] comes out, and the old
 //! state is consumed. It knows no packets, peers or clocks: staleness, dwell and `isolate_after`
@@ -10,10 +10,10 @@
 
 use core::fmt;
 
-use super::drift::{DriftIndex, Fraction, Level, Levels, Vitals, reaches};
-use super::packet::Posture;
+mod table;
 
 pub use super::reason::Reason;
+pub use table::{Bound, Compared, ROWS, Row, Sample};
 
 /// SRIP-05 section 7: synchronisation at reduced frequency from here. Also the reopening mark of
 /// section 9: a closed gate opens only strictly below it.
@@ -35,6 +35,11 @@ pub const ER_MAX: f64 = 0.3;
 pub const CI_MIN: f64 = 0.8;
 /// SRIP-04 section 7: memory less coherent than this is not shared.
 pub const CC_MIN: f64 = 0.75;
+
+/// SRIP-06 section 5: collapse takes more than this many unstable cycles in a row.
+pub const COLLAPSE_CYCLES: u32 = 3;
+/// SRIP-06 section 6: an index that rises by more than this from one cycle to the next blocks.
+pub const JUMP_MAX: f64 = 0.4;
 
 /// The thresholds in force. They can be tightened below the constants of this module, never
 /// loosened.
@@ -181,114 +186,6 @@ impl fmt::Display for Band {
     }
 }
 
-/// What one moment tells the gate. The default is a moment that tells nothing bad, and no index.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
-    /// Gate value; `None` when the report carries no usable index.
-    pub di: Option<DriftIndex>,
-    /// The worst posture that label and flags name.
-    pub posture: Posture,
-    /// How far the parts have gone, set for native metrics only.
-    pub levels: Levels,
-    /// What else the runtime measures.
-    pub vitals: Vitals,
-    /// SRIP-06 section 5, counted by the judge over cycles.
-    pub collapse: bool,
-    /// Formula and report contradict each other.
-    pub mismatch: bool,
-    /// The index rose too fast.
-    pub jump: bool,
-    /// The index asks for an operator.
-    pub locks: bool,
-    /// Why this sample is no evidence. Such a sample may close the gate and never opens it.
-    pub untrusted: Option<Reason>,
-    /// `false` for a safety status other than nominal.
-    pub nominal: bool,
-}
-
-impl Default for Sample {
-    fn default() -> Self {
-        Self {
-            di: None,
-            posture: Posture::Stable,
-            levels: Levels::default(),
-            vitals: Vitals::default(),
-            collapse: false,
-            mismatch: false,
-            jump: false,
-            locks: false,
-            untrusted: None,
-            nominal: true,
-        }
-    }
-}
-
-impl Sample {
-    /// Nothing was reported, or nothing that could be read.
-    #[must_use]
-    pub fn absent(reason: Reason) -> Self {
-        Self { posture: Posture::Unknown, untrusted: Some(reason), ..Self::default() }
-    }
-
-    /// The table: the strictest band that a row asks for, and every row that asks. A row of band
-    /// `open` is a remark.
-    fn read(&self, marks: &Thresholds) -> Reading {
-        use Band::{Blocked, Caution, Isolated, Open};
-        let at_least = |mark: f64| self.di.is_some_and(|di| di.reaches(mark));
-        let below = |vital: Option<Fraction>, mark| vital.is_some_and(|vital| vital.value() < mark);
-        let (vitals, levels) = (&self.vitals, &self.levels);
-        let (psd, er) = (vitals.psd, vitals.er);
-        let is_reported = self.di.is_some() || self.untrusted.is_none();
-        let rows = [
-            (self.locks, Isolated, Reason::Locked),
-            (at_least(DI_CRITICAL), Isolated, Reason::DiCritical),
-            (at_least(marks.isolate), Isolated, Reason::DiIsolate),
-            (self.posture == Posture::Recenter, Isolated, Reason::PostureRecenter),
-            (self.collapse, Isolated, Reason::Collapse),
-            (below(vitals.psi, PSI_MIN), Isolated, Reason::PsiLow),
-            (er.is_some_and(|er| er.value() > ER_MAX), Isolated, Reason::ErHigh),
-            (at_least(marks.block) && !at_least(marks.isolate), Blocked, Reason::DiBlock),
-            (self.posture == Posture::Reflective, Blocked, Reason::PostureReflective),
-            (is_reported && self.posture == Posture::Unknown, Blocked, Reason::PostureUnknown),
-            (!self.nominal, Blocked, Reason::SafetyStatus),
-            (self.di.is_none() && self.untrusted.is_none(), Blocked, Reason::Incomplete),
-            (levels.sdi == Level::Critical, Blocked, Reason::SdiCritical),
-            (levels.sv == Level::Critical, Blocked, Reason::SvCritical),
-            (levels.pd == Level::Critical, Blocked, Reason::PdCritical),
-            (levels.scr == Level::Critical, Blocked, Reason::ScrCritical),
-            (psd.is_some_and(|psd| reaches(psd.value(), PSD_MAX)), Blocked, Reason::PsdHigh),
-            (self.mismatch, Blocked, Reason::DiMismatch),
-            (self.jump, Blocked, Reason::DiJump),
-            (at_least(marks.reopen) && !at_least(marks.block), Caution, Reason::DiCaution),
-            (levels.sdi == Level::Recovery, Open, Reason::SdiRecovery),
-            (levels.sv == Level::Recovery, Open, Reason::SvRecovery),
-            (levels.pd == Level::Recovery, Open, Reason::PdRecovery),
-            (levels.scr == Level::Recovery, Open, Reason::ScrRecovery),
-            (levels.sdi == Level::Reflective, Open, Reason::SdiReflective),
-            (levels.sv == Level::Reflective, Open, Reason::SvReflective),
-            (levels.pd == Level::Reflective, Open, Reason::PdReflective),
-            (levels.scr == Level::Reflective, Open, Reason::ScrReflective),
-            (below(vitals.ci, CI_MIN), Open, Reason::CiLow),
-            (below(vitals.cc, CC_MIN), Open, Reason::CcLow),
-        ];
-        let mut reading = Reading { band: Open, reasons: Vec::new() };
-        let untrusted = self.untrusted.map(|reason| (Blocked, reason));
-        let applying = rows.into_iter().filter(|(applies, ..)| *applies);
-        for (band, reason) in applying.map(|(_, band, reason)| (band, reason)).chain(untrusted) {
-            reading.band = reading.band.max(band);
-            reading.reasons.push(reason);
-        }
-        reading
-    }
-}
-
-/// What the table says about one sample before the latch is looked at.
-#[derive(Clone, Debug, PartialEq)]
-struct Reading {
-    band: Band,
-    reasons: Vec<Reason>,
-}
-
 /// The state of the gate. It starts closed (P6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gate {
@@ -362,8 +259,14 @@ impl Gate {
 
     /// What sample and hold ask for, before the latch.
     fn stricter(self, sample: &Sample, thresholds: &Thresholds) -> (Self, Verdict) {
-        let Reading { band: read, mut reasons } = sample.read(thresholds);
-        let hold = self.hold.or_else(|| sample.locks.then_some(Reason::Locked));
+        let mut read = Band::Open;
+        let mut reasons = Vec::new();
+        for row in sample.rows(thresholds).into_iter().filter(|row| row.applies) {
+            read = read.max(row.band);
+            reasons.push(row.reason);
+        }
+        let locks = reasons.contains(&Reason::Locked);
+        let hold = self.hold.or_else(|| locks.then_some(Reason::Locked));
         let band = match hold {
             Some(reason) if !reasons.contains(&reason) => {
                 reasons.insert(0, reason);

@@ -10,22 +10,20 @@ use core::hash::{Hash as _, Hasher};
 use std::collections::VecDeque;
 
 use super::drift::{
-    Coherence, Drift, DriftIndex, Fraction, Levels, Measurement, Provenance, Vitals,
+    Coherence, Drift, DriftIndex, DriftParts, Fraction, Measurement, Provenance, Vitals,
 };
-use super::gate::{Band, CC_MIN, CI_MIN, Gate, Reason, Sample, Thresholds, Verdict};
+use super::gate::{
+    Band, CC_MIN, CI_MIN, COLLAPSE_CYCLES, Gate, Reason, Sample, Thresholds, Verdict,
+};
 use super::packet::Posture;
 use super::profile::{Continuity, StateReport};
 
 /// SRIP-06 section 5: stability below this counts towards collapse.
 pub const COLLAPSE_STABILITY: f64 = 0.5;
-/// SRIP-06 section 5: collapse takes more than this many such cycles in a row.
-pub const COLLAPSE_CYCLES: u32 = 3;
 /// SRIP-06 section 5: and coherence below this, or phase drift above [`COLLAPSE_PD`].
 pub const COLLAPSE_SCR: f64 = 0.6;
 /// SRIP-06 section 5.
 pub const COLLAPSE_PD: f64 = 0.25;
-/// SRIP-06 section 6: an index that rises by more than this from one cycle to the next blocks.
-pub const JUMP_MAX: f64 = 0.4;
 /// Good reports in a row that a gate that flaps asks for.
 pub const FLAPPING_DWELL: u32 = 3;
 /// Most closings that are remembered: twice as many as `containment.flapping` can ask for.
@@ -332,25 +330,23 @@ impl Judge {
         let di = measurement.gate_value();
         let is_native = measurement.provenance == Provenance::Native;
         let native = measurement.parts.filter(|_| is_native);
-        let jump = |before: Drift| {
+        let rise = |before: Drift| {
             let before = self.policy.choose(&before).gate_value()?;
-            Some(di?.value() - before.value() > JUMP_MAX)
+            Some(di?.value() - before.value())
         };
-        // Collapse, like the levels, is read off native metrics only: a derived phase drift is 1 on
-        // most cycles of a healthy public runtime.
-        let collapse = self.unstable_cycles > COLLAPSE_CYCLES
-            && native.is_some_and(|parts| {
-                parts.scr.value() < COLLAPSE_SCR || parts.pd.value() > COLLAPSE_PD
-            });
+        // Collapse, like the marks of the parts, is read off native metrics only: a derived phase
+        // drift is 1 on most cycles of a healthy public runtime.
+        let is_weak =
+            |parts: &DriftParts| parts.scr.value() < COLLAPSE_SCR || parts.pd.value() > COLLAPSE_PD;
         let sample = Sample {
             di,
             posture: basis.posture,
-            levels: native.map_or_else(Levels::default, |parts| parts.levels()),
+            parts: native,
             vitals: basis.vitals,
-            collapse,
-            mismatch: measurement.disagrees(),
-            jump: basis.before.and_then(jump).unwrap_or(false),
-            locks: self.policy.lock.is_some_and(|lock| di.is_some_and(|di| di.reaches(lock))),
+            collapse: native.filter(is_weak).map(|_| self.unstable_cycles),
+            apart: measurement.apart(),
+            rise: basis.before.and_then(rise),
+            lock: self.policy.lock,
             untrusted: self.untrusted(basis, &measurement),
             nominal: basis.nominal,
         };

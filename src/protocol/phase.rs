@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::canonical::Json;
-use super::drift::{Coherence, DriftIndex, Fraction, Provenance, ROUNDING, SCR_CRITICAL, reaches};
+use super::drift::{Coherence, DriftIndex, Fraction, Provenance, ROUNDING, SCR, reaches};
 use super::gate::{PSD_MAX, PSI_MIN};
 use super::packet::{Posture, RuntimeId};
 use super::profile::SafetyStatus;
@@ -128,7 +128,7 @@ impl PhaseFrame {
             ("/safety_status: not nominal", {
                 self.safety_status.is_some_and(|status| status != SafetyStatus::Nominal)
             }),
-            ("/scr: below its critical mark", below(self.scr, SCR_CRITICAL)),
+            ("/scr: below its critical mark", below(self.scr, SCR.critical)),
             ("/psi: below its critical mark", below(self.psi, PSI_MIN)),
             ("/psd: above its critical mark", above(self.psd, PSD_MAX)),
         ];

@@ -1,9 +1,6 @@
 //! Sign and verify; only here can a sealed or verified packet be made.
 //!
-//! A packet is made in five steps (SRIP-06 section 2.1): the *assertion* is the
-//! typed packet together with the gate's [`Clearance`]; its *invariants* are evaluated; the
-//! *transform* to RFC 8785 bytes is deterministic; the bytes are read back and *evaluated again*;
-//! and what is kept as *evidence* is the [`Sealed`] packet with its checksum and number. What
+//! A packet is made in five steps (SRIP-06 section 2.1), the [`Step`]s of its inspection. What
 //! depends on the payload alone is done once per report, the rest once per target.
 //!
 //! What deliberately is not here: freshness, addresses, authority and replay (`bridge.rs`).
@@ -12,8 +9,7 @@ use bytes::Bytes;
 
 use super::canonical::{Json, write_string};
 use super::digest::Digest;
-use super::drift::{DriftIndex, Level};
-use super::gate::Reason;
+use super::drift::{DriftIndex, PD, SCR, SDI, SV};
 use super::judge::Clearance;
 use super::keyring::{Domain, TokenParts};
 use super::packet::{
@@ -30,13 +26,39 @@ pub const NOMINAL: &str = "nominal";
 /// How far the index of a packet that we write may lie from the formula over its parts.
 const INDEX_ERROR_MAX: f64 = 1e-9;
 
+/// A step of the inspection (SRIP-06 section 2.1), in their order.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    serde::Serialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Step {
+    /// The typed packet is one from us to another, in the version that we write.
+    Assertion,
+    /// Its invariants hold, and its index is under the mark of the gate's [`Clearance`].
+    Invariants,
+    /// Its RFC 8785 bytes are no more than a packet may have.
+    Transform,
+    /// The bytes, read back, are what was to be written.
+    Evaluation,
+    /// It is signed: what is kept is the [`Sealed`] packet with its checksum and number.
+    Evidence,
+}
+
 /// A payload in canonical bytes, encoded and inspected once per report. `memory_snapshot` is
 /// present or not.
 #[derive(Clone, Debug)]
 pub struct EncodedPayload {
     bytes: Vec<u8>,
-    /// The larger of index and formula; `None` when the payload failed its inspection.
-    worst: Option<DriftIndex>,
+    /// The larger of index and formula; or the step that the payload fails.
+    worst: Result<DriftIndex, Step>,
 }
 
 impl EncodedPayload {
@@ -46,7 +68,11 @@ impl EncodedPayload {
     pub fn new(payload: &Payload, full: bool) -> Self {
         let mut bytes = Vec::with_capacity(640);
         write_payload(&mut bytes, payload, full);
-        let worst = sendable_index(payload).filter(|_| reads_back(&bytes, payload, full));
+        let worst = sendable_index(payload).ok_or(Step::Invariants);
+        let worst = match worst {
+            Ok(_) if !reads_back(&bytes, payload, full) => Err(Step::Evaluation),
+            found => found,
+        };
         Self { bytes, worst }
     }
 }
@@ -211,32 +237,32 @@ impl Keyring {
     /// `seq` must rise from packet to packet of one source; the caller keeps count.
     ///
     /// # Errors
-    /// [`Reason::InspectionFailed`]: an invariant does not hold, or the ring cannot sign. Nothing
-    /// was made, and the caller has a packet less, never a wrong one.
+    /// The [`Step`] that fails. Nothing was made, and the caller has a packet less, never a wrong
+    /// one.
     pub fn seal(
         &self,
         clearance: &Clearance,
         header: &Header,
         payload: &EncodedPayload,
         seq: u64,
-    ) -> Result<Sealed, Reason> {
-        let is_below = payload.worst.is_some_and(|index| !index.reaches(clearance.block()));
-        let holds = is_below
-            && header.protocol_version == PROTOCOL_VERSION
-            && header.source_runtime_id != header.target_runtime_id;
-        if !holds {
-            return Err(Reason::InspectionFailed);
+    ) -> Result<Sealed, Step> {
+        if header.protocol_version != PROTOCOL_VERSION
+            || header.source_runtime_id == header.target_runtime_id
+        {
+            return Err(Step::Assertion);
+        }
+        if payload.worst?.reaches(clearance.block()) {
+            return Err(Step::Invariants);
         }
         let mut encoded_header = Vec::with_capacity(288);
         write_header(&mut encoded_header, header);
         let mut bytes = Vec::with_capacity(encoded_header.len() + payload.bytes.len() + 384);
         open_packet(&mut bytes, &encoded_header, &payload.bytes);
         let checksum = Digest::of_parts(&[&bytes, b"}"]);
-        let token =
-            self.sign_checksum(Domain::Token, seq, checksum).ok_or(Reason::InspectionFailed)?;
+        let token = self.sign_checksum(Domain::Token, seq, checksum).ok_or(Step::Evidence)?;
         close_packet(&mut bytes, checksum, &token);
         if bytes.len() > PACKET_BYTES_MAX {
-            return Err(Reason::InspectionFailed);
+            return Err(Step::Transform);
         }
         let target = header.target_runtime_id.clone();
         Ok(Sealed { target, seq, checksum, bytes: bytes.into() })
@@ -278,17 +304,16 @@ fn close_packet(bytes: &mut Vec<u8>, checksum: Digest, integrity_token: &str) {
 #[must_use]
 pub fn unstable(packet: &StatePacket, block: f64) -> Option<String> {
     let Payload { attractor_state, drift, di, safety_flags, .. } = &packet.payload;
-    let levels = drift.levels();
     let rows = [
         (di.reaches(block), "/payload/drift_metrics/di: not under the block mark"),
         (
             drift.index().reaches(block),
             "/payload/drift_metrics: their index is not under the block mark",
         ),
-        (levels.sdi == Level::Critical, "/payload/drift_metrics/sdi: past its critical mark"),
-        (levels.sv == Level::Critical, "/payload/drift_metrics/sv: past its critical mark"),
-        (levels.pd == Level::Critical, "/payload/drift_metrics/pd: past its critical mark"),
-        (levels.scr == Level::Critical, "/payload/attractor_state/scr: past its critical mark"),
+        (drift.sdi.value() > SDI.critical, "/payload/drift_metrics/sdi: past its critical mark"),
+        (drift.sv.value() > SV.critical, "/payload/drift_metrics/sv: past its critical mark"),
+        (drift.pd.value() > PD.critical, "/payload/drift_metrics/pd: past its critical mark"),
+        (drift.scr.value() < SCR.critical, "/payload/attractor_state/scr: past its critical mark"),
         (
             Posture::of_phase(&attractor_state.phase) != Posture::Stable,
             "/payload/attractor_state/phase: not a stable posture",

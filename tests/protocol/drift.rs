@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "exact numbers, or a test that fails")]
 
 use driftgate::protocol::drift::{
-    Coherence, DriftIndex, DriftParts, Fraction, INDEX_TOLERANCE, Level, Levels, Measurement,
-    Provenance, ROUNDING,
+    Coherence, DriftIndex, DriftParts, Fraction, INDEX_TOLERANCE, Measurement, Provenance,
 };
 
 /// The smallest number above zero.
@@ -79,66 +78,22 @@ fn the_gate_value_is_the_larger_of_formula_and_report() {
 #[test]
 fn formula_and_report_disagree_past_the_tolerance_and_for_native_parts_only() {
     let given = parts(0.25, 0.25, 0.25, 1.0);
-    for (reported, disagrees) in [
+    let disagrees = |drift: Measurement| drift.apart().is_some_and(|far| far > INDEX_TOLERANCE);
+    for (reported, expected) in [
         (0.25, false),
         (0.25 + INDEX_TOLERANCE * 0.99, false),
         (0.25 - INDEX_TOLERANCE * 0.99, false),
         (0.25 + INDEX_TOLERANCE * 1.01, true),
         (0.25 - INDEX_TOLERANCE * 1.01, true),
     ] {
-        assert_eq!(drift(given, reported, Provenance::Native).disagrees(), disagrees, "{reported}");
-        assert!(!drift(given, reported, Provenance::Derived).disagrees());
+        assert_eq!(disagrees(drift(given, reported, Provenance::Native)), expected, "{reported}");
+        assert_eq!(drift(given, reported, Provenance::Derived).apart(), None);
     }
     let none = parts(0.0, 0.0, 0.0, 1.0);
-    assert!(!drift(none, INDEX_TOLERANCE, Provenance::Native).disagrees(), "on the mark");
+    assert!(!disagrees(drift(none, INDEX_TOLERANCE, Provenance::Native)), "on the mark");
     let bare =
         Measurement { parts: None, reported: DriftIndex::new(0.9), provenance: Provenance::Native };
-    assert!(!bare.disagrees());
-}
-
-#[test]
-fn a_part_is_critical_past_its_mark_and_not_on_it() {
-    for (given, critical) in [
-        (parts(0.55, 0.65, 0.45, 0.45), None),
-        (parts(0.551, 0.0, 0.0, 1.0), Some("sdi")),
-        (parts(0.0, 0.651, 0.0, 1.0), Some("sv")),
-        (parts(0.0, 0.0, 0.451, 1.0), Some("pd")),
-        (parts(0.0, 0.0, 0.0, 0.449), Some("scr")),
-    ] {
-        let Levels { sdi, sv, pd, scr } = given.levels();
-        let named = [("sdi", sdi), ("sv", sv), ("pd", pd), ("scr", scr)];
-        let past: Vec<&str> = named
-            .into_iter()
-            .filter(|(_, level)| *level == Level::Critical)
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(past, critical.into_iter().collect::<Vec<_>>(), "{given:?}");
-    }
-}
-
-#[test]
-fn a_part_reaches_the_two_marks_below_critical_at_them_give_or_take_rounding() {
-    use Level::{Nominal, Recovery, Reflective};
-    let hair = ROUNDING / 2.0;
-    for (low, high, below, at) in
-        [(0.35, 0.45, Nominal, Reflective), (0.45, 0.55, Reflective, Recovery)]
-    {
-        assert_eq!(parts(low - hair, 0.0, 0.0, 1.0).levels().sdi, at);
-        assert_eq!(parts(low - 1e-9, 0.0, 0.0, 1.0).levels().sdi, below);
-        assert_eq!(parts(high, 0.0, 0.0, 1.0).levels().sdi, Recovery);
-    }
-    for (given, levels) in [
-        (parts(0.0, 0.40, 0.0, 1.0), Levels { sv: Reflective, ..Levels::default() }),
-        (parts(0.0, 0.55, 0.0, 1.0), Levels { sv: Recovery, ..Levels::default() }),
-        (parts(0.0, 0.0, 0.25, 1.0), Levels { pd: Reflective, ..Levels::default() }),
-        (parts(0.0, 0.0, 0.35, 1.0), Levels { pd: Recovery, ..Levels::default() }),
-        (parts(0.0, 0.0, 0.0, 0.65 + hair), Levels { scr: Reflective, ..Levels::default() }),
-        (parts(0.0, 0.0, 0.0, 0.55 + hair), Levels { scr: Recovery, ..Levels::default() }),
-        (parts(0.0, 0.0, 0.0, 0.65 + 1e-9), Levels::default()),
-    ] {
-        assert_eq!(given.levels(), levels, "{given:?}");
-    }
-    assert_eq!(parts(0.0, 0.66, 0.25, 1.0).levels().worst(), Level::Critical);
+    assert_eq!(bare.apart(), None);
 }
 
 #[test]

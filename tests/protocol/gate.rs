@@ -2,8 +2,12 @@
 //! covers all pairs of transitions (P3, P6). The oracle below is written from the rules, row by
 //! row, and shares no code with `gate.rs`.
 
-use driftgate::protocol::drift::{DriftIndex, Fraction, Level, Levels, ROUNDING, Vitals};
-use driftgate::protocol::gate::{Band, Gate, Reason, Sample, ThresholdFault, Thresholds};
+use driftgate::protocol::drift::{
+    Coherence, DriftIndex, DriftParts, Fraction, ROUNDING, SCR, SDI, Vitals,
+};
+use driftgate::protocol::gate::{
+    Band, COLLAPSE_CYCLES, Gate, JUMP_MAX, Reason, Sample, ThresholdFault, Thresholds,
+};
 use driftgate::protocol::packet::Posture;
 use strum::VariantArray as _;
 
@@ -34,25 +38,47 @@ enum Act {
     Release,
 }
 
+fn fraction(number: f64) -> Fraction {
+    Fraction::new(number).expect("0 to 1")
+}
+
+fn coherence(number: f64) -> Coherence {
+    Coherence::new(number).expect("above 0")
+}
+
+fn calm_parts() -> DriftParts {
+    let [sdi, sv, pd] = [0.1; 3].map(fraction);
+    DriftParts { sdi, sv, pd, scr: coherence(0.9) }
+}
+
 /// Everything but index, posture and evidence that a sample can say, and the band it asks for.
 fn signs() -> Vec<(Sample, Band)> {
     let calm = || sample(None, Posture::Stable);
     let part = |number| Fraction::new(number);
     let vitals = |vitals| Sample { vitals, ..calm() };
-    let levels = |levels| Sample { levels, ..calm() };
+    let parts = |parts| Sample { parts: Some(parts), ..calm() };
     let none = Vitals::default();
-    let nominal = Levels::default();
+    let calm_parts = calm_parts();
     vec![
         (calm(), Band::Open),
-        (levels(Levels { sdi: Level::Critical, ..nominal }), Band::Blocked),
-        (levels(Levels { sv: Level::Critical, ..nominal }), Band::Blocked),
-        (levels(Levels { pd: Level::Critical, ..nominal }), Band::Blocked),
-        (levels(Levels { scr: Level::Critical, ..nominal }), Band::Blocked),
-        (levels(Levels { sdi: Level::Recovery, scr: Level::Reflective, ..nominal }), Band::Open),
-        (Sample { collapse: true, ..calm() }, Band::Isolated),
+        (parts(DriftParts { sdi: fraction(0.551), ..calm_parts }), Band::Blocked),
+        (parts(DriftParts { sv: fraction(0.651), ..calm_parts }), Band::Blocked),
+        (parts(DriftParts { pd: fraction(0.451), ..calm_parts }), Band::Blocked),
+        (parts(DriftParts { scr: coherence(0.449), ..calm_parts }), Band::Blocked),
+        (parts(DriftParts { sdi: fraction(0.5), scr: coherence(0.6), ..calm_parts }), Band::Open),
+        (Sample { collapse: Some(4), ..calm() }, Band::Isolated),
+        (
+            Sample {
+                collapse: Some(COLLAPSE_CYCLES),
+                apart: Some(0.005),
+                rise: Some(JUMP_MAX),
+                ..calm()
+            },
+            Band::Open,
+        ),
         (Sample { nominal: false, ..calm() }, Band::Blocked),
-        (Sample { mismatch: true, ..calm() }, Band::Blocked),
-        (Sample { jump: true, ..calm() }, Band::Blocked),
+        (Sample { apart: Some(0.0051), ..calm() }, Band::Blocked),
+        (Sample { rise: Some(0.41), ..calm() }, Band::Blocked),
         (vitals(Vitals { psi: part(0.59), ..none }), Band::Isolated),
         (vitals(Vitals { psi: part(0.6), psd: part(0.14), ..none }), Band::Open),
         (vitals(Vitals { psd: part(0.15), ..none }), Band::Blocked),
@@ -233,11 +259,11 @@ fn every_closing_reason_is_named() {
         (sample(None, Posture::Stable), Reason::Incomplete),
         (Sample::absent(Reason::Invalid), Reason::Invalid),
         (Sample { nominal: false, ..sample(Some(0.1), Posture::Stable) }, Reason::SafetyStatus),
-        (Sample { collapse: true, ..sample(Some(0.1), Posture::Stable) }, Reason::Collapse),
+        (Sample { collapse: Some(4), ..sample(Some(0.1), Posture::Stable) }, Reason::Collapse),
         (sample(Some(0.7), Posture::Stable), Reason::DiCritical),
-        (Sample { locks: true, ..sample(Some(0.1), Posture::Stable) }, Reason::Locked),
-        (Sample { mismatch: true, ..sample(Some(0.1), Posture::Stable) }, Reason::DiMismatch),
-        (Sample { jump: true, ..sample(Some(0.1), Posture::Stable) }, Reason::DiJump),
+        (Sample { lock: Some(0.1), ..sample(Some(0.1), Posture::Stable) }, Reason::Locked),
+        (Sample { apart: Some(0.1), ..sample(Some(0.1), Posture::Stable) }, Reason::DiMismatch),
+        (Sample { rise: Some(0.5), ..sample(Some(0.1), Posture::Stable) }, Reason::DiJump),
     ];
     for (closing, reason) in cases {
         let (gate, _) =
@@ -247,6 +273,42 @@ fn every_closing_reason_is_named() {
         assert!(verdict.reasons.contains(&reason), "{closing:?}: {:?}", verdict.reasons);
         assert_eq!(verdict.from, Band::Open);
     }
+}
+
+/// What the table says of parts, in a calm moment.
+fn remarks(sdi: f64, sv: f64, pd: f64, scr: f64) -> Vec<&'static str> {
+    let [sdi, sv, pd] = [sdi, sv, pd].map(fraction);
+    let parts = Some(DriftParts { sdi, sv, pd, scr: coherence(scr) });
+    let sample = Sample { parts, ..sample(Some(0.1), Posture::Stable) };
+    let rows = sample.rows(&Thresholds::default()).into_iter();
+    rows.filter(|row| row.applies).map(|row| row.reason.word()).collect()
+}
+
+#[test]
+fn a_part_is_critical_past_its_mark_and_not_on_it() {
+    let on_all = ["sdi_recovery", "sv_recovery", "pd_recovery", "scr_recovery"];
+    assert_eq!(remarks(0.55, 0.65, 0.45, 0.45), on_all);
+    assert_eq!(remarks(0.551, 0.0, 0.0, 1.0), ["sdi_critical"]);
+    assert_eq!(remarks(0.0, 0.651, 0.0, 1.0), ["sv_critical"]);
+    assert_eq!(remarks(0.0, 0.0, 0.451, 1.0), ["pd_critical"]);
+    assert_eq!(remarks(0.0, 0.0, 0.0, 0.449), ["scr_critical"]);
+}
+
+#[test]
+fn a_part_reaches_the_two_marks_below_critical_at_them_give_or_take_rounding() {
+    let hair = ROUNDING / 2.0;
+    let none = <[&str; 0]>::default();
+    assert_eq!(remarks(SDI.reflective - hair, 0.0, 0.0, 1.0), ["sdi_reflective"]);
+    assert_eq!(remarks(SDI.reflective - 1e-9, 0.0, 0.0, 1.0), none);
+    assert_eq!(remarks(SDI.recovery - hair, 0.0, 0.0, 1.0), ["sdi_recovery"]);
+    assert_eq!(remarks(SDI.recovery - 1e-9, 0.0, 0.0, 1.0), ["sdi_reflective"]);
+    assert_eq!(remarks(0.0, 0.40, 0.0, 1.0), ["sv_reflective"]);
+    assert_eq!(remarks(0.0, 0.55, 0.0, 1.0), ["sv_recovery"]);
+    assert_eq!(remarks(0.0, 0.0, 0.25, 1.0), ["pd_reflective"]);
+    assert_eq!(remarks(0.0, 0.0, 0.35, 1.0), ["pd_recovery"]);
+    assert_eq!(remarks(0.0, 0.0, 0.0, SCR.reflective + hair), ["scr_reflective"]);
+    assert_eq!(remarks(0.0, 0.0, 0.0, SCR.recovery + hair), ["scr_recovery"]);
+    assert_eq!(remarks(0.0, 0.0, 0.0, SCR.reflective + 1e-9), none);
 }
 
 #[test]
@@ -290,7 +352,7 @@ fn a6_rounding_never_opens_at_any_mark_tightened_ones_too() {
 
 #[test]
 fn a_lock_holds_like_an_operator_until_one_lets_go() {
-    let locks = Sample { locks: true, ..sample(Some(0.7), Posture::Stable) };
+    let locks = Sample { lock: Some(0.7), ..sample(Some(0.7), Posture::Stable) };
     let good = sample(Some(0.1), Posture::Stable);
     let step = |gate: Gate, sample: &Sample| gate.step(sample, &Thresholds::default(), 1);
     let (locked, verdict) = step(Gate::new(false), &locks);

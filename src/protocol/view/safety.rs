@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Barrier, Transition};
-use crate::protocol::drift::{PD_CRITICAL, SCR_CRITICAL, SDI_CRITICAL, SV_CRITICAL};
+use crate::protocol::drift::{PD, SCR, SDI, SV};
 use crate::protocol::gate::{
     Band, CC_MIN, CI_MIN, DI_CRITICAL, ER_MAX, Mode, PSD_MAX, PSI_MIN, Reason,
 };
@@ -135,10 +135,10 @@ impl CriticalView {
     #[must_use]
     pub fn of(lock: Option<f64>) -> Self {
         Self {
-            sdi: SDI_CRITICAL,
-            sv: SV_CRITICAL,
-            pd: PD_CRITICAL,
-            scr: SCR_CRITICAL,
+            sdi: SDI.critical,
+            sv: SV.critical,
+            pd: PD.critical,
+            scr: SCR.critical,
             di: DI_CRITICAL,
             lock,
             psi: PSI_MIN,
