@@ -71,6 +71,7 @@ mod reports;
 mod retry;
 mod settings;
 mod telemetry;
+mod traces;
 mod uploads;
 mod views;
 
@@ -80,6 +81,7 @@ pub use notice::{NOTICE_BYTES_MAX, Notice};
 pub use presence::{PresenceEffect, Written};
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;
+pub use traces::{TRACE_TARGETS_MAX, TRACES_MAX, Traced};
 
 /// Transitions kept for `GET /aegida/safety`.
 pub const TRANSITIONS_MAX: usize = 32;
@@ -185,6 +187,7 @@ pub struct Bridge {
     exchanges: BTreeMap<RuntimeId, Exchange>,
     telemetry: telemetry::Telemetry,
     transitions: VecDeque<Transition>,
+    traces: traces::Traces,
     counters: Counters,
     closing_times: Vec<Duration>,
     /// What the call under way asks for; empty between two calls.
@@ -246,6 +249,7 @@ impl Bridge {
             exchanges: BTreeMap::new(),
             telemetry: telemetry::Telemetry::default(),
             transitions: VecDeque::new(),
+            traces: traces::Traces::default(),
             counters: Counters::default(),
             closing_times: Vec::new(),
             effects: Vec::new(),

@@ -116,6 +116,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// What the policy took the drift metrics for.
     pub measurement: Measurement,
+    /// What the table was read for.
+    pub sample: Sample,
     /// Gate value, the larger of formula and reported index.
     pub di: Option<DriftIndex>,
     /// Cycle number of the report, if it gave one.
@@ -376,6 +378,7 @@ impl Judge {
             clearance: is_clear.then_some(Clearance { block: self.policy.thresholds.block }),
             verdict,
             measurement,
+            sample: *sample,
             di: sample.di,
             cycle: basis.cycle,
             is_valid: sample.di.is_some() && lack(basis, &measurement).is_none(),

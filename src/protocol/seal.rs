@@ -28,14 +28,7 @@ const INDEX_ERROR_MAX: f64 = 1e-9;
 
 /// A step of the inspection (SRIP-06 section 2.1), in their order.
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-    serde::Serialize,
+    Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray, serde::Serialize,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -68,11 +61,10 @@ impl EncodedPayload {
     pub fn new(payload: &Payload, full: bool) -> Self {
         let mut bytes = Vec::with_capacity(640);
         write_payload(&mut bytes, payload, full);
-        let worst = sendable_index(payload).ok_or(Step::Invariants);
-        let worst = match worst {
-            Ok(_) if !reads_back(&bytes, payload, full) => Err(Step::Evaluation),
-            found => found,
-        };
+        let read_back = |worst| reads_back(&bytes, payload, full).then_some(worst);
+        let worst = sendable_index(payload)
+            .ok_or(Step::Invariants)
+            .and_then(|worst| read_back(worst).ok_or(Step::Evaluation));
         Self { bytes, worst }
     }
 }

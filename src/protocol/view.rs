@@ -13,6 +13,7 @@ use super::time::Timestamp;
 
 mod field;
 mod safety;
+mod trace;
 
 pub use field::{
     Absence, AttractorView, DriftView, FieldState, LifecycleState, PeerState, PeerView, RefusalView,
@@ -21,6 +22,8 @@ pub use safety::{
     CriticalView, EnvelopeView, HoldView, ParametersView, PosturesView, ReopeningView, SafetyView,
     TargetView, ThresholdsView,
 };
+
+pub use trace::{GateView, IndexView, Inspection, ParseView, RefusedView, TargetTrace, TraceView};
 
 /// Who waits for an answer: a number that the caller chooses, and that no two who wait share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +93,16 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// Of a report that no packet was made of, in the band after it.
+    #[must_use]
+    pub fn without_packets(band: Band) -> Self {
+        match band {
+            Band::Open | Band::Caution => Self::Hold,
+            Band::Blocked => Self::Block,
+            Band::Isolated => Self::Isolate,
+        }
+    }
+
     /// The word in replies, `replay` and metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -149,6 +162,9 @@ pub struct ReportReply {
     /// Present on the reply to a report that closed or isolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub barrier: Option<Barrier>,
+    /// Whether it only says what would happen: nothing was sent, moved or counted.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub check: bool,
     /// Top-level keys of the report that nobody reads, at most 16, shortened.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,

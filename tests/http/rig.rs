@@ -144,7 +144,7 @@ impl Backend for Actor {
         let mood = self.with(|script| script.mood);
         if mood == Mood::Picky {
             let (field, problem) = ("/drift_metrics/sdi".into(), "must be 0 to 1".into());
-            let malformed = Malformed { field, problem };
+            let malformed = Malformed { field, problem, key_bytes: 0 };
             return Err(ReportFault::Malformed { malformed, state: closed() });
         }
         Ok(reply(mood == Mood::Isolated))
@@ -263,6 +263,7 @@ fn reply(is_isolated: bool) -> ReportReply {
             stream_seq: Some(9),
         }],
         barrier: None,
+        check: false,
         ignored: Vec::new(),
     }
 }

@@ -49,6 +49,8 @@ mod swing;
 #[cfg(test)]
 mod syntax;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
 mod views;

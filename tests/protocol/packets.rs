@@ -18,8 +18,8 @@ use driftgate::protocol::packet::{
 };
 use driftgate::protocol::profile::{Translation, Translator};
 use driftgate::protocol::seal::{
-    EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, Unproven,
-    unstable,
+    EncodedPayload, Fault, KeyMaterial, Keyring, KeyringFault, MaterialFault, Sealed, Step,
+    Unproven, unstable,
 };
 use driftgate::protocol::time::Timestamp;
 use proptest::prelude::*;
@@ -115,7 +115,7 @@ fn golden() -> StatePacket {
     StatePacket { header, payload: payload(parts(0.2, 0.1, 0.1, 0.8)) }
 }
 
-fn seal(ring: &Keyring, packet: &StatePacket, full: bool) -> Result<Sealed, Reason> {
+fn seal(ring: &Keyring, packet: &StatePacket, full: bool) -> Result<Sealed, Step> {
     let encoded = EncodedPayload::new(&packet.payload, full);
     ring.seal(&clearance(&Thresholds::default()), &packet.header, &encoded, 1_795_000_000_000_000)
 }
@@ -239,31 +239,43 @@ fn a_packet_whose_tag_nobody_has_checked_still_tells_what_it_claims() {
 #[test]
 fn a_packet_that_breaks_one_invariant_is_never_made() {
     type Change = fn(&mut StatePacket);
-    let changes: [(&str, Change); 13] = [
-        ("index at the mark", |p| p.payload = payload(parts(0.5, 0.5, 0.5, 1.0))),
-        ("index over the mark", |p| p.payload = payload(parts(0.5, 0.5, 0.6, 1.0))),
-        ("index that is not the formula's", |p| p.payload.di = DriftIndex::new(0.1).unwrap()),
-        ("recovering phase", |p| p.payload.attractor_state.phase = "recovery".into()),
-        ("phase in upper case", |p| p.payload.attractor_state.phase = "Stable".into()),
-        ("phase of another vocabulary", |p| {
+    let changes: [(&str, Step, Change); 13] = [
+        ("index at the mark", Step::Invariants, |p| p.payload = payload(parts(0.5, 0.5, 0.5, 1.0))),
+        ("index over the mark", Step::Invariants, |p| {
+            p.payload = payload(parts(0.5, 0.5, 0.6, 1.0));
+        }),
+        ("index that is not the formula's", Step::Invariants, |p| {
+            p.payload.di = DriftIndex::new(0.1).unwrap();
+        }),
+        ("recovering phase", Step::Invariants, |p| {
+            p.payload.attractor_state.phase = "recovery".into();
+        }),
+        ("phase in upper case", Step::Invariants, |p| {
+            p.payload.attractor_state.phase = "Stable".into();
+        }),
+        ("phase of another vocabulary", Step::Invariants, |p| {
             p.payload.attractor_state.phase = "initializing".into();
         }),
-        ("empty attractor id", |p| p.payload.attractor_state.id = String::new()),
-        ("attractor id too long", |p| p.payload.attractor_state.id = "x".repeat(257)),
-        ("status", |p| p.payload.safety_flags.aegida_status = "locked".into()),
-        ("phase lock", |p| p.payload.safety_flags.phase_lock = true),
-        ("recenter", |p| p.payload.safety_flags.recenter_active = true),
-        ("target is source", |p| {
+        ("empty attractor id", Step::Invariants, |p| p.payload.attractor_state.id = String::new()),
+        ("attractor id too long", Step::Invariants, |p| {
+            p.payload.attractor_state.id = "x".repeat(257);
+        }),
+        ("status", Step::Invariants, |p| p.payload.safety_flags.aegida_status = "locked".into()),
+        ("phase lock", Step::Invariants, |p| p.payload.safety_flags.phase_lock = true),
+        ("recenter", Step::Invariants, |p| p.payload.safety_flags.recenter_active = true),
+        ("target is source", Step::Assertion, |p| {
             p.header.target_runtime_id = p.header.source_runtime_id.clone();
         }),
-        ("version", |p| p.header.protocol_version = "1.1".into()),
+        ("version", Step::Assertion, |p| p.header.protocol_version = "1.1".into()),
     ];
-    for (name, change) in changes {
+    for (name, step, change) in changes {
         let mut packet = golden();
         change(&mut packet);
         let sealed = seal(&hmac_ring(), &packet, true).map(|sealed| sealed.bytes().clone());
-        assert_eq!(sealed, Err(Reason::InspectionFailed), "{name}");
+        assert_eq!(sealed, Err(step), "{name}");
     }
+    let deaf = Keyring::new([], None).unwrap();
+    assert_eq!(seal(&deaf, &golden(), true).map(|_| ()), Err(Step::Evidence));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub(crate) fn offer(seq: u64) -> Offer {
 }
 
 /// What a bridge is started with.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) identity: Identity,
     pub(crate) live: Live,

@@ -136,7 +136,7 @@ fn judge_one(
                 source: Provenance::None,
                 posture: Posture::Unknown,
                 band: verdict.band,
-                verdict: closed_verdict(verdict.band),
+                verdict: Decision::without_packets(verdict.band),
                 reasons: verdict.reasons,
                 problem: Some(problem),
             }
@@ -150,7 +150,7 @@ fn decide(report: &StateReport, judgement: &Judgement, pace: &mut Pace) -> (Deci
     let band = judgement.verdict.band;
     let mut reasons = judgement.verdict.reasons.clone();
     if judgement.clearance.is_none() {
-        return (closed_verdict(band), reasons);
+        return (Decision::without_packets(band), reasons);
     }
     if judgement.measurement.parts.is_none() || !report.attractor.is_fillable() {
         reasons.push(Reason::Unfillable);
@@ -162,14 +162,6 @@ fn decide(report: &StateReport, judgement: &Judgement, pace: &mut Pace) -> (Deci
     }
     pace.since_export = Some(0);
     (Decision::Export, reasons)
-}
-
-fn closed_verdict(band: Band) -> Decision {
-    match band {
-        Band::Open | Band::Caution => Decision::Hold,
-        Band::Blocked => Decision::Block,
-        Band::Isolated => Decision::Isolate,
-    }
 }
 
 /// One target's pace in caution: a report is due when `every` have come since the last one sent.

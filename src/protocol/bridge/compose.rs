@@ -8,6 +8,7 @@ use super::{
 };
 use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::gate::Band;
+use crate::protocol::view::{Inspection, TargetTrace};
 
 impl Bridge {
     /// One packet per authorised target, or one line that says why there is none.
@@ -21,11 +22,7 @@ impl Bridge {
     ) -> ReportReply {
         let band = judgement.verdict.band;
         let mut reply = ReportReply {
-            verdict: match band {
-                Band::Open | Band::Caution => Decision::Hold,
-                Band::Blocked => Decision::Block,
-                Band::Isolated => Decision::Isolate,
-            },
+            verdict: Decision::without_packets(band),
             band,
             di: judgement.di.map(DriftIndex::value),
             drift_source: judgement.measurement.provenance.word(),
@@ -33,6 +30,7 @@ impl Bridge {
             seq,
             packets: Vec::new(),
             barrier: None,
+            check: false,
             ignored: Vec::new(),
         };
         let payload = if judgement.clearance.is_some() {
@@ -81,41 +79,45 @@ impl Bridge {
                 ExchangeMode::Minimal => &minimal,
                 ExchangeMode::Rejected | ExchangeMode::Unreachable => &None,
             };
-            let status = match (&judgement.clearance, encoded) {
+            let (inspection, status) = match (&judgement.clearance, encoded) {
+                (Some(_), Some(_)) if caution && !self.is_due(lane) => {
+                    (Inspection::NotBegun, PacketStatus::Throttled)
+                }
                 (Some(clearance), Some(encoded)) => {
-                    if caution && !self.is_due(lane) {
-                        PacketStatus::Throttled
-                    } else if self.identity.mode == Mode::Shadow {
-                        PacketStatus::Shadow
-                    } else {
-                        let header = Header {
-                            protocol_version: PROTOCOL_VERSION.to_owned(),
-                            source_runtime_id: self.identity.runtime_id.clone(),
-                            target_runtime_id: target.clone(),
-                            timestamp: now.wall,
-                        };
-                        match self.live.keyring.seal(clearance, &header, encoded, reply.seq) {
-                            Ok(packet) => {
-                                self.outbox.offer(lane, (ticket, line), packet, origin.clone());
-                                PacketStatus::Pending
+                    let header = Header {
+                        protocol_version: PROTOCOL_VERSION.to_owned(),
+                        source_runtime_id: self.identity.runtime_id.clone(),
+                        target_runtime_id: target.clone(),
+                        timestamp: now.wall,
+                    };
+                    match self.live.keyring.seal(clearance, &header, encoded, reply.seq) {
+                        Ok(_) if self.identity.mode == Mode::Shadow => {
+                            (Inspection::Passed, PacketStatus::Shadow)
+                        }
+                        Ok(packet) => {
+                            self.outbox.offer(lane, (ticket, line), packet, origin.clone());
+                            (Inspection::Passed, PacketStatus::Pending)
+                        }
+                        Err(step) => {
+                            // A failing inspection holds the packet (P6).
+                            self.counters.inspection_failed += 1;
+                            if !reply.reasons.contains(&Reason::InspectionFailed) {
+                                reply.reasons.push(Reason::InspectionFailed);
                             }
-                            Err(reason) => {
-                                // A failing inspection holds the packet (P6).
-                                self.counters.inspection_failed += 1;
-                                if !reply.reasons.contains(&reason) {
-                                    reply.reasons.push(reason);
-                                }
-                                PacketStatus::Held
-                            }
+                            (Inspection::Failed(step), PacketStatus::Held)
                         }
                     }
                 }
-                (Some(_) | None, _) => PacketStatus::Held,
+                (Some(_) | None, _) => (Inspection::NotBegun, PacketStatus::Held),
             };
             if status != PacketStatus::Pending {
                 self.outbox.book(lane, status);
             }
-            reply.packets.push(PacketLine { target: target.clone(), status, stream_seq: None });
+            let (mode, stream_seq) = (*mode, None);
+            let traced =
+                TargetTrace { target: target.clone(), mode, inspection, status, stream_seq };
+            self.traces.target(traced);
+            reply.packets.push(PacketLine { target: target.clone(), status, stream_seq });
         }
     }
 
@@ -166,6 +168,7 @@ impl Bridge {
         self.effects.push(Effect::Record(Event::ReportRefused { unreadable }));
         let verdict = self.judge.malformed();
         self.enter(now, &verdict, Cause::default());
+        self.keep_refusal((now, ticket), fault.as_ref(), verdict);
         let answer = Answer::Refused { fault, state: self.state() };
         self.wait(now, ticket, answer, self.closing.is_some());
         self.settle(now)
@@ -217,6 +220,7 @@ impl Bridge {
     /// Writes settled packets into their replies and gives the answers that are complete.
     pub(super) fn collect(&mut self, now: Now) {
         for settled in self.outbox.take_settled() {
+            self.traces.settle(&settled);
             self.settle_retries(&settled);
             let Some(waiting) = self.waiting.get_mut(&settled.ticket) else { continue };
             let Answer::Report(reply) = &mut waiting.answer else { continue };

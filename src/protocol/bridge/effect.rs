@@ -43,6 +43,22 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// How the closing ended that it waited for.
+    pub(super) fn barrier(&self) -> Option<Barrier> {
+        match self {
+            Self::Report(reply) | Self::Retry(reply) => reply.barrier,
+            Self::Refused { state, .. } | Self::Order(state) => state.barrier,
+        }
+    }
+
+    /// Says that nothing of it has happened.
+    pub(super) fn mark_as_check(&mut self) {
+        match self {
+            Self::Report(reply) | Self::Retry(reply) => (reply.check, reply.barrier) = (true, None),
+            Self::Refused { state, .. } | Self::Order(state) => state.barrier = None,
+        }
+    }
+
     /// Says how the closing ended that this answer waited for.
     pub(super) fn close(&mut self, barrier: Barrier) {
         let (place, reasons) = match self {

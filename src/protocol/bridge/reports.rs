@@ -67,11 +67,32 @@ impl Bridge {
             reply.verdict = Decision::Block;
         }
         self.tell_phase(now, seq, &report, &judgement);
-        self.newest.attractor = Some((report.attractor, now.wall));
         reply.ignored = ignored;
+        self.keep_trace((now, ticket), &report, &judgement, &reply);
+        self.newest.attractor = Some((report.attractor, now.wall));
         self.remember(ticket);
         self.wait(now, ticket, Answer::Report(Box::new(reply)), closes);
         self.settle(now)
+    }
+
+    /// What would become of a report, or of what is not even a document, now: the answer before
+    /// anything is sent or waited for. Nothing changes by it.
+    #[must_use]
+    pub fn check(&self, now: Now, document: Option<&Json>) -> Answer {
+        let (mut copy, ticket) = (self.clone(), Ticket(u64::MAX));
+        let effects = match document {
+            Some(document) => copy.report(now, ticket, document, None),
+            None => copy.unreadable(now, ticket),
+        };
+        let given = effects.into_iter().find_map(|effect| match effect {
+            Effect::Answer { ticket: to, answer } if to == ticket => Some(answer),
+            _ => None,
+        });
+        let waiting = copy.waiting.remove(&ticket).map(|waiting| waiting.answer);
+        let refused = || Answer::Refused { fault: None, state: self.state() };
+        let mut answer = given.or(waiting).unwrap_or_else(refused);
+        answer.mark_as_check();
+        answer
     }
 
     /// A body that is not even a document: it can close, never open. Its answer is

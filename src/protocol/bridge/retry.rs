@@ -1,7 +1,7 @@
 //! The newest report once more: its sender did not hear the answer, so it gets that, as it stands
 //! now. Nothing is judged, sent or moved.
 
-use super::{Answer, Band, Bridge, Decision, Effect, Now, ReportReply, Ticket};
+use super::{Answer, Bridge, Decision, Effect, Now, ReportReply, Ticket};
 use crate::protocol::outbox::Settled;
 
 /// The newest report, for whoever repeats it.
@@ -38,6 +38,7 @@ impl Bridge {
 
     /// An answer is being given; the newest report's is kept.
     pub(super) fn keep_answer(&mut self, ticket: Ticket, answer: &Answer) {
+        self.traces.answer(ticket, answer);
         let latest = self.latest.as_mut().filter(|latest| latest.ticket == ticket);
         if let (Some(latest), Answer::Report(reply)) = (latest, answer) {
             latest.told = Some(reply.clone());
@@ -78,10 +79,8 @@ impl Bridge {
         if self.band() != reply.band {
             reply.band = self.band();
             reply.reasons.clone_from(&self.reasons);
-            match reply.band {
-                Band::Open | Band::Caution => {}
-                Band::Blocked => reply.verdict = Decision::Block,
-                Band::Isolated => reply.verdict = Decision::Isolate,
+            if reply.band.is_closed() {
+                reply.verdict = Decision::without_packets(reply.band);
             }
         }
         reply

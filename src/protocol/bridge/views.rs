@@ -50,7 +50,7 @@ impl Bridge {
                 silence_isolates_after_s: self.live.silence_isolates_after.map(seconds),
                 isolate_after_s: self.live.isolate_after.map(seconds),
             },
-            would_reopen: reopening.as_ref().map(in_words),
+            would_reopen: reopening.as_ref().map(ReopeningView::in_words),
             reopening,
             operator_hold: self.judge.gate().operator_hold(),
             // The driver knows who holds.
@@ -71,7 +71,7 @@ impl Bridge {
         })
     }
 
-    fn reopening(&self) -> Option<ReopeningView> {
+    pub(super) fn reopening(&self) -> Option<ReopeningView> {
         let policy = &self.live.policy;
         self.band().is_closed().then(|| ReopeningView {
             operator_release: self.judge.gate().operator_hold(),
@@ -180,16 +180,4 @@ fn external(source: &RuntimeId, payload: &Payload, sent: Timestamp) -> Attractor
         scr: Some(payload.drift.scr.value()),
         ..AttractorView::unknown(attractor.id.clone(), source.clone(), sent)
     }
-}
-
-fn in_words(reopening: &ReopeningView) -> String {
-    let ReopeningView { operator_release, other_sidecar_ends, reports, di_below, .. } = reopening;
-    let hold = if *operator_release { "an operator's release, then " } else { "" };
-    let fence = if *other_sidecar_ends { "the end of the other sidecar, then " } else { "" };
-    let reports =
-        if *reports > 1 { format!("{reports} reports in a row") } else { "a report".to_owned() };
-    let (posture, source) = (reopening.posture.word(), reopening.drift_source);
-    format!(
-        "{hold}{fence}{reports} with di < {di_below}, posture {posture} and {source} drift metrics"
-    )
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::canonical::Json;
-use super::read::{Malformed, malformed, member, printable};
+use super::read::{Malformed, malformed, printable, unknown_key};
 use super::spec::Profile;
 
 /// Most ignored keys that are named to the runtime.
@@ -37,7 +37,7 @@ pub(super) fn refuse_unknown(profile: &Profile, document: &Json) -> Result<(), M
                 Some(meant) => format!("unknown key; did you mean `{meant}`?"),
                 None => format!("unknown key; known are {}", known.join(", ")),
             };
-            return Err(malformed(member(pointer.as_str(), key), problem));
+            return Err(unknown_key(pointer.as_str(), key, problem));
         }
     }
     Ok(())
@@ -59,7 +59,7 @@ pub(super) fn ignored(
         let flag = flags.iter().find(|flag| meant(key, core::iter::once(flag.last())).is_some());
         if let Some(meant) = near.or_else(|| flag.map(|flag| flag.as_str())) {
             let problem = format!("unknown key; did you mean `{meant}`?");
-            return Err(malformed(member("", key), problem));
+            return Err(unknown_key("", key, problem));
         }
         if ignored.len() < IGNORED_MAX {
             ignored.push(printable(key));

@@ -21,23 +21,36 @@ pub struct Malformed {
     pub field: String,
     /// What is wrong, and what would be right.
     pub problem: String,
+    /// Bytes at the end of `field` that are a key which the profile does not know: the runtime's
+    /// own words.
+    pub key_bytes: usize,
+}
+
+impl Malformed {
+    /// `field` as far as the profile knows it.
+    #[must_use]
+    pub fn known_field(&self) -> &str {
+        let known = self.field.len().saturating_sub(self.key_bytes);
+        self.field.get(..known).unwrap_or_default()
+    }
 }
 
 /// What every malformed report is made with.
 pub(super) fn malformed(field: impl Into<String>, problem: impl Into<String>) -> Malformed {
-    Malformed { field: field.into(), problem: problem.into() }
+    Malformed { field: field.into(), problem: problem.into(), key_bytes: 0 }
+}
+
+/// The same for a key of `object` that the profile does not know.
+pub(super) fn unknown_key(object: &str, key: &str, problem: String) -> Malformed {
+    let mut field = object.to_owned();
+    push_pointer(&mut field, key);
+    let key_bytes = field.len() - object.len();
+    Malformed { field, problem, key_bytes }
 }
 
 /// Whether `text` may be an attractor id ([`ID_RULE`]).
 pub(super) fn is_id(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-/// A pointer to `key` inside `object`, for errors: escaped, printable and bounded.
-pub(super) fn member(object: &str, key: &str) -> String {
-    let mut pointer = object.to_owned();
-    push_pointer(&mut pointer, key);
-    pointer
 }
 
 /// A key name that can be shown: bounded, without control characters.

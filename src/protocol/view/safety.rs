@@ -220,6 +220,25 @@ pub struct ReopeningView {
     pub drift_source: &'static str,
 }
 
+impl ReopeningView {
+    /// The same in words.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let hold = if self.operator_release { "an operator's release, then " } else { "" };
+        let fence =
+            if self.other_sidecar_ends { "the end of the other sidecar, then " } else { "" };
+        let reports = match self.reports {
+            0 | 1 => "a report".to_owned(),
+            reports => format!("{reports} reports in a row"),
+        };
+        let (di_below, posture, source) = (self.di_below, self.posture.word(), self.drift_source);
+        format!(
+            "{hold}{fence}{reports} with di < {di_below}, posture {posture} and {source} drift \
+             metrics"
+        )
+    }
+}
+
 /// What left for one target.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct TargetView {
