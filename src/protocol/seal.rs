@@ -28,7 +28,15 @@ const INDEX_ERROR_MAX: f64 = 1e-9;
 
 /// A step of the inspection (SRIP-06 section 2.1), in their order.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray, serde::Serialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    schemars::JsonSchema,
+    serde::Serialize,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]

@@ -329,7 +329,10 @@ fn a_report_is_explained_from_what_was_read_to_where_it_is_stored() {
     assert_eq!((&gate["verdict"], &gate["reasons"]), (&json!("export"), &json!([])));
     let target = &shown["targets"][0];
     assert_eq!((&target["target"], &target["inspection"]), (&json!("critic"), &json!("passed")));
-    assert_eq!((&target["status"], &target["stream_seq"]), (&json!("stored"), &json!(reply.packets[0].stream_seq)));
+    assert_eq!(
+        (&target["status"], &target["stream_seq"]),
+        (&json!("stored"), &json!(reply.packets[0].stream_seq))
+    );
     assert_eq!(shown["would_reopen"], Value::Null);
     let row = |name: &str| {
         let rows = shown["table"].as_array().expect("rows");

@@ -3,6 +3,7 @@
 //! A row says what it compares; whether it applies follows from that and from nothing else. So an
 //! explanation cannot say other than what was judged.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -59,7 +60,7 @@ impl Default for Sample {
 }
 
 /// A bound of a number. A number that lies [`ROUNDING`] off an inclusive one is at it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
     /// At this mark or above.
@@ -84,7 +85,7 @@ impl Bound {
 }
 
 /// What a row compares.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 #[serde(untagged)]
 pub enum Compared {
     /// A number with a bound. Where either is missing the row does not apply.
@@ -118,7 +119,7 @@ impl Compared {
 }
 
 /// One row of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct Row {
     /// Its name, and the reason that it gives.
     pub reason: Reason,

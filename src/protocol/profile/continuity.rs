@@ -1,7 +1,7 @@
 //! How one cycle number follows another, decided here and nowhere else.
 
 /// How the cycle number of a report follows the one before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, serde::Serialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Continuity {
     /// The first number of this feed.

@@ -2,6 +2,7 @@
 //!
 //! Numbers and words of tables only; of any other text its length (P9).
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Barrier, Decision, DriftView, PacketStatus, ReopeningView};
@@ -13,7 +14,7 @@ use crate::protocol::seal::Step;
 use crate::protocol::time::Timestamp;
 
 /// Answer to `GET /aegida/trace`: the steps in their order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct TraceView {
     /// This runtime.
     pub runtime_id: RuntimeId,
@@ -48,7 +49,7 @@ pub struct TraceView {
 }
 
 /// What was read of a report.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize)]
 pub struct ParseView {
     /// Why it was refused; null for a report that was judged.
     pub refused: Option<RefusedView>,
@@ -95,7 +96,7 @@ impl ParseView {
 }
 
 /// Why a report was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct RefusedView {
     /// JSON Pointer of the field at fault, as far as the profile knows it.
     pub field: Option<String>,
@@ -106,7 +107,7 @@ pub struct RefusedView {
 }
 
 /// What the index was made of.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct IndexView {
     /// The parts that the runtime reported, and the formula over them.
     pub native: Option<DriftView>,
@@ -125,7 +126,7 @@ pub struct IndexView {
 }
 
 /// What the gate made of a report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct GateView {
     /// Band before.
     pub before: Band,
@@ -142,7 +143,7 @@ pub struct GateView {
 }
 
 /// What became of a report for one target.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct TargetTrace {
     /// Who.
     pub target: RuntimeId,
@@ -157,7 +158,7 @@ pub struct TargetTrace {
 }
 
 /// How the inspection of one packet ended (SRIP-06 section 2.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inspection {
     /// There was nothing to inspect, or it was not this report's turn.
