@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::config;
 use crate::nats;
-use crate::protocol::bridge::{Counters, GateState, Identity, Live, Memory};
+use crate::protocol::bridge::{self, Counters, GateState, Identity, Live, Memory, TRACES_MAX};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::{ExchangeMode, Version};
 use crate::protocol::gate::Band;
@@ -25,7 +25,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
     AttractorView, DriftView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply,
-    SafetyView,
+    SafetyView, TraceView,
 };
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
@@ -44,10 +44,12 @@ mod quarantine;
 mod run;
 mod service;
 mod slots;
+mod traces;
 mod uploads;
 
 pub use memory::load as load_memory;
 pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
+pub use traces::{NEXT_TIMEOUT, TraceOf};
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
 /// newest state is worth more than a long queue of older ones.
@@ -110,6 +112,12 @@ pub enum ReadFault {
     /// No attractor of that id, neither our newest one nor a peer's.
     #[error("no attractor of this id is known")]
     NoAttractor,
+    /// The report is not one of those that are kept.
+    #[error("this report is not among the newest {TRACES_MAX}")]
+    NotKept,
+    /// No report came in time.
+    #[error("no report came within {NEXT_TIMEOUT:?}")]
+    NoneCame,
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -151,6 +159,14 @@ enum Command {
     },
     Unreadable {
         answer: Answer<GateState>,
+    },
+    Check {
+        document: Option<Json>,
+        answer: Answer<bridge::Answer>,
+    },
+    Trace {
+        which: TraceOf,
+        answer: Answer<Result<TraceView, ReadFault>>,
     },
     FieldState {
         answer: Answer<Result<FieldState, ReadFault>>,

@@ -22,6 +22,7 @@ mod handshake;
 mod phase_telemetry;
 mod websocket;
 mod safety;
+mod trace;
 mod snapshot;
 mod operator;
 mod admin;
@@ -49,14 +50,15 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use tower::{ServiceExt, service_fn};
 
-use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, Unavailable};
-use crate::protocol::bridge::GateState;
+use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable};
+use crate::protocol::bridge::{Answer, GateState};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::Version;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
     AttractorView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply, SafetyView,
+    TraceView,
 };
 use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
@@ -80,6 +82,13 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
     fn unreadable(&self) -> impl Future<Output = Result<GateState, Unavailable>> + Send;
+    /// See [`Handle::check`].
+    fn check(
+        &self,
+        document: Option<Json>,
+    ) -> impl Future<Output = Result<Answer, Unavailable>> + Send;
+    /// See [`Handle::trace`].
+    fn trace(&self, which: TraceOf) -> impl Future<Output = Result<TraceView, ReadFault>> + Send;
     /// See [`Handle::operate`].
     fn operate(
         &self,
@@ -128,6 +137,14 @@ impl Backend for Handle {
 
     async fn unreadable(&self) -> Result<GateState, Unavailable> {
         Self::unreadable(self).await
+    }
+
+    async fn check(&self, document: Option<Json>) -> Result<Answer, Unavailable> {
+        Self::check(self, document).await
+    }
+
+    async fn trace(&self, which: TraceOf) -> Result<TraceView, ReadFault> {
+        Self::trace(self, which).await
     }
 
     async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
@@ -261,6 +278,7 @@ fn routes<A: Backend>() -> Routes<ApiState<A>> {
     field_state::routes()
         .merge(phase_telemetry::routes())
         .merge(safety::routes())
+        .merge(trace::routes())
         .merge(handshake::routes())
         .merge(snapshot::routes())
         .merge(operator::routes())

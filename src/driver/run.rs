@@ -13,6 +13,7 @@ use super::memory::Keeper;
 use super::presence::PRESENCE_TOKENS;
 use super::quarantine::QUARANTINE_TOKENS;
 use super::service::Service;
+use super::traces::Watcher;
 use super::uploads::Uploads;
 use super::{
     Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault, ReportFault,
@@ -60,6 +61,8 @@ pub(super) struct Driver {
     pub(super) effects: VecDeque<Effect>,
     /// Who waits for an answer of the bridge, which gives one to each and bounds how many wait.
     waiting: BTreeMap<Ticket, Waiter>,
+    /// Who waits for the explanation of the next report.
+    pub(super) watchers: Vec<Watcher>,
     next_ticket: u64,
     standing: watch::Sender<Standing>,
     pub(super) conditions: Conditions,
@@ -144,6 +147,7 @@ impl Driver {
             uploads: Uploads::new(options.uploads),
             manifests: Manifests::new(),
             effects: VecDeque::new(),
+            watchers: Vec::new(),
             waiting: BTreeMap::new(),
             standing,
             next_ticket: 1,
@@ -235,11 +239,17 @@ impl Driver {
                 let ticket = self.wait(Waiter::Report(answer));
                 self.keeper.reserve(self.bridge.seq_next(now));
                 self.effects.extend(self.bridge.report(now, ticket, &document, trace));
+                self.watched(ticket);
             }
             Command::Unreadable { answer } => {
                 let ticket = self.wait(Waiter::Unreadable(answer));
                 self.effects.extend(self.bridge.unreadable(now, ticket));
+                self.watched(ticket);
             }
+            Command::Check { document, answer } => {
+                drop(answer.send(self.bridge.check(now, document.as_ref())));
+            }
+            Command::Trace { which, answer } => self.trace(which, answer),
             Command::FieldState { answer } => {
                 drop(answer.send(self.bridge.field_state(now).ok_or(ReadFault::Isolated)));
             }
@@ -420,6 +430,7 @@ impl Driver {
                 if let Answer::Report(reply) = &answer {
                     self.count(reply.verdict);
                 }
+                self.tell_watchers(ticket);
                 if let Some(waiter) = self.waiting.remove(&ticket) {
                     waiter.give(answer);
                 }

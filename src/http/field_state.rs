@@ -14,6 +14,8 @@ use super::document::BodyForm;
 use super::operation::{Answer, Input, Method, Operation, Parameter, Place, Routes, schema_of};
 use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend};
+use crate::driver::ReportFault;
+use crate::protocol::bridge;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::schema;
 use crate::protocol::trace::TraceParent;
@@ -38,7 +40,7 @@ static REPORT: Operation = Operation {
     method: Method::Post,
     path: "/field/state",
     summary: "Report a cycle; a held report is no error",
-    parameters: &[TRACE_PARENT],
+    parameters: &[TRACE_PARENT, CHECK],
     body: Input::Document(schema_of::<Report>),
     answers: &[Answer::document(200, "What the gate decided", schema_of::<ReportReply>)],
     problems: &[Outcome::NoReports, Outcome::Malformed],
@@ -57,6 +59,13 @@ static ATTRACTOR: Operation = Operation {
     body: Input::None,
     answers: &[Answer::document(200, "The attractor", schema_of::<AttractorView>)],
     problems: &[Outcome::UnknownAttractor, Outcome::Isolated],
+};
+
+const CHECK: Parameter = Parameter {
+    name: "check",
+    place: Place::Query,
+    text: "Says what would happen, and changes nothing",
+    schema: schema_of::<String>,
 };
 
 const TRACE_PARENT: Parameter = Parameter {
@@ -99,13 +108,17 @@ async fn report<A: Backend>(
         let detail = "ingest.http is false: reports come in from the file of ingest.tail alone";
         return Err(Problem::new(Outcome::NoReports, detail));
     }
-    REPORT.query(&parts.uri)?;
+    let is_check = REPORT.query(&parts.uri)?.contains_key("check");
     let answer = AnswerType::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
     let document = match form.read(body, state.body, &state.budget).await {
         Ok(document) => document,
         // It was not read: it says nothing about the runtime.
         Err(problem) if problem.outcome() == Outcome::Overloaded => return Err(problem),
+        Err(problem) if is_check => {
+            let checked = state.backend.check(None).await?;
+            return answer.write(&verdict(checked, problem)?);
+        }
         Err(problem) => {
             return Err(match state.backend.unreadable().await {
                 Ok(state) => problem.that_closed(state),
@@ -113,11 +126,30 @@ async fn report<A: Backend>(
             });
         }
     };
+    if is_check {
+        let checked = state.backend.check(Some(document.json)).await;
+        drop(document.place);
+        let unread = Problem::new(Outcome::Malformed, "the report was not judged");
+        return answer.write(&verdict(checked?, unread)?);
+    }
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = trace.and_then(TraceParent::parse);
     let reply = state.backend.report(document.json, trace).await;
     drop(document.place);
     answer.write(&reply?)
+}
+
+/// What a check found; `unread` where there was no document.
+fn verdict(checked: bridge::Answer, unread: Problem) -> Result<ReportReply, Problem> {
+    Err(match checked {
+        bridge::Answer::Report(reply) | bridge::Answer::Retry(reply) => return Ok(*reply),
+        bridge::Answer::Refused { fault: Some(malformed), state } => {
+            Problem::from(ReportFault::Malformed { malformed, state }).as_check()
+        }
+        bridge::Answer::Refused { fault: None, state } | bridge::Answer::Order(state) => {
+            unread.that_closed(state).as_check()
+        }
+    })
 }
 
 async fn read<A: Backend>(

@@ -42,6 +42,7 @@ pub(super) enum Outcome {
     UnknownRoute,
     UnknownAttractor,
     UnknownPeer,
+    UnknownReport,
     UnknownSnapshot,
     UnknownSchema,
     WrongMethod,
@@ -88,6 +89,7 @@ impl Outcome {
             Self::UnknownRoute => (404, "unknown-route", "No such route"),
             Self::UnknownAttractor => (404, "unknown-attractor", "No such attractor"),
             Self::UnknownPeer => (404, "unknown-peer", "No such peer"),
+            Self::UnknownReport => (404, "unknown-report", "No such report"),
             Self::UnknownSnapshot => (404, "unknown-snapshot", "No such snapshot"),
             Self::UnknownSchema => (404, "unknown-schema", "No such schema"),
             Self::WrongMethod => (405, "wrong-method", "Method not allowed"),
@@ -156,6 +158,7 @@ impl Outcome {
             | Self::UnknownRoute
             | Self::UnknownAttractor
             | Self::UnknownPeer
+            | Self::UnknownReport
             | Self::WrongMethod
             | Self::Misdirected
             | Self::BadHandshake
@@ -181,6 +184,8 @@ pub(super) struct Problem {
     retry_after_s: Option<u32>,
     /// Where the gate stands, when what is refused has closed it.
     gate: Option<GateState>,
+    /// Whether it only would.
+    check: bool,
 }
 
 /// What went wrong (RFC 9457).
@@ -196,6 +201,9 @@ pub(super) struct Document<'a> {
     field: Option<&'a str>,
     #[serde(flatten)]
     gate: Option<Gate<'a>>,
+    /// Whether that is only what would happen: nothing was moved or counted.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    check: bool,
 }
 
 /// Where the gate stands that this has closed.
@@ -208,7 +216,14 @@ struct Gate<'a> {
 
 impl Problem {
     pub(super) fn new(outcome: Outcome, detail: impl Into<String>) -> Self {
-        Self { outcome, detail: detail.into(), field: None, retry_after_s: None, gate: None }
+        Self {
+            outcome,
+            detail: detail.into(),
+            field: None,
+            retry_after_s: None,
+            gate: None,
+            check: false,
+        }
     }
 
     /// Names the field at fault: a JSON Pointer into the body, a header, or a query parameter.
@@ -220,6 +235,12 @@ impl Problem {
     /// Says where the gate stands that it closed, and how the closing ended.
     pub(super) fn that_closed(mut self, state: GateState) -> Self {
         self.gate = Some(state);
+        self
+    }
+
+    /// Says that nothing of it has happened.
+    pub(super) fn as_check(mut self) -> Self {
+        self.check = true;
         self
     }
 
@@ -268,6 +289,7 @@ impl Problem {
                 reasons: &state.reasons,
                 barrier: state.barrier,
             }),
+            check: self.check,
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
@@ -317,6 +339,9 @@ impl From<ReadFault> for Problem {
             ),
             ReadFault::Unknown(_) => Self::new(Outcome::UnknownPeer, detail).of_field("source"),
             ReadFault::NoAttractor => Self::new(Outcome::UnknownAttractor, detail).of_field("id"),
+            ReadFault::NotKept | ReadFault::NoneCame => {
+                Self::new(Outcome::UnknownReport, detail).of_field("seq")
+            }
             ReadFault::Unavailable(unavailable) => unavailable.into(),
         }
     }

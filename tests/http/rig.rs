@@ -6,24 +6,26 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use driftgate::driver::{BrokerState, Order, ReadFault, Readiness, ReportFault, Unavailable};
+use driftgate::driver::{
+    BrokerState, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable,
+};
 use driftgate::http::listener::{Bound, Listener};
 use driftgate::http::server::{Stopped, serve};
 use driftgate::http::settings::{ApiAddress, ApiSettings};
 use driftgate::http::{Backend, Observer, api_router};
 use driftgate::protocol::audit::Act;
-use driftgate::protocol::bridge::GateState;
+use driftgate::protocol::bridge::{Answer, GateState};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::exchange::{ExchangeMode, ModeReason, Version};
-use driftgate::protocol::gate::{Band, Mode, Reason};
+use driftgate::protocol::gate::{Band, Mode, Reason, Sample, Thresholds};
 use driftgate::protocol::packet::{Posture, RuntimeId};
-use driftgate::protocol::profile::Malformed;
+use driftgate::protocol::profile::{Continuity, Malformed};
 use driftgate::protocol::time::Timestamp;
 use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{
-    AttractorView, Barrier, CriticalView, Decision, DriftView, EnvelopeView, FieldState,
-    HandshakeView, OperatorReply, PacketLine, PacketStatus, ParametersView, PeerMode, PeerView,
-    PosturesView, ReportReply, SafetyView, ThresholdsView,
+    AttractorView, Barrier, CriticalView, Decision, DriftView, EnvelopeView, FieldState, GateView,
+    HandshakeView, OperatorReply, PacketLine, PacketStatus, ParametersView, ParseView, PeerMode,
+    PeerView, PosturesView, ReportReply, SafetyView, ThresholdsView, TraceView,
 };
 use driftgate::telemetry::Feed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -58,6 +60,8 @@ pub(crate) struct Script {
     pub(crate) reports: Vec<Json>,
     /// Calls of `unreadable`.
     pub(crate) unreadable: usize,
+    /// Calls of `check`: whether there was a document.
+    pub(crate) checks: Vec<bool>,
     /// Orders of an operator.
     pub(crate) orders: Vec<Order>,
     /// Bytes of text in each peer's packet.
@@ -77,6 +81,7 @@ impl Actor {
             ready: true,
             reports: Vec::new(),
             unreadable: 0,
+            checks: Vec::new(),
             orders: Vec::new(),
             packet_bytes: 1,
             feed: Feed::new(),
@@ -143,8 +148,7 @@ impl Backend for Actor {
         self.unavailable().await?;
         let mood = self.with(|script| script.mood);
         if mood == Mood::Picky {
-            let (field, problem) = ("/drift_metrics/sdi".into(), "must be 0 to 1".into());
-            let malformed = Malformed { field, problem, key_bytes: 0 };
+            let malformed = out_of_range();
             return Err(ReportFault::Malformed { malformed, state: closed() });
         }
         Ok(reply(mood == Mood::Isolated))
@@ -153,6 +157,32 @@ impl Backend for Actor {
     async fn unreadable(&self) -> Result<GateState, Unavailable> {
         self.with(|script| script.unreadable += 1);
         Ok(closed())
+    }
+
+    async fn check(&self, document: Option<Json>) -> Result<Answer, Unavailable> {
+        self.with(|script| script.checks.push(document.is_some()));
+        self.unavailable().await?;
+        let state = GateState { barrier: None, ..closed() };
+        let mood = self.with(|script| script.mood);
+        Ok(match document {
+            None => Answer::Refused { fault: None, state },
+            Some(_) if mood == Mood::Picky => {
+                Answer::Refused { fault: Some(out_of_range()), state }
+            }
+            Some(_) => Answer::Report(Box::new(ReportReply {
+                check: true,
+                ..reply(mood == Mood::Isolated)
+            })),
+        })
+    }
+
+    async fn trace(&self, which: TraceOf) -> Result<TraceView, ReadFault> {
+        self.unavailable().await?;
+        match which {
+            TraceOf::Newest | TraceOf::Seq(7) => Ok(trace()),
+            TraceOf::Seq(_) => Err(ReadFault::NotKept),
+            TraceOf::Next => Err(ReadFault::NoneCame),
+        }
     }
 
     async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
@@ -240,6 +270,38 @@ impl Backend for Actor {
 
     fn feed(&self) -> Feed {
         self.with(|script| script.feed.clone())
+    }
+}
+
+fn out_of_range() -> Malformed {
+    let (field, problem) = ("/drift_metrics/sdi".into(), "must be 0 to 1".into());
+    Malformed { field, problem, key_bytes: 0 }
+}
+
+fn trace() -> TraceView {
+    TraceView {
+        runtime_id: runtime("planner"),
+        mode: Mode::Enforce,
+        seq: Some(7),
+        at: Timestamp::default(),
+        profile: "srip-05".into(),
+        parse: ParseView::default(),
+        cycle: Some(7),
+        continuity: Some(Continuity::Next { missed: 0 }),
+        index: None,
+        table: Sample::default().rows(&Thresholds::default()).into(),
+        gate: GateView {
+            before: Band::Open,
+            asked: Band::Blocked,
+            after: Band::Blocked,
+            verdict: Decision::Block,
+            reasons: vec![Reason::Incomplete],
+            barrier: None,
+        },
+        targets: Vec::new(),
+        targets_omitted: 0,
+        would_reopen: None,
+        reopening: None,
     }
 }
 

@@ -84,9 +84,9 @@ impl Bridge {
             Some(document) => copy.report(now, ticket, document, None),
             None => copy.unreadable(now, ticket),
         };
-        let given = effects.into_iter().find_map(|effect| match effect {
-            Effect::Answer { ticket: to, answer } if to == ticket => Some(answer),
-            _ => None,
+        let given = effects.into_iter().find_map(|effect| {
+            let Effect::Answer { ticket: to, answer } = effect else { return None };
+            (to == ticket).then_some(answer)
         });
         let waiting = copy.waiting.remove(&ticket).map(|waiting| waiting.answer);
         let refused = || Answer::Refused { fault: None, state: self.state() };

@@ -86,10 +86,11 @@ impl ParseView {
     /// Of a report that breaks its profile, or of what is not even a document.
     #[must_use]
     pub fn refused(fault: Option<&Malformed>) -> Self {
+        let problem = fault.map_or("not a document", |fault| &fault.problem);
         let refused = RefusedView {
             field: fault.map(|fault| fault.known_field().to_owned()),
             key_bytes: fault.map_or(0, |fault| fault.key_bytes),
-            problem: fault.map_or("not a document".to_owned(), |fault| fault.problem.clone()),
+            problem: problem.to_owned(),
         };
         Self { refused: Some(refused), ..Self::default() }
     }
