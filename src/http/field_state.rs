@@ -144,10 +144,10 @@ fn verdict(checked: bridge::Answer, unread: Problem) -> Result<ReportReply, Prob
     Err(match checked {
         bridge::Answer::Report(reply) | bridge::Answer::Retry(reply) => return Ok(*reply),
         bridge::Answer::Refused { fault: Some(malformed), state } => {
-            Problem::from(ReportFault::Malformed { malformed, state }).as_check()
+            Problem::from(ReportFault::Malformed { malformed, state }).of_check()
         }
         bridge::Answer::Refused { fault: None, state } | bridge::Answer::Order(state) => {
-            unread.that_closed(state).as_check()
+            unread.that_closed(state).of_check()
         }
     })
 }

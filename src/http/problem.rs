@@ -239,7 +239,7 @@ impl Problem {
     }
 
     /// Says that nothing of it has happened.
-    pub(super) fn as_check(mut self) -> Self {
+    pub(super) fn of_check(mut self) -> Self {
         self.check = true;
         self
     }

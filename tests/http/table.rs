@@ -254,9 +254,33 @@ async fn each_fault_of_the_driver_has_its_status() {
         let field = if id.contains('/') || id.is_empty() { "" } else { "id" };
         check(Mood::Calm, (&line, "", b""), 404, field).await;
     }
+    check(Mood::Calm, ("GET /aegida/trace?seq=8", "", b""), 404, "seq").await;
+    check(Mood::Calm, ("GET /aegida/trace?seq=next", "", b""), 404, "seq").await;
     check(Mood::Calm, ("GET /field/attractors/a-1?x", "", b""), 400, "x").await;
     check(Mood::Calm, ("POST /field/attractors/a-1", "", b""), 405, "").await;
     check(Mood::Calm, ("GET /field/state?source=stranger", "", b""), 404, "source").await;
+}
+
+#[tokio::test]
+async fn a_check_is_marked_and_reaches_no_report_nor_its_fault_the_gate() {
+    for (mood, body, status) in
+        [(Mood::Calm, REPORT, 200), (Mood::Picky, REPORT, 422), (Mood::Calm, "{", 400)]
+    {
+        let actor = Actor::new(mood);
+        let request = ("POST /field/state?check", JSON, body.as_bytes());
+        let reply = ask(&actor, &ApiSettings::default(), request).await;
+        assert_eq!((reply.status, &reply.json()["check"]), (status, &true.into()), "{body}");
+        assert_eq!(actor.with(|script| script.checks.clone()), [body == REPORT]);
+        assert_eq!((actor.reports(), actor.unreadable_count()), (0, 0), "{body}");
+        let said = reply.json();
+        if status != 200 {
+            assert_eq!(
+                (&said["band"], &said["reasons"][0]),
+                (&"blocked".into(), &"invalid".into())
+            );
+            assert_eq!(said["barrier"], serde_json::Value::Null);
+        }
+    }
 }
 
 #[tokio::test]
@@ -267,6 +291,8 @@ async fn the_field_and_the_safety_view_are_read() {
         (Mood::Calm, "GET /field/state?source=critic", "/packet/more", "x"),
         (Mood::Calm, "GET /aegida/safety", "/runtime_id", "planner"),
         (Mood::Isolated, "GET /aegida/safety", "/runtime_id", "planner"),
+        (Mood::Isolated, "GET /aegida/trace?seq=7", "/table/0/reason", "locked"),
+        (Mood::Calm, "GET /aegida/trace", "/gate/reasons/0", "incomplete"),
     ];
     for (mood, line, pointer, expected) in rows {
         let headers = "accept: application/ld+json";
@@ -288,6 +314,10 @@ async fn a_bad_query_names_the_parameter() {
         ("GET /field/state?source=a&source=b", "source"),
         ("GET /field/state?sauce=a", "sauce"),
         ("GET /aegida/safety?verbose", "verbose"),
+        ("GET /aegida/trace?seq=", "seq"),
+        ("GET /aegida/trace?seq=-1", "seq"),
+        ("GET /aegida/trace?seq=newest", "seq"),
+        ("GET /aegida/trace?cycle=1", "cycle"),
         ("POST /field/state?dry_run=1", "dry_run"),
         (long.as_str(), "source"),
     ] {
