@@ -13,13 +13,12 @@ use tokio::task::JoinHandle;
 
 use crate::config;
 use crate::nats;
-use crate::protocol::bridge::{self, Counters, GateState, Identity, Live, Memory, TRACES_MAX};
+use crate::protocol::bridge::{self, Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::{ExchangeMode, Version};
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::profile::Malformed;
 use crate::protocol::seal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
@@ -33,6 +32,7 @@ use crate::telemetry::{Conditions, Feed, Histogram};
 
 mod clock;
 mod connection;
+mod fault;
 mod handshakes;
 mod inbound;
 mod manifests;
@@ -47,6 +47,7 @@ mod slots;
 mod traces;
 mod uploads;
 
+pub use fault::{ReadFault, ReportFault, Unavailable};
 pub use memory::load as load_memory;
 pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
 pub use traces::{NEXT_TIMEOUT, TraceOf};
@@ -87,56 +88,6 @@ pub struct Options {
     pub conditions: Conditions,
     /// Where the gate's transitions are told live.
     pub feed: Feed,
-}
-
-/// The driver's queue is full, it is draining, or it did not answer in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// Too many reports are waiting: try again after the given number of seconds.
-    #[error("overloaded: try again in {0} s")]
-    Overloaded(u32),
-    /// The sidecar is stopping.
-    #[error("stopping")]
-    Stopping,
-}
-
-/// What `GET /field/state` and friends may answer instead of state.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadFault {
-    /// The gate is isolated: nothing inbound reaches the runtime (P4).
-    #[error("isolated: nothing inbound is shown until the gate reopens")]
-    Isolated,
-    /// No such peer.
-    #[error("{0} is no peer")]
-    Unknown(String),
-    /// No attractor of that id, neither our newest one nor a peer's.
-    #[error("no attractor of this id is known")]
-    NoAttractor,
-    /// The report is not one of those that are kept.
-    #[error("this report is not among the newest {TRACES_MAX}")]
-    NotKept,
-    /// No report came in time.
-    #[error("no report came within {NEXT_TIMEOUT:?}")]
-    NoneCame,
-    /// See [`Unavailable`].
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// Why a report got no verdict.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReportFault {
-    /// The report breaks its profile: 422, and the gate is closed by it.
-    #[error("{malformed}")]
-    Malformed {
-        /// Where.
-        malformed: Malformed,
-        /// Where the gate stands now.
-        state: GateState,
-    },
-    /// See [`Unavailable`].
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
 }
 
 type Answer<T> = oneshot::Sender<T>;

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
     audit, check, demo, doctor, keygen, permissions, replay, run, schema, send, snapshot, status,
-    sysexits, verify,
+    sysexits, trace, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -41,6 +41,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Sends a sample report to the local sidecar
     Send(send::Send),
+    /// Explains one report step by step
+    Trace(trace::Trace),
     /// Writes the least permissions that the broker must grant
     Permissions(permissions::Arguments),
     /// Makes a key file
@@ -71,6 +73,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
         Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
+        Command::Trace(arguments) => blocking(trace::run(&arguments, &environment()?, &now))?,
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
         Command::Permissions(arguments) => {
             permissions::run(&arguments, &environment()?, &mut stdout())?

@@ -46,6 +46,16 @@ pub(super) struct Options {
     token_file: Option<PathBuf>,
 }
 
+impl Options {
+    /// Reads the configuration, which has to be one.
+    ///
+    /// # Errors
+    /// [`Fault`] with all its mistakes.
+    pub(super) fn load(&self, environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
+        load(&self.config, environment)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Address {
     /// `host:port`, as it stands in `Host`.

@@ -12,12 +12,13 @@ mod table;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::profiles::{self, LoadFault};
+use crate::protocol::canonical::{Json, SyntaxFault};
 use crate::protocol::drift::{Coherence, Provenance};
 use crate::protocol::judge::Policy;
 use crate::protocol::profile::Profile;
@@ -192,7 +193,7 @@ pub fn write(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<(), Fault> {
-    let cycles = read_log(replay, stdin)?;
+    let cycles = read_log(&replay.log, stdin)?;
     let profile = match &replay.profile {
         Some(name) => profiles::load(name)?,
         None => recognise(&cycles).ok_or_else(|| not_governed(&cycles, None))?,
@@ -221,14 +222,25 @@ pub fn write(
     }
 }
 
-fn read_log(replay: &Replay, stdin: &mut dyn Read) -> Result<Vec<Recorded>, Fault> {
-    let path = replay.log.display().to_string();
+/// The reports of a log, and what is none.
+///
+/// # Errors
+/// [`Fault`].
+pub(super) fn documents(
+    log: &Path,
+    stdin: &mut dyn Read,
+) -> Result<Vec<Result<Json, SyntaxFault>>, Fault> {
+    Ok(read_log(log, stdin)?.into_iter().map(|recorded| recorded.document).collect())
+}
+
+fn read_log(log: &Path, stdin: &mut dyn Read) -> Result<Vec<Recorded>, Fault> {
+    let path = log.display().to_string();
     let unreadable = |source| Fault::Unreadable { path: path.clone(), source };
     let mut bytes = Vec::new();
     if path == "-" {
         stdin.take(LOG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     } else {
-        let file = File::open(&replay.log).map_err(unreadable)?;
+        let file = File::open(log).map_err(unreadable)?;
         file.take(LOG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     }
     log::read(&bytes).map_err(|source| Fault::Log { path: path.clone(), source })

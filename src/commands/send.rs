@@ -25,6 +25,7 @@ const DI_MAX: f64 = 1.0;
 const EXAMPLES: &str = "Examples:
   driftgate send
   driftgate send --band blocked
+  driftgate send --check --di 0.6
   driftgate send --di 0.47 --cycle 12 --json --api unix:/run/driftgate.sock
 
 The sample is in the native shape (profile srip-05). It is a report like any other and moves the
@@ -49,6 +50,9 @@ pub struct Send {
     /// Its cycle number [default: none]
     #[arg(long, value_name = "N")]
     cycle: Option<u64>,
+    /// Asks what would happen; nothing is moved, sent or counted
+    #[arg(long)]
+    check: bool,
     /// Prints the answer as JSON
     #[arg(long)]
     json: bool,
@@ -69,7 +73,8 @@ fn index(text: &str) -> Result<f64, String> {
 /// [`Fault`], with what to say.
 pub async fn run(send: &Send, environment: &BTreeMap<String, String>) -> Result<ExitCode, Fault> {
     let api = Api::find(&send.sidecar, environment)?;
-    let request = Request::post("/field/state")
+    let path = if send.check { "/field/state?check" } else { "/field/state" };
+    let request = Request::post(path)
         .header(CONTENT_TYPE, "application/json")
         .body(Full::from(sample(send).to_string()))
         .map_err(Fault::unavailable)?;
@@ -123,6 +128,9 @@ fn table(reply: &Value) -> String {
         words(reply.get("reasons")),
         shown("seq"),
     );
+    if reply.get("check").is_some() {
+        text.push_str("check    nothing of this has happened\n");
+    }
     if let Some(barrier) = reply.get("barrier").and_then(Value::as_str) {
         let _ = writeln!(text, "barrier  {barrier}");
     }

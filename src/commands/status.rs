@@ -4,13 +4,13 @@
 //! keys. It asks no sidecar, and writes nothing.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::columns::columns;
 use super::sysexits::{self, Fault};
 use crate::config::{Config, read_from_disk, show_duration};
 use crate::nats::assets::presences;
@@ -149,18 +149,5 @@ fn table(rows: &[Row], now: Timestamp) -> String {
     let head = head.map(str::to_owned);
     let lines: Vec<[String; 8]> =
         core::iter::once(head).chain(rows.iter().map(|row| row.cells(now))).collect();
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..8).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(&widths) {
-            // Writing into a String does not fail.
-            let _ = write!(row, "{cell:width$}  ");
-        }
-        let _ = writeln!(text, "{}", row.trim_end());
-    }
-    text
+    columns(&lines)
 }

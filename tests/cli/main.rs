@@ -10,4 +10,6 @@ mod doctor;
 #[cfg(test)]
 mod replay;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod verify;
