@@ -61,12 +61,15 @@ fn a_file_is_explained_without_a_sidecar() {
     let file = file.to_str().unwrap();
     let explained: Value =
         serde_json::from_str(&text(&trace(&folder, &["--json", file], ""))).unwrap();
-    assert_eq!((&explained["gate"]["before"], &explained["gate"]["after"]), (
-        &json!("blocked"),
-        &json!("open")
-    ));
-    assert_eq!(explained["targets"], json!([{"target": "critic", "mode": "minimal",
-        "inspection": "passed", "status": "pending", "stream_seq": null}]));
+    assert_eq!(
+        (&explained["gate"]["before"], &explained["gate"]["after"]),
+        (&json!("blocked"), &json!("open"))
+    );
+    assert_eq!(
+        explained["targets"],
+        json!([{"target": "critic", "mode": "minimal",
+        "inspection": "passed", "status": "pending", "stream_seq": null}])
+    );
     let said = text(&trace(&folder, &[file], ""));
     for line in [
         "parse    profile srip-05: attractor id of 3 bytes, type symbolic, stability 0.91, phase \
@@ -82,8 +85,10 @@ fn a_file_is_explained_without_a_sidecar() {
         assert!(said.contains(line), "{line}\nis not in\n{said}");
     }
     let row = said.lines().find(|line| line.starts_with("di_block ")).unwrap();
-    assert_eq!(row.split_whitespace().collect::<Vec<_>>().join(" "),
-        "di_block blocked di 0.16666666666666666 >= 0.5, not >= 0.6");
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>().join(" "),
+        "di_block blocked di 0.16666666666666666 >= 0.5, not >= 0.6"
+    );
     assert!(!said.contains("canary") && !explained.to_string().contains("canary"));
 }
 

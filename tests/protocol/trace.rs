@@ -232,13 +232,11 @@ proptest! {
         prop_assert!(trace.gate.asked <= reply.band, "{:?}", trace.gate);
         prop_assert_eq!(trace.index.and_then(|index| index.used), reply.di);
         prop_assert_eq!(trace.gate.verdict, reply.verdict);
-        let lines = trace.targets.iter().map(|target| {
-            (target.target.clone(), target.status, target.stream_seq)
-        });
-        let packets = reply.packets.iter().map(|packet| {
-            (packet.target.clone(), packet.status, packet.stream_seq)
-        });
-        prop_assert_eq!(lines.collect::<Vec<_>>(), packets.collect::<Vec<_>>());
+        prop_assert_eq!(trace.targets.len(), reply.packets.len());
+        for (target, line) in trace.targets.iter().zip(&reply.packets) {
+            prop_assert_eq!((&target.target, target.status), (&line.target, line.status));
+            prop_assert_eq!(target.stream_seq, line.stream_seq);
+        }
         for target in &trace.targets {
             let is_made = matches!(
                 target.status,
@@ -461,8 +459,9 @@ fn a_step_of_the_inspection_that_fails_is_named() {
     deaf.keyring = Keyring::new([], None).expect("a ring that cannot sign");
     rig.reload(deaf);
     let (_, trace) = explained(&mut rig, &native(2, 0.2));
-    assert_eq!(trace.targets[2].inspection, Inspection::Failed(Step::Evidence));
-    assert_eq!(trace.targets[2].status, PacketStatus::Held);
+    let target = &trace.targets[2];
+    let failed = Inspection::Failed(Step::Evidence);
+    assert_eq!((target.inspection, target.status), (failed, PacketStatus::Held));
     assert_eq!((trace.gate.asked, trace.gate.after), (Band::Open, Band::Blocked));
     assert!(trace.gate.reasons.contains(&Reason::InspectionFailed));
 }
