@@ -1,5 +1,11 @@
 //! `driftgate trace FILE`: no sidecar, no broker, a configuration.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the report; the clippy setting does not reach helpers"
+)]
+
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};

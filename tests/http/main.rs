@@ -18,6 +18,9 @@ mod rig;
 mod table;
 
 #[cfg(test)]
+mod check;
+
+#[cfg(test)]
 mod forms;
 
 #[cfg(test)]

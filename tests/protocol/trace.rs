@@ -365,8 +365,7 @@ fn a_closing_is_explained_with_what_was_revoked_and_how_it_ended() {
     assert_eq!(closing.gate.verdict, Decision::Isolate);
     let target = &closing.targets[0];
     assert_eq!((target.inspection, target.status), (Inspection::NotBegun, PacketStatus::Held));
-    let words = "a report with di < 0.45, posture stable and native drift metrics";
-    assert_eq!(closing.would_reopen.as_deref(), Some(words));
+    assert!(closing.would_reopen.is_some_and(|words| words.starts_with("a report with di < 0.45")));
     let opened = rig.bridge.trace(Traced::Seq(first)).expect("kept");
     assert_eq!(opened.targets[0].status, PacketStatus::Revoked);
     for (token, _) in &sent[1..] {

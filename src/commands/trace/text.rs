@@ -29,7 +29,7 @@ pub(super) fn of(trace: &Value) -> String {
             "cycle    {}, {} missed\nindex    native {}\n         reported {}\n         \
              derived {}, coherence assumed {}\n         used {}, {} where {} is accepted\n",
             at("/continuity/is"),
-            trace.pointer("/continuity/missed").map_or("none".to_owned(), Value::to_string),
+            missed(trace),
             parts(trace.pointer("/index/native")),
             at("/index/reported"),
             parts(trace.pointer("/index/derived")),
@@ -68,6 +68,11 @@ fn shown(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     }
+}
+
+fn missed(trace: &Value) -> String {
+    let missed = trace.pointer("/continuity/missed").and_then(Value::as_u64).unwrap_or_default();
+    if missed == 0 { "none".to_owned() } else { missed.to_string() }
 }
 
 fn list<'a>(trace: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
