@@ -71,7 +71,7 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment()?, &now, &mut stdout()),
         Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
-        Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?))?,
+        Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?, &now))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Trace(arguments) => blocking(trace::run(&arguments, &environment()?, &now))?,
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,

@@ -28,6 +28,7 @@ mod monitor;
 pub mod link;
 mod connection;
 pub mod presence;
+mod asset;
 mod requests;
 mod event;
 pub mod responder;

@@ -183,7 +183,8 @@ fn life() -> Option<Life> {
 }
 
 /// Where the memory is kept: beside the snapshots, on the volume that outlives the container.
-fn memory_file(config: &Config) -> PathBuf {
+#[must_use]
+pub fn memory_file(config: &Config) -> PathBuf {
     config.snapshot.spool.join("memory.json")
 }
 

@@ -1,7 +1,8 @@
 //! `driftgate doctor`: a live broker against what the configuration promises, and what mends it.
 //!
-//! It asks and never changes: each finding has the command that would. What is wanted of streams
-//! and consumer, and what a difference costs, is said where the sidecar says it (`nats`).
+//! It asks and never changes: each finding has the command that would. What is wanted of streams,
+//! buckets and consumer, and what a difference costs, is said where the sidecar says it (`nats`).
+//! The checks stand in one table, [`CHECKS`].
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
@@ -9,21 +10,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
+use serde_json::{Value, json};
 
 use super::api::load;
 use super::sysexits::{self, Fault};
-use crate::nats::assets::AssetFault;
-use crate::nats::link::ConnectFault;
+use crate::config::Config;
 use crate::nats::settings::Settings;
-use crate::nats::survey::{Survey, survey};
-use crate::protocol::packet::PACKET_BYTES_MAX;
+use crate::nats::survey::{Clock, Compared, Survey, SurveyFault, survey};
+use crate::protocol::time::Timestamp;
 
-/// Below it presence entries do not expire by themselves.
-const SERVER_MIN: (u64, u64) = (2, 11);
-/// A packet with its headers.
-const PAYLOAD_MIN: usize = PACKET_BYTES_MAX + 4 * 1024;
+mod assets;
+mod connection;
+mod machine;
+mod permissions;
+mod server;
 
-const CATEGORIES: [&str; 5] = ["connection", "server", "jetstream", "assets", "permissions"];
+const CATEGORIES: [&str; 6] =
+    ["connection", "server", "jetstream", "assets", "permissions", "machine"];
 
 const EXAMPLES: &str = "Examples:
   driftgate doctor --config driftgate.toml
@@ -57,34 +60,125 @@ enum Severity {
     Skip,
 }
 
-/// One line of what is said.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Check {
-    code: &'static str,
-    category: &'static str,
+/// How bad, what, and what mends it: a command where one can.
+#[derive(Clone, Debug)]
+struct Finding {
     severity: Severity,
     text: String,
     fix: String,
-    doc: String,
 }
 
-impl Check {
-    fn new(code: &'static str, category: &'static str, finding: Finding) -> Self {
-        let (severity, text, fix) = finding;
-        let doc = format!("docs/doctor.md#{}", code.to_ascii_lowercase());
-        Self { code, category, severity, text, fix, doc }
+impl Finding {
+    fn new(severity: Severity, text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { severity, text: text.into(), fix: fix.into() }
+    }
+
+    fn ok(text: impl Into<String>) -> Self {
+        Self::new(Severity::Ok, text, "")
+    }
+
+    fn warn(text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(Severity::Warn, text, fix)
+    }
+
+    fn fail(text: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(Severity::Fail, text, fix)
+    }
+
+    fn skip(why: impl Into<String>) -> Self {
+        Self::new(Severity::Skip, why, "")
     }
 }
 
-/// How bad, what, and the command that mends it.
-type Finding = (Severity, String, String);
-
-fn fine(text: impl Into<String>) -> Finding {
-    (Severity::Ok, text.into(), String::new())
+/// Who is looked at.
+struct Patient<'a> {
+    config: &'a Config,
+    settings: &'a Settings,
+    /// Whether any peer takes or gives memory snapshots.
+    has_snapshots: bool,
+    now: Timestamp,
+    seen: Result<Survey, SurveyFault>,
 }
 
-fn skipped(why: &str) -> Finding {
-    (Severity::Skip, why.to_owned(), String::new())
+/// What a check looks at; where that is missing it is skipped.
+#[derive(Clone, Copy)]
+enum Look {
+    /// This machine, or whether there is a connection.
+    Alone(fn(&Patient<'_>) -> Vec<Finding>),
+    Broker(fn(&Patient<'_>, &Survey) -> Vec<Finding>),
+    JetStream(fn(&Patient<'_>, &Survey, &[Compared]) -> Vec<Finding>),
+}
+
+/// Code, category, and the look.
+type Check = (&'static str, &'static str, Look);
+
+/// Everything that is looked at, in the order in which it is said.
+const CHECKS: [Check; 24] = {
+    use Look::{Alone, Broker, JetStream};
+    [
+        ("DG-CONNECTION-001", "connection", Alone(connection::reached)),
+        ("DG-CONNECTION-002", "connection", Alone(connection::known)),
+        ("DG-CONNECTION-003", "connection", Alone(connection::trusted)),
+        ("DG-CONNECTION-004", "connection", Alone(connection::sealed)),
+        ("DG-CREDENTIAL-001", "connection", Alone(connection::credential)),
+        ("DG-SERVER-001", "server", Broker(server::version)),
+        ("DG-SERVER-002", "server", Broker(server::payload)),
+        ("DG-SERVER-003", "server", Broker(server::clock)),
+        ("DG-JETSTREAM-001", "jetstream", Broker(server::jetstream)),
+        ("DG-JETSTREAM-002", "jetstream", JetStream(server::api_level)),
+        ("DG-JETSTREAM-003", "jetstream", JetStream(server::room)),
+        ("DG-STREAM-001", "assets", JetStream(assets::streams)),
+        ("DG-STREAM-002", "assets", JetStream(assets::sources)),
+        ("DG-CONSUMER-001", "assets", JetStream(assets::consumer)),
+        ("DG-BUCKET-001", "assets", JetStream(assets::buckets)),
+        ("DG-DURABILITY-001", "assets", JetStream(assets::durability)),
+        ("DG-TWIN-001", "assets", JetStream(assets::twin)),
+        ("DG-PERMISSION-001", "permissions", Broker(permissions::export)),
+        ("DG-PERMISSION-002", "permissions", Broker(permissions::forgery)),
+        ("DG-PERMISSION-003", "permissions", Broker(permissions::missing)),
+        ("DG-PERMISSION-004", "permissions", Broker(permissions::excess)),
+        ("DG-PERMISSION-005", "permissions", Alone(permissions::inbox)),
+        ("DG-SPOOL-001", "machine", Alone(machine::spool)),
+        ("DG-SPOOL-002", "machine", Alone(machine::disk)),
+    ]
+};
+
+/// One line of what is said.
+struct Row {
+    check: Check,
+    finding: Finding,
+}
+
+impl Row {
+    fn to_json(&self) -> Value {
+        let ((code, category, _), Finding { severity, text, fix }) = (self.check, &self.finding);
+        let doc = format!("docs/doctor.md#{}", code.to_ascii_lowercase());
+        json!({
+            "code": code, "category": category, "severity": severity, "text": text, "fix": fix,
+            "doc": doc,
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let Finding { severity, text, fix } = &self.finding;
+        let severity: &str = severity.into();
+        let fix = if fix.is_empty() { String::new() } else { format!("  fix: {fix}\n") };
+        format!("{severity:4}  {:17}  {text}\n{fix}", self.check.0)
+    }
+}
+
+impl Patient<'_> {
+    fn looked_at(&self, look: Look) -> Vec<Finding> {
+        match (look, &self.seen) {
+            (Look::Alone(look), _) => look(self),
+            (_, Err(_)) => vec![Finding::skip("not looked at: there is no connection")],
+            (Look::Broker(look), Ok(seen)) => look(self, seen),
+            (Look::JetStream(look), Ok(seen)) => match &seen.assets {
+                Ok(assets) => look(self, seen, assets),
+                Err(_) => vec![Finding::skip("not looked at: JetStream does not answer")],
+            },
+        }
+    }
 }
 
 /// Looks and says what was found.
@@ -94,169 +188,52 @@ fn skipped(why: &str) -> Finding {
 pub async fn run(
     doctor: &Doctor,
     environment: &BTreeMap<String, String>,
+    clock: Clock<'_>,
 ) -> Result<ExitCode, Fault> {
-    let config = load(&doctor.config, environment)?;
-    let settings = Settings::of(&config);
-    let peer = config.peers.keys().next();
-    let (mut checks, is_away) = match survey(&settings, peer).await {
-        Ok(survey) => (checks(&survey), false),
-        Err(fault) => {
-            let is_away = !matches!(fault, ConnectFault::Denied(_) | ConnectFault::Tls(_));
-            (vec![Check::new(code_of(&fault), "connection", unconnected(&fault))], is_away)
+    let config = &load(&doctor.config, environment)?;
+    let settings = &Settings::of(config);
+    let has_snapshots =
+        config.peers.values().any(|peer| peer.export.snapshot || peer.import.snapshot);
+    let seen = survey(settings, config.peers.keys().next(), has_snapshots, clock).await;
+    let patient = Patient { config, settings, has_snapshots, now: clock(), seen };
+    let mut rows = Vec::new();
+    for check in CHECKS {
+        if doctor.category.is_empty() || doctor.category.iter().any(|name| name == check.1) {
+            let found = patient.looked_at(check.2).into_iter();
+            rows.extend(found.map(|finding| Row { check, finding }));
         }
-    };
-    if !doctor.category.is_empty() {
-        checks.retain(|check| doctor.category.iter().any(|name| name == check.category));
     }
-    let text = if doctor.json {
-        format!("{}\n", serde_json::json!({ "checks": checks }))
+    let text: String = if doctor.json {
+        let checks: Vec<Value> = rows.iter().map(Row::to_json).collect();
+        format!("{}\n", json!({ "checks": checks }))
     } else {
-        table(&checks)
+        rows.iter().map(Row::to_text).collect()
     };
     stdout()
         .write_all(text.as_bytes())
         .map_err(|error| Fault::new(sysexits::IO_ERROR, format!("standard output: {error}")))?;
-    let has_failed = checks.iter().any(|check| check.severity == Severity::Fail);
-    Ok(match (is_away, has_failed) {
+    let has_failed = rows.iter().any(|row| row.finding.severity == Severity::Fail);
+    Ok(match (connection::is_away(&patient), has_failed) {
         (true, _) => ExitCode::from(sysexits::UNAVAILABLE),
         (false, true) => ExitCode::FAILURE,
         (false, false) => ExitCode::SUCCESS,
     })
 }
 
-fn code_of(fault: &ConnectFault) -> &'static str {
-    match fault {
-        ConnectFault::Denied(_) | ConnectFault::Secret(_) => "DG-CONNECTION-002",
-        ConnectFault::Tls(_) => "DG-CONNECTION-003",
-        ConnectFault::Starved(_) | ConnectFault::TimedOut | ConnectFault::Unreachable(_) => {
-            "DG-CONNECTION-001"
-        }
-    }
-}
-
-fn unconnected(fault: &ConnectFault) -> Finding {
-    let fix = match fault {
-        ConnectFault::Denied(_) => "nats server check connection, with the same credentials",
-        ConnectFault::Secret(_) => "mend the file that the text names",
-        ConnectFault::Tls(_) => "set nats.tls.ca_file to the authority of the server's certificate",
-        ConnectFault::Starved(_) | ConnectFault::TimedOut | ConnectFault::Unreachable(_) => {
-            "start the broker, or mend nats.url"
-        }
-    };
-    (Severity::Fail, fault.to_string(), fix.to_owned())
-}
-
-fn checks(survey: &Survey) -> Vec<Check> {
-    let mut checks = vec![
-        Check::new("DG-CONNECTION-001", "connection", fine("the broker answers and knows us")),
-        Check::new("DG-SERVER-001", "server", version(survey)),
-        Check::new("DG-SERVER-002", "server", payload(survey)),
-    ];
-    match &survey.assets {
-        Ok(assets) => {
-            checks.push(Check::new("DG-JETSTREAM-001", "jetstream", fine("JetStream answers")));
-            for asset in assets {
-                let is_stream = asset.name.starts_with("stream ");
-                let code = if is_stream { "DG-STREAM-001" } else { "DG-CONSUMER-001" };
-                let finding = if asset.differences.is_empty() {
-                    fine(format!("{} is as promised", asset.name))
-                } else {
-                    (Severity::Fail, asset.differences.join("; "), asset.fix.clone())
-                };
-                checks.push(Check::new(code, "assets", finding));
-            }
-        }
-        Err(fault) => {
-            let fix = match fault {
-                AssetFault::NoJetStream => "start the server with JetStream: nats-server -js",
-                AssetFault::Denied { .. } => "allow it: the grants stand in deploy/nats.conf",
-                AssetFault::Connect(_)
-                | AssetFault::Malformed(_)
-                | AssetFault::Refused { .. }
-                | AssetFault::Revoked
-                | AssetFault::TimedOut(_) => "nats server check jetstream",
-            };
-            let finding = (Severity::Fail, fault.to_string(), fix.to_owned());
-            checks.push(Check::new("DG-JETSTREAM-001", "jetstream", finding));
-        }
-    }
-    checks.push(Check::new("DG-PERMISSION-001", "permissions", export(survey)));
-    checks.push(Check::new("DG-PERMISSION-002", "permissions", forgery(survey)));
-    checks
-}
-
-fn version(survey: &Survey) -> Finding {
-    let server = &survey.server;
-    let mut numbers = server.rsplit(' ').next().unwrap_or_default().split('.');
-    let mut number = || numbers.next().and_then(|part| part.parse::<u64>().ok()).unwrap_or(0);
-    if (number(), number()) >= SERVER_MIN {
-        return fine(format!("the server is {server}"));
-    }
-    let text = format!("the server is {server}: entries do not expire by themselves");
-    (Severity::Warn, text, "upgrade nats-server to 2.11 or newer".to_owned())
-}
-
-fn payload(survey: &Survey) -> Finding {
-    let bytes = survey.max_payload;
-    if bytes >= PAYLOAD_MIN {
-        return fine(format!("messages of up to {bytes} bytes are taken"));
-    }
-    let text = format!("max_payload is {bytes}: a packet may have {PAYLOAD_MIN} with its headers");
-    let fix = "set max_payload = 1MB in the server's configuration; nats-server --signal reload";
-    (Severity::Fail, text, fix.to_owned())
-}
-
-fn export(survey: &Survey) -> Finding {
-    match survey.may_export {
-        Some(true) => fine("packets to the first peer may be published"),
-        Some(false) => {
-            let text = "the broker does not permit to publish packets under our own name";
-            let fix = "allow it: the grants stand in deploy/nats.conf";
-            (Severity::Fail, text.to_owned(), fix.to_owned())
-        }
-        None => skipped("no peer, or no answer"),
-    }
-}
-
-fn forgery(survey: &Survey) -> Finding {
-    match survey.may_forge {
-        Some(false) => fine("packets under a peer's name may not be published"),
-        Some(true) => {
-            let text = "the broker lets us publish under a peer's name: only signatures tell";
-            let fix = "pin each runtime to its name: the grants stand in deploy/nats.conf";
-            (Severity::Warn, text.to_owned(), fix.to_owned())
-        }
-        None => skipped("no peer, or no answer"),
-    }
-}
-
-fn table(checks: &[Check]) -> String {
-    let line = |check: &Check| {
-        let severity: &str = check.severity.into();
-        let fix =
-            if check.fix.is_empty() { String::new() } else { format!("  fix: {}\n", check.fix) };
-        format!("{severity:4}  {:17}  {}\n{fix}", check.code, check.text)
-    };
-    checks.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::{CATEGORIES, CHECKS};
+
     #[test]
     fn the_guide_has_a_section_for_every_code_and_no_other() {
-        let (source, _) = include_str!("doctor.rs").split_once("#[cfg(test)]").unwrap();
-        let of = |text: &'static str, mark: &'static str| {
-            let mut codes: Vec<&str> = text
-                .split(mark)
-                .skip(1)
-                .filter_map(|rest| rest.split(['"', '\n']).next())
-                .collect();
-            codes.sort_unstable();
-            codes.dedup();
-            codes
-        };
-        let documented = of(include_str!("../../docs/doctor.md"), "## DG-");
-        assert_eq!(of(source, "\"DG-"), documented);
-        assert!(documented.len() > 9);
+        let guide = include_str!("../../docs/doctor.md");
+        let headings = guide.lines().filter_map(|line| line.strip_prefix("## "));
+        let documented: Vec<&str> = headings.filter(|heading| heading.starts_with("DG-")).collect();
+        let codes: Vec<&str> = CHECKS.iter().map(|check| check.0).collect();
+        assert_eq!(codes, documented);
+        for category in CATEGORIES {
+            assert!(guide.contains(&format!("`{category}`")), "{category}");
+        }
+        assert!(CHECKS.iter().all(|check| CATEGORIES.contains(&check.1)));
     }
 }

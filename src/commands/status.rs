@@ -134,7 +134,7 @@ pub async fn run(
 }
 
 /// What stands under a key, if its owner's key made it.
-fn open(config: &Config, key: &str, bytes: &[u8]) -> Option<Presence> {
+pub(super) fn open(config: &Config, key: &str, bytes: &[u8]) -> Option<Presence> {
     let owner = RuntimeId::new(key)?;
     let signer = if owner == config.runtime.id {
         config.keyring.sign_with()

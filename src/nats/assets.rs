@@ -1,16 +1,15 @@
 //! The streams and the consumer on the broker: created where absent, else bound and compared.
 //!
 //! A link does this over itself, so that its cut ends it like everything else (P4); on a
-//! connection of its own it is for whoever has no link. Requests and configurations are written
-//! here as JSON, field by field: servers since 2.12 refuse fields that they do not know, and
-//! answers hold fields that no client library of one version lists (`persist_mode`).
+//! connection of its own it is for whoever has no link.
 //!
 //! What deliberately is not here: what is wanted and how a difference is worded (`wanted.rs`),
-//! changing an existing asset (an operator's decision; the report says what to change), KV buckets,
-//! the object bucket and the micro service (they come with what uses them).
+//! changing an existing asset (an operator's decision; the report says what to change), and the
+//! buckets but for presence (they are made by what uses them).
 
 use serde_json::{Value, json};
 
+use super::asset::{Asset, Compared, ERR_STREAM_ABSENT, stream_update};
 use super::connection::{Connection, serve};
 use super::object::{StoreFault, bucket};
 use super::presence;
@@ -21,14 +20,8 @@ use super::settings::Settings;
 use super::wanted::{Consumer, Stream};
 use crate::protocol::presence::Held;
 
-/// JetStream error "stream not found".
-const ERR_STREAM_ABSENT: u32 = 10_059;
 /// JetStream error "consumer not found".
 const ERR_CONSUMER_ABSENT: u32 = 10_014;
-/// JetStream errors "stream name already in use" and "consumer already exists": somebody was
-/// faster, with another configuration than ours.
-const ERR_TAKEN: [u32; 3] = [10_058, 10_148, 10_013];
-
 /// Why nothing can be said about the assets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssetFault {
@@ -167,35 +160,6 @@ pub(super) async fn run(requests: &Requests, reclaims: bool) -> Result<AssetRepo
     Ok(report)
 }
 
-/// One stream or consumer, held against what is wanted.
-#[derive(Clone, Debug)]
-pub struct Compared {
-    /// Which, such as `stream DRIFTGATE_STATE`.
-    pub name: String,
-    /// What weakens a promise; empty when nothing does.
-    pub differences: Vec<String>,
-    /// A shell command for the `nats` program that mends it; empty where it is not ours to mend.
-    pub fix: String,
-}
-
-/// What a stream keeps for life: another value takes another stream.
-const FIXED: [&str; 3] = ["storage", "retention", "max_consumers"];
-
-/// One asset, as far as creating and comparing go.
-trait Asset {
-    fn name(&self) -> String;
-    fn lookup(&self) -> String;
-    /// `None`: never ours to create.
-    fn creation(&self) -> Option<(String, Value)>;
-    fn is_absent(&self, err_code: u32) -> bool;
-    fn differences(&self, config: &Value) -> Vec<String>;
-    /// The `nats` command that removes it.
-    fn removal(&self) -> String;
-    /// The call that gives one that is there this configuration instead; `None` where only a new
-    /// one can have it.
-    fn update(&self, config: &Value) -> Option<(String, Value)>;
-}
-
 impl Asset for Stream<'_> {
     fn name(&self) -> String {
         format!("stream {}", self.name)
@@ -209,10 +173,6 @@ impl Asset for Stream<'_> {
         self.is_ours.then(|| (format!("STREAM.CREATE.{}", self.name), self.config()))
     }
 
-    fn is_absent(&self, err_code: u32) -> bool {
-        err_code == ERR_STREAM_ABSENT
-    }
-
     fn differences(&self, config: &Value) -> Vec<String> {
         Stream::differences(self, config)
     }
@@ -222,11 +182,7 @@ impl Asset for Stream<'_> {
     }
 
     fn update(&self, config: &Value) -> Option<(String, Value)> {
-        let wanted = self.config();
-        let is_fixed = FIXED.iter().any(|field| config.get(field) != wanted.get(field));
-        let mut merged = config.as_object()?.clone();
-        merged.extend(wanted.as_object()?.clone());
-        (!is_fixed).then(|| (format!("STREAM.UPDATE.{}", self.name), merged.into()))
+        stream_update(self.name.as_str(), &self.config(), config)
     }
 }
 
@@ -267,17 +223,16 @@ impl Requests {
         let settings: &Settings = &self.settings;
         let mut report = AssetReport::default();
         let state = Stream::state_out(settings);
-        report.has_stream_out = self.ensure(&state, settings.broker.provision, &mut report).await?;
+        report.has_stream_out = self.ensure(&state, &mut report).await?;
         let has_stream_in = match Stream::state_in(settings) {
-            Some(stream) => self.ensure(&stream, settings.broker.provision, &mut report).await?,
+            Some(stream) => self.ensure(&stream, &mut report).await?,
             None => report.has_stream_out,
         };
         let quarantine = Stream::quarantine(settings);
-        self.ensure(&quarantine, settings.broker.provision, &mut report).await?;
+        self.ensure(&quarantine, &mut report).await?;
         if has_stream_in {
             let consumer = Consumer::of(settings);
-            report.has_consumer =
-                self.ensure(&consumer, settings.broker.provision, &mut report).await?;
+            report.has_consumer = self.ensure(&consumer, &mut report).await?;
         }
         let presence = bucket::Wanted::kv(presence::BUCKET, settings.broker.replicas);
         match bucket::ensure(self, &presence).await {
@@ -296,8 +251,8 @@ impl Requests {
         Ok(report)
     }
 
-    /// Looks at all of them and changes nothing.
-    pub(super) async fn compare_all(&self) -> Result<Vec<Compared>, AssetFault> {
+    /// Looks at all of them and changes nothing; at those for memory snapshots where there are any.
+    pub(super) async fn compare_all(&self, snapshots: bool) -> Result<Vec<Compared>, AssetFault> {
         let settings: &Settings = &self.settings;
         let mut all = vec![self.compare(&Stream::state_out(settings)).await?];
         if let Some(stream) = Stream::state_in(settings) {
@@ -305,60 +260,26 @@ impl Requests {
         }
         all.push(self.compare(&Stream::quarantine(settings)).await?);
         all.push(self.compare(&Consumer::of(settings)).await?);
+        for bucket in bucket::Wanted::all(settings.broker.replicas, snapshots) {
+            all.push(self.compare(&bucket).await?);
+        }
         Ok(all)
-    }
-
-    async fn compare(&self, asset: &impl Asset) -> Result<Compared, AssetFault> {
-        let found = self.look(asset).await?;
-        let differences = match &found {
-            Some(config) => asset.differences(config),
-            None => vec![format!("{} is absent", asset.name())],
-        };
-        let fix = asset.creation().map_or_else(String::new, |creation| {
-            let updated = found.as_ref().and_then(|config| asset.update(config));
-            let is_made_again = found.is_some() && updated.is_none();
-            let removal =
-                if is_made_again { format!("{} && ", asset.removal()) } else { String::new() };
-            let (call, body) = updated.unwrap_or(creation);
-            format!("{removal}nats req '{}' '{body}'", self.settings.api(&call))
-        });
-        Ok(Compared { name: asset.name(), differences, fix })
     }
 
     /// Whether the asset is there in the end.
     async fn ensure(
         &self,
         asset: &impl Asset,
-        provision: bool,
         report: &mut AssetReport,
     ) -> Result<bool, AssetFault> {
-        let mut found = self.look(asset).await?;
-        if let (None, true, Some((call, body))) = (&found, provision, asset.creation()) {
-            match self.call(&call, &body).await? {
-                Ok(_) => report.created.push(asset.name()),
-                // Somebody was faster: compare with what they made.
-                Err(error) if ERR_TAKEN.contains(&error.err_code) => {}
-                Err(error) => return Err(RequestFault::refused(&call, &error).into()),
-            }
-            found = self.look(asset).await?;
+        let (found, is_created) = self.provide(asset).await?;
+        if is_created {
+            report.created.push(asset.name());
         }
         match &found {
             Some(config) => report.differences.extend(asset.differences(config)),
             None => report.differences.push(format!("{} is absent", asset.name())),
         }
         Ok(found.is_some())
-    }
-
-    /// The configuration of an asset, `None` when it is absent.
-    async fn look(&self, asset: &impl Asset) -> Result<Option<Value>, AssetFault> {
-        let call = asset.lookup();
-        match self.call(&call, &Value::Null).await? {
-            Ok(mut answer) => match answer.get_mut("config").map(Value::take) {
-                Some(config) => Ok(Some(config)),
-                None => Err(AssetFault::Malformed(format!("the answer to {call}"))),
-            },
-            Err(error) if asset.is_absent(error.err_code) => Ok(None),
-            Err(error) => Err(RequestFault::refused(&call, &error).into()),
-        }
     }
 }

@@ -10,6 +10,7 @@ use strum::VariantArray as _;
 use super::responder::Door;
 use super::settings::Settings;
 use super::subject::{AssetName, CAPABILITIES, MANIFESTS, PRESENCE, SNAPSHOTS};
+use super::survey::USER_INFO;
 
 /// One subject that is granted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ impl Grants {
         grants.add_questions(settings);
         grants.add_keys(settings);
         grants.add_snapshots(settings);
+        let why = "what `driftgate doctor` asks: who it is, and its room";
+        grants.say(why, USER_INFO);
+        grants.call(settings, why, "INFO");
         if settings.broker.provision {
             grants.add_provision(settings);
         }

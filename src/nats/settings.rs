@@ -55,7 +55,8 @@ impl Settings {
     }
 
     /// The subject of a JetStream API call such as `STREAM.INFO.NAME`.
-    pub(super) fn api(&self, call: &str) -> String {
+    #[must_use]
+    pub fn api(&self, call: &str) -> String {
         match &self.broker.domain {
             Some(domain) => format!("$JS.{domain}.API.{call}"),
             None => format!("$JS.API.{call}"),
@@ -65,6 +66,16 @@ impl Settings {
     /// The call of such a subject; any other is shown as it is.
     pub(super) fn call_of<'a>(&self, subject: &'a str) -> &'a str {
         subject.strip_prefix(self.api("").as_str()).unwrap_or(subject)
+    }
+
+    /// What the file of credentials holds that the configuration names, if it names one.
+    ///
+    /// # Errors
+    /// [`UnreadableSecret`].
+    pub fn secret(&self) -> Result<Option<String>, UnreadableSecret> {
+        let broker = &self.broker;
+        let files = [&broker.creds_file, &broker.nkey_file, &broker.token_file];
+        files.into_iter().flatten().next().map(|path| read_secret(path)).transpose()
     }
 
     /// Options for one connection; the caller adds what concerns its life.

@@ -158,3 +158,40 @@ pub enum Address {
         source: RuntimeId,
     },
 }
+
+/// Whether every subject that `wanted` matches is matched by `pattern`, both with wildcards.
+#[must_use]
+pub fn covers(pattern: &str, wanted: &str) -> bool {
+    let mut wanted_tokens = wanted.split('.');
+    for token in pattern.split('.') {
+        match (token, wanted_tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(wanted)) if wanted != ">" => {}
+            (token, Some(wanted)) if token == wanted => {}
+            (_, Some(_) | None) => return false,
+        }
+    }
+    wanted_tokens.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covers;
+
+    fn check(pattern: &str, wanted: &str, expected: bool) {
+        assert_eq!(covers(pattern, wanted), expected, "{pattern} {wanted}");
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_matches_and_nothing_else() {
+        check("p.state.*.*", "p.state.*.*", true);
+        check("p.>", "p.state.*.*", true);
+        check(">", "p.state.*.*", true);
+        check("*.*.*.*", "p.state.*.*", true);
+        check("p.state.*.me", "p.state.*.*", false);
+        check("p.state.*", "p.state.*.*", false);
+        check("p.state.*.*.*", "p.state.*.*", false);
+        check("p.state.*.*", "p.state.>", false);
+        check("q.>", "p.state.*.*", false);
+    }
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::monitor;
 use super::settings::Settings;
-use super::subject::AssetName;
+use super::subject::{AssetName, covers};
 use crate::config::Durability;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -434,40 +434,4 @@ impl<'a> Sentences<'a> {
 /// A duration for a sentence.
 fn seconds(nanoseconds: i64) -> String {
     format!("{} s", nanoseconds / i64::try_from(SECOND_NS).unwrap_or(i64::MAX))
-}
-
-/// Whether every subject that `wanted` matches is matched by `pattern`.
-fn covers(pattern: &str, wanted: &str) -> bool {
-    let mut wanted_tokens = wanted.split('.');
-    for token in pattern.split('.') {
-        match (token, wanted_tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(wanted)) if wanted != ">" => {}
-            (token, Some(wanted)) if token == wanted => {}
-            (_, Some(_) | None) => return false,
-        }
-    }
-    wanted_tokens.next().is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::covers;
-
-    fn check(pattern: &str, wanted: &str, expected: bool) {
-        assert_eq!(covers(pattern, wanted), expected, "{pattern} {wanted}");
-    }
-
-    #[test]
-    fn a_pattern_covers_what_it_matches_and_nothing_else() {
-        check("p.state.*.*", "p.state.*.*", true);
-        check("p.>", "p.state.*.*", true);
-        check(">", "p.state.*.*", true);
-        check("*.*.*.*", "p.state.*.*", true);
-        check("p.state.*.me", "p.state.*.*", false);
-        check("p.state.*", "p.state.*.*", false);
-        check("p.state.*.*.*", "p.state.*.*", false);
-        check("p.state.*.*", "p.state.>", false);
-        check("q.>", "p.state.*.*", false);
-    }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::forge::fleet_keyring as keyring;
 use crate::support::nats_command::NatsCli;
-use crate::support::nats_server::NatsServer;
+use crate::support::nats_server::{NatsServer, shipped_grants};
 use crate::support::observer::Observer;
 use crate::support::sidecar::{Plan, Sidecar};
 use crate::support::wait::until;
@@ -348,19 +348,6 @@ async fn status_shows_the_fleet_by_who_needs_attention() {
     until("its end", async || (rows(&status(&open, &["--json"]).1) == left).then_some(())).await;
     drop(server);
     assert_eq!(status(&open, &[]).0, Some(69), "without a broker");
-}
-
-/// The grants of `deploy/nats.conf` for the planner, on whoever connects without a name.
-fn shipped_grants() -> String {
-    let shipped = include_str!("../../deploy/nats.conf");
-    let begin = shipped.find("PLANNER_MAY {").expect("the grants");
-    let end = shipped.find("\nauthorization {").expect("what follows them");
-    format!(
-        "{}\nauthorization {{ users: [ {{ user: op, password: op }}\n\
-         {{ user: planner, password: planner, permissions: $PLANNER_MAY }} ] }}\n\
-         no_auth_user: planner",
-        &shipped[begin..end]
-    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

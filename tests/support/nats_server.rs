@@ -191,6 +191,20 @@ impl Drop for NatsServer {
     }
 }
 
+/// The grants of `deploy/nats.conf` for the planner, on whoever connects without a name.
+#[allow(dead_code, reason = "not every test file has a use for it")]
+pub(crate) fn shipped_grants() -> String {
+    let shipped = include_str!("../../deploy/nats.conf");
+    let begin = shipped.find("PLANNER_MAY {").expect("the grants");
+    let end = shipped.find("\nauthorization {").expect("what follows them");
+    format!(
+        "{}\nauthorization {{ users: [ {{ user: op, password: op }}\n\
+         {{ user: planner, password: planner, permissions: $PLANNER_MAY }} ] }}\n\
+         no_auth_user: planner",
+        &shipped[begin..end]
+    )
+}
+
 fn launch(folder: &tempfile::TempDir, port: i32, monitor: i32, lines: &str) -> (Child, u16, u16) {
     let Some(program) = std::env::var_os("NATS_SERVER").map(PathBuf::from) else {
         panic!(

@@ -3,25 +3,27 @@
 use serde_json::{Value, json};
 
 use super::StoreFault;
+use crate::nats::asset::{Asset, stream_update};
 use crate::nats::monitor;
-use crate::nats::requests::{RequestFault, Requests};
-use crate::nats::subject::{CAPABILITIES, MANIFESTS, PRESENCE};
+use crate::nats::requests::Requests;
+use crate::nats::subject::{CAPABILITIES, MANIFESTS, PRESENCE, SNAPSHOTS, covers};
 
-/// JetStream error "stream not found".
-const ERR_STREAM_ABSENT: u32 = 10_059;
-/// JetStream error "stream name already in use": somebody was faster.
-const ERR_STREAM_TAKEN: u32 = 10_058;
 const DUPLICATE_WINDOW_NS: u64 = 120_000_000_000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// ADR-8, with one value of each key.
+    Entries,
+    /// ADR-20.
+    Objects,
+}
 
 /// A bucket as it should be.
 pub(in crate::nats) struct Wanted {
-    name: String,
+    bucket: String,
     pub(in crate::nats) stream: String,
-    subjects: Vec<String>,
+    kind: Kind,
     replicas: u8,
-    description: &'static str,
-    /// What its kind needs beside what all buckets have.
-    more: Value,
 }
 
 /// A bucket as it is.
@@ -35,37 +37,48 @@ pub(in crate::nats) struct Found {
 impl Wanted {
     /// ADR-20's, without the broker's own compression: what we store is compressed.
     pub(in crate::nats) fn objects(bucket: &str, replicas: u8) -> Self {
-        Self {
-            name: bucket.to_owned(),
-            stream: format!("OBJ_{bucket}"),
-            subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
-            replicas,
-            description: "Driftgate: memory snapshots, zstd frames and deltas",
-            more: json!({ "max_msgs_per_subject": -1 }),
-        }
+        let stream = format!("OBJ_{bucket}");
+        Self { bucket: bucket.to_owned(), stream, kind: Kind::Objects, replicas }
     }
 
     /// ADR-8's, with one value of each key.
     pub(in crate::nats) fn kv(bucket: &str, replicas: u8) -> Self {
-        Self {
-            name: bucket.to_owned(),
-            stream: format!("KV_{bucket}"),
-            subjects: vec![format!("$KV.{bucket}.>")],
-            replicas,
-            description: match bucket {
-                PRESENCE => "Driftgate: who is there, in which band, and why",
-                MANIFESTS => "Driftgate: the signed manifest of each snapshot",
-                CAPABILITIES => "Driftgate: what each runtime can do",
-                _ => "Driftgate",
-            },
-            more: json!({ "max_msgs_per_subject": 1, "deny_delete": true }),
+        let stream = format!("KV_{bucket}");
+        Self { bucket: bucket.to_owned(), stream, kind: Kind::Entries, replicas }
+    }
+
+    /// All that a sidecar uses, without or with memory snapshots.
+    pub(in crate::nats) fn all(replicas: u8, snapshots: bool) -> Vec<Self> {
+        let mut all = vec![Self::kv(PRESENCE, replicas), Self::kv(CAPABILITIES, replicas)];
+        if snapshots {
+            all.extend([Self::kv(MANIFESTS, replicas), Self::objects(SNAPSHOTS, replicas)]);
+        }
+        all
+    }
+
+    fn subjects(&self) -> Vec<String> {
+        let bucket = &self.bucket;
+        match self.kind {
+            Kind::Entries => vec![format!("$KV.{bucket}.>")],
+            Kind::Objects => vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
         }
     }
 
     fn config(&self) -> Value {
-        let mut config = json!({
+        let description = match self.bucket.as_str() {
+            PRESENCE => "Driftgate: who is there, in which band, and why",
+            MANIFESTS => "Driftgate: the signed manifest of each snapshot",
+            CAPABILITIES => "Driftgate: what each runtime can do",
+            SNAPSHOTS => "Driftgate: memory snapshots, zstd frames and deltas",
+            _ => "Driftgate",
+        };
+        let (kept_each, deny_delete) = match self.kind {
+            Kind::Entries => (1, true),
+            Kind::Objects => (-1, false),
+        };
+        json!({
             "name": self.stream,
-            "subjects": self.subjects,
+            "subjects": self.subjects(),
             "retention": "limits",
             "discard": "new",
             "storage": "file",
@@ -73,21 +86,19 @@ impl Wanted {
             "num_replicas": self.replicas,
             "max_age": 0,
             "max_msgs": -1,
+            "max_msgs_per_subject": kept_each,
             "max_bytes": -1,
             "max_msg_size": -1,
             "max_consumers": -1,
             "duplicate_window": DUPLICATE_WINDOW_NS,
+            "deny_delete": deny_delete,
             "allow_rollup_hdrs": true,
             "allow_direct": true,
-            "description": self.description,
+            "description": description,
             "metadata": monitor::metadata(self.replicas, &[]),
             // Servers before 2.11 do not know it and leave it out.
             "allow_msg_ttl": true,
-        });
-        if let (Some(config), Some(more)) = (config.as_object_mut(), self.more.as_object()) {
-            config.extend(more.clone());
-        }
-        config
+        })
     }
 }
 
@@ -96,51 +107,65 @@ pub(in crate::nats) async fn ensure(
     requests: &Requests,
     wanted: &Wanted,
 ) -> Result<Found, StoreFault> {
-    let mut found = look(requests, &wanted.stream).await?;
-    if found.is_none() && requests.settings.broker.provision {
-        let call = format!("STREAM.CREATE.{}", wanted.stream);
-        match requests.call(&call, &wanted.config()).await? {
-            Ok(_) => {}
-            Err(error) if error.err_code == ERR_STREAM_TAKEN => {}
-            Err(error) => return Err(RequestFault::refused(&call, &error).into()),
-        }
-        found = look(requests, &wanted.stream).await?;
-    }
-    let found = found.ok_or_else(|| StoreFault::Absent(wanted.name.clone()))?;
+    let (found, _) = requests.provide(wanted).await?;
+    let found = found.ok_or_else(|| StoreFault::Absent(wanted.bucket.clone()))?;
     Ok(Found {
-        differences: differences(wanted, &found),
+        differences: wanted.differences(&found),
         expires: found.get("allow_msg_ttl").and_then(Value::as_bool).unwrap_or_default(),
     })
 }
 
-async fn look(requests: &Requests, stream: &str) -> Result<Option<Value>, StoreFault> {
-    let call = format!("STREAM.INFO.{stream}");
-    match requests.call(&call, &Value::Null).await? {
-        Ok(mut answer) => match answer.get_mut("config").map(Value::take) {
-            Some(config) => Ok(Some(config)),
-            None => Err(StoreFault::Malformed(format!("the answer to {call}"))),
-        },
-        Err(error) if error.err_code == ERR_STREAM_ABSENT => Ok(None),
-        Err(error) => Err(RequestFault::refused(&call, &error).into()),
+impl Asset for Wanted {
+    fn name(&self) -> String {
+        format!("bucket {}", self.bucket)
+    }
+
+    fn lookup(&self) -> String {
+        format!("STREAM.INFO.{}", self.stream)
+    }
+
+    fn creation(&self) -> Option<(String, Value)> {
+        Some((format!("STREAM.CREATE.{}", self.stream), self.config()))
+    }
+
+    fn differences(&self, config: &Value) -> Vec<String> {
+        differences(self, config)
+    }
+
+    fn removal(&self) -> String {
+        format!("nats stream rm -f {}", self.stream)
+    }
+
+    fn update(&self, config: &Value) -> Option<(String, Value)> {
+        stream_update(&self.stream, &self.config(), config)
     }
 }
 
 fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
-    let (bucket, replicas) = (&wanted.name, wanted.replicas);
-    let kept_each = wanted.more.get("max_msgs_per_subject").and_then(Value::as_i64);
     let word = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
     let number = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
     let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or_default();
-    let kept = number("num_replicas");
+    let (kept, kept_each) = (number("num_replicas"), number("max_msgs_per_subject"));
+    let has_objects = wanted.kind == Kind::Objects;
+    let subjects = config.get("subjects").and_then(Value::as_array);
+    let takes = |wanted: &String| {
+        let mut taken = subjects.into_iter().flatten().filter_map(Value::as_str);
+        taken.any(|subject| covers(subject, wanted))
+    };
     let checks = [
+        (
+            !wanted.subjects().iter().all(takes),
+            format!("its subjects are not {}: it is not ours", wanted.subjects().join(" ")),
+        ),
         (
             word("storage") != "file",
             "storage is not file: what is stored is lost with the server process".to_owned(),
         ),
         (
-            kept < i64::from(replicas),
+            kept < i64::from(wanted.replicas),
             format!(
-                "num_replicas is {kept}, configured are {replicas}: fewer failures are survived"
+                "num_replicas is {kept}, configured are {}: fewer failures are survived",
+                wanted.replicas
             ),
         ),
         (
@@ -149,19 +174,24 @@ fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
         ),
         (
             word("retention") != "limits",
-            "retention is not limits: reading removes chunks".to_owned(),
+            "retention is not limits: reading removes what is stored".to_owned(),
         ),
         (
             word("discard") != "new",
-            "discard is not new: a full bucket drops the chunks of older snapshots".to_owned(),
+            "discard is not new: a full bucket drops what stands there".to_owned(),
         ),
+        (number("max_age") > 0, "max_age is set: what is still needed expires".to_owned()),
         (
-            number("max_age") > 0,
-            "max_age is set: chunks expire while snapshots depend on them".to_owned(),
-        ),
-        (
-            kept_each == Some(-1) && number("max_msgs_per_subject") > 0,
+            has_objects && kept_each > 0,
             "max_msgs_per_subject is set: large objects lose chunks".to_owned(),
+        ),
+        (
+            !has_objects && kept_each != 1,
+            format!("max_msgs_per_subject is {kept_each}, not 1: what is superseded piles up"),
+        ),
+        (
+            !has_objects && !flag("allow_direct"),
+            "allow_direct is off: no entry can be read".to_owned(),
         ),
         (
             !matches!(word("compression"), "" | "none"),
@@ -169,11 +199,11 @@ fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
         ),
         (
             !flag("allow_rollup_hdrs"),
-            "allow_rollup_hdrs is off: no object can be described".to_owned(),
+            "allow_rollup_hdrs is off: nothing can be described or deleted".to_owned(),
         ),
-        (flag("no_ack"), "no_ack is set: no chunk is ever acknowledged".to_owned()),
+        (flag("no_ack"), "no_ack is set: nothing that is stored is acknowledged".to_owned()),
         (flag("sealed"), "it is sealed: nothing can be stored".to_owned()),
     ];
     let said = checks.into_iter().filter(|(differs, _)| *differs);
-    said.map(|(_, sentence)| format!("bucket {bucket}: {sentence}")).collect()
+    said.map(|(_, sentence)| format!("bucket {}: {sentence}", wanted.bucket)).collect()
 }
