@@ -179,15 +179,22 @@ async fn sources_of(requests: &Requests, stream: &AssetName) -> Vec<Source> {
     let call = format!("STREAM.INFO.{stream}");
     let list = |info: &Value| info.get("sources").and_then(Value::as_array).cloned();
     let info = requests.demand(&call, &Value::Null).await.unwrap_or_default();
+    // The broker tells them in any order.
+    let which = |source: &Value| {
+        ["/name", "/external/api", "/filter_subject"].map(|at| source.pointer(at).cloned())
+    };
     let mut lasts = Vec::new();
     for source in list(&info).unwrap_or_default().iter().take(SOURCES_MAX) {
-        lasts.push(newest(requests, source).await);
+        lasts.push((which(source), newest(requests, source).await));
     }
     let later = requests.demand(&call, &Value::Null).await.unwrap_or_default();
-    let told = list(&later).unwrap_or_default().into_iter().zip(lasts);
-    let named = |told: &Value| told.get("name").and_then(Value::as_str).unwrap_or("?").to_owned();
-    told.map(|(told, last)| Source { name: named(&told), fills: stream.to_string(), last, told })
-        .collect()
+    let source = |told: Value| Source {
+        name: told.get("name").and_then(Value::as_str).unwrap_or("?").to_owned(),
+        fills: stream.to_string(),
+        last: lasts.iter().find(|(one, _)| *one == which(&told)).and_then(|(_, last)| *last),
+        told,
+    };
+    list(&later).unwrap_or_default().into_iter().take(SOURCES_MAX).map(source).collect()
 }
 
 /// Sequence number of the newest message of a source that its filter lets through.
