@@ -12,6 +12,7 @@ pub mod replay;
 pub mod verify;
 pub mod check;
 pub mod keygen;
+pub mod inject;
 pub mod audit;
 pub mod send;
 pub mod trace;

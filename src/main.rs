@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, doctor, keygen, permissions, replay, run, schema, send, snapshot, status,
-    sysexits, trace, verify,
+    audit, check, demo, doctor, inject, keygen, permissions, replay, run, schema, send, snapshot,
+    status, sysexits, trace, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -45,6 +45,8 @@ enum Command {
     Trace(trace::Trace),
     /// Writes the least permissions that the broker must grant
     Permissions(permissions::Arguments),
+    /// Adds the sidecar to Kubernetes manifests
+    Inject(inject::Arguments),
     /// Makes a key file
     Keygen(keygen::Arguments),
     /// Shows the fleet as its sidecars tell it
@@ -77,6 +79,9 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
         Command::Permissions(arguments) => {
             permissions::run(&arguments, &environment()?, &mut stdout())?
+        }
+        Command::Inject(arguments) => {
+            inject::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())?
         }
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
