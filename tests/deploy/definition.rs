@@ -1,10 +1,8 @@
 //! The sidecar's definition, and every delivery that is written out from it.
 
-use std::fs;
 use std::path::PathBuf;
 
-use driftgate::commands::inject::Sidecar;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 pub(crate) fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
