@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::envelope::Terms;
 use crate::protocol::gate::Thresholds;
 use crate::protocol::judge::{Flapping, Policy};
 use crate::protocol::keyring::{KEYS_MAX, Keyring, KeyringFault};
@@ -234,7 +235,11 @@ impl Config {
                 import_telemetry: peer.import.telemetry,
                 key_id: peer.key_id.clone(),
                 expires: peer.expires,
-                accepts_derived: peer.accept == DriftSource::Derived,
+                terms: Terms {
+                    scope: peer.scope.clone(),
+                    allowed_use: peer.allowed_use.clone(),
+                    accepts_derived: peer.accept == DriftSource::Derived,
+                },
             };
             (id.clone(), policy)
         };

@@ -16,6 +16,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::delivery::{Miss, Rest, Schedule, Start};
+use crate::protocol::envelope::Admission;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::refusal::Fault;
 
@@ -147,21 +148,19 @@ impl Deliveries {
         self.schedule.take(source, seq, reply)
     }
 
-    /// Starts what may start. `bytes` is asked for the packet of a source and number, unless it may
-    /// not be handed on any more. Gives back what is to be acknowledged for that.
+    /// Starts what may start. `packet` is asked for that of a source and number, unless it may not
+    /// be handed on any more. Gives back what is to be acknowledged for that.
     #[must_use]
     pub fn start(
         &mut self,
-        bytes: impl Fn(&RuntimeId, u64) -> Result<Bytes, Fault>,
+        packet: impl Fn(&RuntimeId, u64) -> Result<(Bytes, Admission), Fault>,
     ) -> Vec<String> {
         let mut given_up = Vec::new();
-        while let Some(start) = self.schedule.start(&bytes) {
+        while let Some(start) = self.schedule.start(&packet) {
             match start {
                 Start::Request { source, seq, bytes } => {
-                    let post = {
-                        let client = self.client.clone();
-                        post(client, self.url.clone(), self.timeout, &source, seq, bytes)
-                    };
+                    let (client, url) = (self.client.clone(), self.url.clone());
+                    let post = post(client, (url, self.timeout), (&source, seq), bytes);
                     let id = self.tasks.spawn(post).id();
                     self.names.insert(id, Task::Post(source));
                 }
@@ -248,17 +247,16 @@ impl Deliveries {
 /// One attempt.
 fn post(
     client: Client<HttpConnector, Full<Bytes>>,
-    url: Uri,
-    timeout: Duration,
-    source: &RuntimeId,
-    seq: u64,
-    bytes: Bytes,
+    (url, timeout): (Uri, Duration),
+    (source, seq): (&RuntimeId, u64),
+    (bytes, admission): (Bytes, Admission),
 ) -> impl Future<Output = Outcome> + use<> {
     let request = Request::post(url)
         .header(header::CONTENT_TYPE, "application/ld+json")
         .header("Driftgate-Source", source.as_str())
         .header("Driftgate-Seq", seq)
         .header("Driftgate-External", "true")
+        .header("Driftgate-Allowed-Use", admission.allowed_use.join(", "))
         .body(Full::new(bytes));
     async move {
         // A URL that makes no request was refused when the configuration was read.

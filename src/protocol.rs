@@ -19,6 +19,7 @@ pub mod judge;
 pub mod phase;
 pub mod profile;
 pub mod snapshot;
+pub mod envelope;
 pub mod presence;
 pub mod document;
 pub mod keyring;

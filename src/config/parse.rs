@@ -23,6 +23,7 @@ use crate::keys;
 use crate::profiles;
 use crate::protocol::capabilities::{Declared, declared};
 use crate::protocol::drift::Coherence;
+use crate::protocol::envelope::{TERM_BYTES_MAX, is_term};
 use crate::protocol::keyring::{KEY_ID_BYTES_MAX, is_key_id};
 use crate::protocol::packet::{AttractorType, RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::profile::Profile;
@@ -236,6 +237,11 @@ fn one_token<T: 'static>(bytes_max: usize, make: fn(&str) -> Option<T>) -> Key<T
 /// The id of a key.
 pub(super) fn key_id() -> Key<String> {
     one_token(KEY_ID_BYTES_MAX, |text| is_key_id(text).then(|| text.to_owned()))
+}
+
+/// A scope or a use of what is exchanged.
+pub(super) fn term() -> Key<String> {
+    one_token(TERM_BYTES_MAX, |text| is_term(text).then(|| text.to_owned()))
 }
 
 /// The name of a stream or domain.

@@ -102,14 +102,21 @@ impl Peer {
         if new.accept < self.accept {
             self.accept = new.accept;
         }
-        match (&self.key_id, &new.key_id) {
-            // Pinned to two different keys, it can sign with neither.
-            (Some(old), Some(new)) if old != new => return false,
-            (None, Some(new)) => self.key_id = Some(new.clone()),
-            (Some(_), _) | (None, None) => {}
-        }
-        true
+        self.allowed_use.retain(|allowed| new.allowed_use.contains(allowed));
+        // Pinned to two different keys, it can sign with neither; so with scopes and uses.
+        tighten_to(&mut self.key_id, &new.key_id)
+            && tighten_to(&mut self.scope, &new.scope)
+            && !self.allowed_use.is_empty()
     }
+}
+
+/// What has to be so where either says it; whether it can be.
+fn tighten_to(old: &mut Option<String>, new: &Option<String>) -> bool {
+    let can_be = new.is_none() || old.is_none() || old == new;
+    if old.is_none() {
+        old.clone_from(new);
+    }
+    can_be
 }
 
 fn sections(old: &Config, new: &Config, changes: &mut Vec<Change>) {

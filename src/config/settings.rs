@@ -17,13 +17,14 @@ use super::names::{AssetName, Prefix, ServerUrl};
 use super::parse::{
     LIST_LEN_MAX, asset_name, attractor_type, capabilities, choice, coherence, duration, file,
     flag, host, http_url, integer, key_file, key_id, list, listener, mark, nkey_file, origin, path,
-    profile, runtime_id, scopes, server, size, socket_address, subject_prefix, timestamp,
+    profile, runtime_id, scopes, server, size, socket_address, subject_prefix, term, timestamp,
     token_file, word,
 };
 use super::secret::{KeyFile, SecretFile};
 use super::table::Table;
 use crate::protocol::capabilities::Declared;
 use crate::protocol::drift::{Coherence, Provenance};
+use crate::protocol::envelope::USES_MAX;
 use crate::protocol::gate::{Mark, Mode};
 use crate::protocol::keyring::Alg;
 use crate::protocol::packet::{AttractorType, RuntimeId};
@@ -72,6 +73,12 @@ section! {
         accept: DriftSource =
             word(&[("native", DriftSource::Native), ("derived", DriftSource::Derived)])
                 .or("native").live(keep);
+        /// The name of this exchange, the same in both entries: it stands in the signed envelope of
+        /// what is sent, and what comes under another or none is refused.
+        scope: Option<String> = term().optional("none is asked for", "planning").live(keep);
+        /// What the two may do with what they exchange: it stands in the envelope of what is sent,
+        /// and what comes may be used for no more. Without an envelope that is evidence.
+        allowed_use: Vec<String> = list(term(), 1..=USES_MAX).or("evidence").live(keep);
     }
 }
 

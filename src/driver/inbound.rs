@@ -100,13 +100,14 @@ impl Receiver {
         };
         let arrival = Arrival {
             subject: (source.as_str(), target.as_str()),
+            envelope: message.headers.envelope.as_deref(),
             drift_source: message.headers.drift_source.as_deref(),
             bytes: &message.payload,
         };
         match bridge.receive(now, &arrival) {
             // Not now: it stays unacknowledged on the stream.
             None => {}
-            Some(Inbound::Accepted { source, seq }) => {
+            Some(Inbound::Accepted { source, seq, .. }) => {
                 keeper.floor(&source, seq);
                 self.accepted.push((source.clone(), seq));
                 self.deliver(link, source, seq, message.reply);

@@ -473,6 +473,7 @@ impl Driver {
                 context: CONTEXT,
                 traceparent: origin.trace.as_ref(),
                 drift_source: origin.provenance,
+                envelope: &origin.envelope,
             }
             .to_headers(),
             payload: packet.bytes().clone(),

@@ -4,6 +4,7 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::protocol::digest::Digest;
 use crate::protocol::drift::Provenance;
+use crate::protocol::envelope::ENVELOPE_BYTES_MAX;
 use crate::protocol::trace::TraceParent;
 
 /// JetStream deduplication id: checksum, colon, seq.
@@ -12,6 +13,7 @@ const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
 const LINK: HeaderName = HeaderName::from_static("Link");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DRIFT_SOURCE: HeaderName = HeaderName::from_static("Driftgate-Drift-Source");
+const EXCHANGE: HeaderName = HeaderName::from_static("Driftgate-Exchange");
 const REASON: HeaderName = HeaderName::from_static("Driftgate-Reason");
 const SUBJECT: HeaderName = HeaderName::from_static("Driftgate-Subject");
 const TOKEN: HeaderName = HeaderName::from_static("Driftgate-Token");
@@ -44,6 +46,8 @@ pub struct PacketHeaders<'a> {
     pub traceparent: Option<&'a TraceParent>,
     /// Where the drift metrics came from.
     pub drift_source: Provenance,
+    /// The exchange envelope.
+    pub envelope: &'a str,
 }
 
 impl PacketHeaders<'_> {
@@ -59,6 +63,7 @@ impl PacketHeaders<'_> {
             add(&mut headers, TRACEPARENT, traceparent.as_str());
         }
         add(&mut headers, DRIFT_SOURCE, self.drift_source.word());
+        add(&mut headers, EXCHANGE, self.envelope);
         headers
     }
 }
@@ -90,6 +95,24 @@ pub fn token(headers: Option<&HeaderMap>) -> Option<String> {
     (value.len() <= HEADER_BYTES_MAX).then(|| value.to_owned())
 }
 
+/// The exchange envelope as it came: several with commas between them, and one that is too long
+/// cut behind its bound, so that neither is taken for none.
+#[must_use]
+pub fn envelope(headers: Option<&HeaderMap>) -> Option<String> {
+    let mut values = headers?.get_all(EXCHANGE);
+    let mut text = values.next()?.as_str().to_owned();
+    for more in values {
+        text.push(',');
+        text.push_str(more.as_str());
+    }
+    let mut end = text.len().min(ENVELOPE_BYTES_MAX + 1);
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    text.truncate(end);
+    Some(text)
+}
+
 fn add(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = text.parse::<HeaderValue>() {
         headers.insert(name, value);
@@ -105,6 +128,8 @@ pub struct InboundHeaders {
     pub traceparent: Option<TraceParent>,
     /// `Driftgate-Drift-Source`.
     pub drift_source: Option<String>,
+    /// `Driftgate-Exchange`; see [`envelope`].
+    pub envelope: Option<String>,
 }
 
 impl InboundHeaders {
@@ -119,6 +144,7 @@ impl InboundHeaders {
             message_id: text(MESSAGE_ID),
             traceparent: text(TRACEPARENT).and_then(|text| TraceParent::parse(&text)),
             drift_source: text(DRIFT_SOURCE),
+            envelope: envelope(headers),
         }
     }
 }

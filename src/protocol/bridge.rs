@@ -39,6 +39,7 @@ use super::audit::Event;
 use super::canonical::Json;
 use super::digest::Digest;
 use super::drift::{DriftIndex, DriftParts, Provenance, Vitals};
+use super::envelope::Ruling;
 use super::exchange::Exchange;
 use super::gate::{Band, Mode, Reason, Verdict};
 use super::inbox::{Arrival, Inbound, Inbox};
@@ -342,7 +343,11 @@ impl Bridge {
         let trust = exchanges::trust(&self.live, &self.exchanges);
         let inbound = self.inbox.receive(now.wall, arrival, &trust);
         match &inbound {
-            Inbound::Accepted { .. } => self.counters.accepted += 1,
+            Inbound::Accepted { admission, .. } => {
+                self.counters.accepted += 1;
+                self.counters.narrowed += u64::from(admission.verdict == Ruling::Narrow);
+                self.counters.enveloped += u64::from(admission.drift_source.is_some());
+            }
             Inbound::Redelivered { .. } => self.counters.redelivered += 1,
             Inbound::Refused(_) => {}
         }

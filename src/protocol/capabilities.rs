@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::canonical::{Json, push_pointer};
 use super::digest::Digest;
 use super::document::verify_body;
-use super::exchange::{ModeReason, Offer, SUPPORTED, Version};
+use super::exchange::{Artifact, ModeReason, Offer, SUPPORTED, Version};
 use super::inbox::Peer;
 use super::keyring::{Domain, Keyring};
 use super::packet::{RuntimeId, TEXT_BYTES_MAX, is_text};
@@ -24,31 +24,6 @@ pub const MANIFEST_BYTES_MAX: usize = 32 * 1024;
 pub const LIST_LEN_MAX: usize = 16;
 
 const ARTIFACTS: &str = "must be one of state, snapshot, telemetry";
-
-/// What may be exchanged.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    strum::IntoStaticStr,
-    strum::EnumString,
-    strum::VariantArray,
-    Serialize,
-)]
-#[serde(rename_all = "lowercase")]
-#[strum(serialize_all = "lowercase")]
-pub enum Artifact {
-    /// Packets.
-    State,
-    /// Memory snapshots.
-    Snapshot,
-    /// Phase telemetry.
-    Telemetry,
-}
 
 /// What an operator declares in `runtime_capabilities.yml`; the rest the sidecar knows. It can
 /// narrow what is offered, and add what only people know.

@@ -50,6 +50,39 @@ impl fmt::Display for Version {
     }
 }
 
+/// What may be exchanged.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::VariantArray,
+    serde::Serialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Artifact {
+    /// Packets.
+    State,
+    /// Memory snapshots.
+    Snapshot,
+    /// Phase telemetry.
+    Telemetry,
+}
+
+impl Artifact {
+    /// The word in manifests and envelopes.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// How much is exchanged with a peer, least first.
 #[derive(
     Clone,

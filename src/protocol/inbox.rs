@@ -20,11 +20,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::digest::Digest;
-use super::drift::Provenance;
-use super::exchange::{Exchange, ExchangeMode, incompatible};
+use super::envelope::{self, About, Admission, Envelope, Terms};
+use super::exchange::{Artifact, Exchange, ExchangeMode, incompatible};
 use super::packet::{Payload, RuntimeId};
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
 use super::time::Timestamp;
+use super::trace::TraceParent;
 use super::view::{Absence, PeerState, RefusalView};
 
 /// How far ahead of the receiver's clock a sequence number may lie at least: it counts
@@ -53,8 +54,8 @@ pub struct Peer {
     pub key_id: Option<String>,
     /// When the authorisation ends.
     pub expires: Option<Timestamp>,
-    /// Whether packets whose drift metrics a profile derived are accepted from it, too.
-    pub accepts_derived: bool,
+    /// Under which terms.
+    pub terms: Terms,
 }
 
 impl Peer {
@@ -90,8 +91,12 @@ impl InboundLimits {
 pub struct Arrival<'a> {
     /// Source and target that its subject names.
     pub subject: (&'a str, &'a str),
-    /// Header `Driftgate-Drift-Source`. No signature covers it: what it rules out is what an honest
-    /// peer sends by another configuration than ours, not what a hostile one pretends.
+    /// Header `Driftgate-Exchange`; where it is there several times, all of them with commas
+    /// between them.
+    pub envelope: Option<&'a str>,
+    /// Header `Driftgate-Drift-Source`, which counts where there is no envelope. No signature
+    /// covers it: what it rules out is what an honest peer sends by another configuration than
+    /// ours, not what a hostile one pretends.
     pub drift_source: Option<&'a str>,
     /// The packet.
     pub bytes: &'a [u8],
@@ -170,6 +175,14 @@ pub enum Inbound {
         source: RuntimeId,
         /// Its sequence number.
         seq: u64,
+        /// When it was sent, by its sender's clock.
+        sent: Timestamp,
+        /// Under what it was taken.
+        admission: Admission,
+        /// The trace that it belongs to, where that is signed.
+        trace: Option<TraceParent>,
+        /// Whether this differs from what the packet before was taken under, or there was none.
+        is_news: bool,
     },
     /// The newest accepted packet once more: acknowledge, and do nothing else.
     Redelivered {
@@ -204,6 +217,22 @@ struct Held {
     key_id: String,
     payload: Payload,
     state: PeerState,
+    envelope: Option<Envelope>,
+    /// What the unsigned header said.
+    drift_source: Option<String>,
+    /// Under what it was accepted.
+    taken: Admission,
+}
+
+/// A packet that may be shown.
+#[derive(Clone, Debug)]
+pub struct Shown<'a> {
+    /// The packet.
+    pub state: &'a PeerState,
+    /// When it was sent, by its sender's clock.
+    pub sent: Timestamp,
+    /// Under what it may be used.
+    pub admission: Admission,
 }
 
 /// See the module's documentation.
@@ -260,19 +289,22 @@ impl Inbox {
         self.closed.get(source).is_some_and(|since| sent <= *since)
     }
 
-    /// Whether the newest packet of a source may be shown or handed on now.
+    /// Under what the newest packet of a source may be shown or handed on now, if it may.
     fn check(
         &self,
         now: Timestamp,
         source: &RuntimeId,
         held: &Held,
         trust: &Trust<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Admission, Fault> {
         if self.is_withheld(source, held.sent) {
             return Err(Fault::Unstable);
         }
-        let heard = trust.peer(now, source, &held.key_id).map(drop);
-        heard.and_then(|()| trust.fresh(now, held.sent)).map_err(|refusal| refusal.fault)
+        let admitted = trust.peer(now, source, &held.key_id).and_then(|peer| {
+            trust.fresh(now, held.sent)?;
+            peer.terms.admit(held.envelope.as_ref(), held.drift_source.as_deref(), now)
+        });
+        admitted.map_err(|refusal| refusal.fault)
     }
 
     /// Highest accepted sequence number of each source, to be kept across restarts.
@@ -300,14 +332,13 @@ impl Inbox {
         current.map(|(_, held)| &held.state)
     }
 
-    /// The newest accepted packet of a peer with the time that it was sent, or why there is none to
-    /// be shown; and the newest refusal in its name since.
+    /// The newest accepted packet of a peer, or why there is none to be shown; and the newest refusal in its name since.
     pub fn shown(
         &self,
         now: Timestamp,
         peer: &Peer,
         trust: &Trust<'_>,
-    ) -> (Result<(&PeerState, Timestamp), Absence>, Option<RefusalView>) {
+    ) -> (Result<Shown<'_>, Absence>, Option<RefusalView>) {
         let refused = self.refused.get(&peer.id).copied().map(RefusalView::of);
         let absence = |fault| match fault {
             Fault::Expired => Absence::Expired,
@@ -322,7 +353,7 @@ impl Inbox {
         let found = match self.held.get(&peer.id) {
             Some(held) => {
                 let may_show = self.check(now, &peer.id, held, trust).map_err(absence);
-                may_show.map(|()| (&held.state, held.sent))
+                may_show.map(|admission| Shown { state: &held.state, sent: held.sent, admission })
             }
             None if !peer.import_state || !peer.is_current(now) => Err(Absence::Unauthorised),
             None if refused.is_some() => Err(Absence::Refused),
@@ -353,10 +384,10 @@ impl Inbox {
         source: &RuntimeId,
         seq: u64,
         trust: &Trust<'_>,
-    ) -> Result<Bytes, Fault> {
+    ) -> Result<(Bytes, Admission), Fault> {
         let held = self.held.get(source).filter(|held| held.seq == seq).ok_or(Fault::Replayed)?;
-        self.check(now, source, held, trust)?;
-        Ok(Bytes::copy_from_slice(held.state.packet.get().as_bytes()))
+        let admission = self.check(now, source, held, trust)?;
+        Ok((Bytes::copy_from_slice(held.state.packet.get().as_bytes()), admission))
     }
 
     /// Checks one message; only a packet that passes every check moves the floor.
@@ -395,19 +426,22 @@ impl Inbox {
             return Err(Refusal::of(Fault::Expired, "seq is too far ahead of the clock"));
         }
         let peer = trust.peer(now, &source, verified.key_id())?;
-        match arrival.drift_source {
-            None => {}
-            Some(word) if word == Provenance::Native.word() => {}
-            Some(word) if word == Provenance::Derived.word() && peer.accepts_derived => {}
-            Some(_) => {
-                let problem = "its drift metrics are not native, which its entry does not accept";
-                return Err(Refusal::of(Fault::Unauthorised, problem));
-            }
-        }
+        let about = About {
+            artifact: Artifact::State,
+            checksum: verified.checksum(),
+            seq,
+            key_id: verified.key_id(),
+            source: &source,
+            target: Some(&self.me),
+        };
+        let read = |header| envelope::read(trust.keyring, header, &about);
+        let envelope = arrival.envelope.map(read).transpose()?;
+        let admission = peer.terms.admit(envelope.as_ref(), arrival.drift_source, now)?;
         if let Some(detail) = unstable(verified.packet(), trust.limits.block) {
             return Err(Refusal { fault: Fault::Unstable, detail });
         }
-        self.accept(now, source, &verified)
+        let drift_source = arrival.drift_source.map(str::to_owned);
+        self.accept(now, source, &verified, (envelope, drift_source, admission))
     }
 
     /// The source, if header and subject agree and the packet is for us.
@@ -434,6 +468,7 @@ impl Inbox {
         now: Timestamp,
         source: RuntimeId,
         verified: &Verified,
+        (envelope, drift_source, admission): (Option<Envelope>, Option<String>, Admission),
     ) -> Result<Inbound, Refusal> {
         let text = String::from_utf8_lossy(verified.bytes()).into_owned();
         // Verified bytes are JSON; should the two parsers ever disagree, refuse.
@@ -446,8 +481,12 @@ impl Inbox {
         let sent = verified.packet().header.timestamp;
         let key_id = verified.key_id().to_owned();
         let payload = verified.packet().payload.clone();
-        self.held.insert(source.clone(), Held { seq, sent, key_id, payload, state });
-        self.refused.remove(&source);
-        Ok(Inbound::Accepted { source, seq })
+        let trace = envelope.as_ref().and_then(|envelope| envelope.trace.clone());
+        let taken = admission.clone();
+        let held = Held { seq, sent, key_id, payload, state, envelope, drift_source, taken };
+        let before = self.held.insert(source.clone(), held).map(|held| held.taken);
+        let was_refused = self.refused.remove(&source).is_some();
+        let is_news = was_refused || before.as_ref() != Some(&admission);
+        Ok(Inbound::Accepted { source, seq, sent, admission, trace, is_news })
     }
 }

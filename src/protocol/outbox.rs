@@ -7,6 +7,7 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::drift::Provenance;
 use super::packet::RuntimeId;
@@ -74,6 +75,8 @@ pub struct Origin {
     pub provenance: Provenance,
     /// The trace that its report belongs to.
     pub trace: Option<TraceParent>,
+    /// Its exchange envelope.
+    pub envelope: Arc<str>,
 }
 
 #[derive(Clone, Debug)]

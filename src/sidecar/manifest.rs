@@ -4,7 +4,8 @@
 use crate::config::Config;
 use crate::nats::{STATE_AGE_S, STATE_EACH};
 use crate::protocol::bridge::Live;
-use crate::protocol::capabilities::{Artifact, Capabilities, Marks, Retention};
+use crate::protocol::capabilities::{Capabilities, Marks, Retention};
+use crate::protocol::exchange::Artifact;
 use crate::protocol::packet::PROTOCOL_VERSION;
 
 /// What the bridge is told: the configuration, and the manifest that follows from it.

@@ -42,6 +42,7 @@ fn headers(seq: u64) -> HeaderMap {
         context: "https://example.org/context",
         traceparent: TraceParent::parse(TRACE).as_ref(),
         drift_source: Provenance::Native,
+        envelope: "",
     }
     .to_headers()
 }

@@ -16,6 +16,7 @@ use driftgate::nats::headers::{HEADER_BYTES_MAX, InboundHeaders};
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
+use driftgate::protocol::envelope::Terms;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
@@ -65,7 +66,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         import_telemetry: true,
         key_id: None,
         expires: None,
-        accepts_derived: false,
+        terms: Terms::default(),
     };
     let identity = Identity {
         mode: driftgate::protocol::gate::Mode::Enforce,
@@ -124,7 +125,7 @@ pub(crate) fn packet(bytes: &[u8]) {
     let (mut bridge, now) = bridge("srip-05");
     for bytes in [Some(bytes.to_vec()), signed(bytes)].into_iter().flatten() {
         let subject = ("critic", "planner");
-        let arrival = Arrival { subject, drift_source: None, bytes: &bytes };
+        let arrival = Arrival { subject, envelope: None, drift_source: None, bytes: &bytes };
         let inbound = bridge.receive(now, &arrival);
         if let Some(Inbound::Accepted { .. }) = inbound {
             let read = keyring().open(&bytes).expect("accepted, so it verifies");

@@ -129,6 +129,7 @@ impl Actor {
             received: Some(Timestamp::default()),
             age_s: Some(0.5),
             packet: Some(packet),
+            exchange: None,
             absent: None,
             refused: None,
         }

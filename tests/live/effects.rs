@@ -85,6 +85,8 @@ const SHOWN_BY: &[(&str, &str)] = &[
         "p7_inbound_is_judged_by_seal_address_authority_freshness_stability_and_replay",
     ),
     ("peers[].accept", "p7_derived_metrics_are_accepted_where_the_entry_says_so"),
+    ("peers[].scope", "r69_each_of_the_four_verdicts_is_reached"),
+    ("peers[].allowed_use", "r69_each_of_the_four_verdicts_is_reached"),
     ("containment.blocked_inbound", "a_pull_that_a_block_has_stopped_goes_on_when_the_gate_opens"),
     ("containment.barrier_timeout", "the_bound_of_a_closing_is_kept_while_the_wall_clock_steps"),
     (

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+use async_nats::HeaderMap;
 use driftgate::config::names::ServerUrl;
 use driftgate::nats::headers::{InboundHeaders, PacketHeaders};
 use driftgate::nats::subject::{Address, AssetName, Prefix};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::envelope::ENVELOPE_BYTES_MAX;
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::trace::TraceParent;
 
@@ -92,7 +94,7 @@ fn an_address_names_a_server_and_holds_no_secret() {
 }
 
 #[test]
-fn a_packet_carries_its_five_headers() {
+fn a_packet_carries_its_six_headers() {
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let parsed = TraceParent::parse(trace).unwrap();
     let message_id = format!("{}:7", Digest::of(b"abc"));
@@ -102,6 +104,7 @@ fn a_packet_carries_its_five_headers() {
         context: "https://example.org/context",
         traceparent: Some(&parsed),
         drift_source: Provenance::Native,
+        envelope: "e30",
     };
     let headers = packet.to_headers();
     for (name, expected) in [
@@ -110,15 +113,33 @@ fn a_packet_carries_its_five_headers() {
         ("Link", "<https://example.org/context>; rel=\"http://www.w3.org/ns/json-ld#context\""),
         ("traceparent", trace),
         ("Driftgate-Drift-Source", "native"),
+        ("Driftgate-Exchange", "e30"),
     ] {
         assert_eq!(headers.get(name).map(|value| value.as_str()), Some(expected), "{name}");
     }
-    assert_eq!(headers.len(), 5);
+    assert_eq!(headers.len(), 6);
     let read = InboundHeaders::of(Some(&headers));
     assert_eq!(read.message_id.as_deref(), Some(message_id.as_str()));
     assert_eq!(read.traceparent.as_ref(), Some(&parsed));
     packet.traceparent = None;
-    assert_eq!(packet.to_headers().len(), 4);
+    assert_eq!(packet.to_headers().len(), 5);
+}
+
+/// What is handed on is refused by whoever reads it: it is no base64url, or longer than one may be.
+#[test]
+fn an_envelope_that_is_doubled_or_too_long_is_not_taken_for_none() {
+    let read = |values: &[&str]| {
+        let mut headers = HeaderMap::new();
+        values.iter().for_each(|value| headers.append("Driftgate-Exchange", *value));
+        InboundHeaders::of(Some(&headers)).envelope
+    };
+    assert_eq!(read(&[]), None);
+    assert_eq!(read(&["e30"]).as_deref(), Some("e30"));
+    assert_eq!(read(&["e30", "e30"]).as_deref(), Some("e30,e30"));
+    let long = read(&[&"A".repeat(1 << 20)]).expect("it is there");
+    assert_eq!(long.len(), ENVELOPE_BYTES_MAX + 1);
+    let odd = read(&[&"é".repeat(ENVELOPE_BYTES_MAX)]).expect("it is there");
+    assert!(odd.len() > ENVELOPE_BYTES_MAX && odd.len() < ENVELOPE_BYTES_MAX + 5);
 }
 
 #[test]

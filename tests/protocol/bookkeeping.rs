@@ -65,6 +65,8 @@ fn every_counter_counts_one_by_one() {
             confirmed: round,
             unconfirmed: 0,
             accepted: round,
+            narrowed: 0,
+            enveloped: 0,
             redelivered: round,
         };
         assert_eq!(rig.bridge.counters(), expected);

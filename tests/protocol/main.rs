@@ -15,6 +15,8 @@ mod bridge;
 mod documents;
 mod drift;
 #[cfg(test)]
+mod envelope;
+#[cfg(test)]
 mod evidence;
 #[cfg(test)]
 mod exchange;

@@ -417,7 +417,8 @@ impl World<'_> {
         let now = node.clock(self.now_us);
         let (source, target) = (id_of(message.subject.0), id_of(message.subject.1));
         let subject = (source.as_str(), target.as_str());
-        let arrival = Arrival { subject, drift_source: None, bytes: &message.bytes };
+        let arrival =
+            Arrival { subject, envelope: None, drift_source: None, bytes: &message.bytes };
         let inbound = node.life.bridge.receive(now, &arrival);
         let heard = match &inbound {
             None => Hearing::Unheard,
@@ -452,7 +453,7 @@ impl World<'_> {
         }
         match inbound {
             None => {}
-            Some(Inbound::Accepted { source, seq }) => {
+            Some(Inbound::Accepted { source, seq, .. }) => {
                 let source = place_of(&source);
                 self.nodes[place].disk.floor(source, seq);
                 self.hand_on(place, source, seq, message.stream_seq);

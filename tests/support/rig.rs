@@ -15,6 +15,7 @@ use driftgate::protocol::bridge::{
 };
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
+use driftgate::protocol::envelope::Terms;
 use driftgate::protocol::exchange::{ModeReason, Offer, SUPPORTED};
 use driftgate::protocol::gate::Mode;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
@@ -43,7 +44,7 @@ pub(crate) fn peer(text: &str) -> Peer {
         import_telemetry: true,
         key_id: None,
         expires: None,
-        accepts_derived: false,
+        terms: Terms::default(),
     }
 }
 
@@ -253,7 +254,18 @@ impl Rig {
         drift_source: Option<&str>,
         bytes: &[u8],
     ) -> Option<Inbound> {
-        self.bridge.receive(self.now, &Arrival { subject, drift_source, bytes })
+        self.bridge.receive(self.now, &Arrival { subject, envelope: None, drift_source, bytes })
+    }
+
+    /// The same in an exchange envelope, whatever it is.
+    pub(crate) fn receive_in(
+        &mut self,
+        subject: (&str, &str),
+        envelope: &str,
+        bytes: &[u8],
+    ) -> Option<Inbound> {
+        let (envelope, drift_source) = (Some(envelope), None);
+        self.bridge.receive(self.now, &Arrival { subject, envelope, drift_source, bytes })
     }
 
     fn ticket(&mut self) -> Ticket {

@@ -1,13 +1,18 @@
 //! From a verdict to packets and a reply: who gets one, what is in it, when the reply may go.
 
 use super::{
-    Answer, AttractorState, Barrier, Bridge, Cause, Connection, Decision, DriftIndex, Duration,
-    Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed, MemorySnapshot, Mode,
-    Now, Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason,
-    ReportReply, RuntimeId, SafetyFlags, StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
+    Answer, Arc, AttractorState, Barrier, Bridge, Cause, Connection, Decision, DriftIndex,
+    Duration, Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed,
+    MemorySnapshot, Mode, Now, Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase,
+    Provenance, RETENTION_MIN, Reason, ReportReply, SafetyFlags, StateReport, Ticket, Timestamp,
+    TraceParent, WAITING_MAX, Waiting,
 };
-use crate::protocol::exchange::ExchangeMode;
+use crate::protocol::envelope::{self, Draft, EXCHANGE_MAX};
+use crate::protocol::exchange::{Artifact, ExchangeMode};
 use crate::protocol::gate::Band;
+use crate::protocol::inbox::Peer;
+use crate::protocol::judge::Clearance;
+use crate::protocol::seal::{Sealed, Step};
 use crate::protocol::view::{Inspection, TargetTrace};
 
 impl Bridge {
@@ -42,19 +47,19 @@ impl Bridge {
         } else {
             None
         };
-        let targets: Vec<(RuntimeId, ExchangeMode)> = self
-            .live
+        let live = Arc::clone(&self.live);
+        let targets: Vec<(&Peer, ExchangeMode)> = live
             .peers
             .values()
             .filter(|peer| peer.export_state && peer.is_current(now.wall))
             .map(|peer| {
                 let mode = self.exchange_mode(now, &peer.id);
                 let most = if peer.export_snapshot { mode } else { ExchangeMode::Minimal };
-                (peer.id.clone(), mode.min(most))
+                (peer, mode.min(most))
             })
             .collect();
-        let origin = Origin { provenance: judgement.measurement.provenance, trace };
-        self.fan_out((now, ticket), payload.as_ref(), &targets, &origin, judgement, &mut reply);
+        let source = (judgement.measurement.provenance, trace);
+        self.fan_out((now, ticket), payload.as_ref(), &targets, &source, judgement, &mut reply);
         sum_up(&mut reply);
         reply
     }
@@ -63,8 +68,8 @@ impl Bridge {
         &mut self,
         (now, ticket): (Now, Ticket),
         payload: Option<&Payload>,
-        targets: &[(RuntimeId, ExchangeMode)],
-        origin: &Origin,
+        targets: &[(&Peer, ExchangeMode)],
+        source: &(Provenance, Option<TraceParent>),
         judgement: &Judgement,
         reply: &mut ReportReply,
     ) {
@@ -72,8 +77,8 @@ impl Bridge {
         let full = payload.map(|payload| EncodedPayload::new(payload, true));
         let minimal = payload.map(|payload| EncodedPayload::new(payload, false));
         let caution = reply.band == Band::Caution;
-        for (line, (target, mode)) in targets.iter().enumerate() {
-            let lane = self.outbox.lane(target);
+        for (line, (peer, mode)) in targets.iter().enumerate() {
+            let lane = self.outbox.lane(&peer.id);
             let encoded = match mode {
                 ExchangeMode::Full => &full,
                 ExchangeMode::Minimal => &minimal,
@@ -84,18 +89,12 @@ impl Bridge {
                     (Inspection::NotBegun, PacketStatus::Throttled)
                 }
                 (Some(clearance), Some(encoded)) => {
-                    let header = Header {
-                        protocol_version: PROTOCOL_VERSION.to_owned(),
-                        source_runtime_id: self.identity.runtime_id.clone(),
-                        target_runtime_id: target.clone(),
-                        timestamp: now.wall,
-                    };
-                    match self.live.keyring.seal(clearance, &header, encoded, reply.seq) {
+                    match self.seal(now.wall, (clearance, encoded), peer, reply.seq, source) {
                         Ok(_) if self.identity.mode == Mode::Shadow => {
                             (Inspection::Passed, PacketStatus::Shadow)
                         }
-                        Ok(packet) => {
-                            self.outbox.offer(lane, (ticket, line), packet, origin.clone());
+                        Ok((packet, origin)) => {
+                            self.outbox.offer(lane, (ticket, line), packet, origin);
                             (Inspection::Passed, PacketStatus::Pending)
                         }
                         Err(step) => {
@@ -113,12 +112,46 @@ impl Bridge {
             if status != PacketStatus::Pending {
                 self.outbox.book(lane, status);
             }
-            let (mode, stream_seq) = (*mode, None);
+            let (mode, stream_seq, target) = (*mode, None, peer.id.clone());
             let traced =
                 TargetTrace { target: target.clone(), mode, inspection, status, stream_seq };
             self.traces.target(traced);
-            reply.packets.push(PacketLine { target: target.clone(), status, stream_seq });
+            reply.packets.push(PacketLine { target, status, stream_seq });
         }
+    }
+
+    /// One packet, and the envelope that it travels in.
+    fn seal(
+        &self,
+        now: Timestamp,
+        (clearance, payload): (&Clearance, &EncodedPayload),
+        peer: &Peer,
+        seq: u64,
+        (provenance, trace): &(Provenance, Option<TraceParent>),
+    ) -> Result<(Sealed, Origin), Step> {
+        let (source, keyring) = (&self.identity.runtime_id, &self.live.keyring);
+        let header = Header {
+            protocol_version: PROTOCOL_VERSION.to_owned(),
+            source_runtime_id: source.clone(),
+            target_runtime_id: peer.id.clone(),
+            timestamp: now,
+        };
+        let packet = keyring.seal(clearance, &header, payload, seq)?;
+        let at_most = now.plus(EXCHANGE_MAX);
+        let draft = Draft {
+            artifact: Artifact::State,
+            checksum: packet.checksum(),
+            seq,
+            source,
+            target: Some(&peer.id),
+            at: now,
+            expires: Some(peer.expires.map_or(at_most, |expires| expires.min(at_most))),
+            drift_source: *provenance,
+            trace: trace.as_ref(),
+        };
+        let envelope = envelope::write(keyring, &peer.terms, &draft);
+        let envelope = envelope.ok_or(Step::Evidence)?.into();
+        Ok((packet, Origin { provenance: *provenance, trace: trace.clone(), envelope }))
     }
 
     fn is_due(&mut self, lane: usize) -> bool {

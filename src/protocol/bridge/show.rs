@@ -4,6 +4,7 @@ use super::{
     Band, Bridge, Connection, DriftIndex, Duration, Ledger, Memory, Mode, Now, PeerState,
     RuntimeId, exchanges,
 };
+use crate::protocol::envelope::Admission;
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::view::PeerMode;
@@ -29,6 +30,10 @@ pub struct Counters {
     pub unconfirmed: u64,
     /// Packets accepted from peers.
     pub accepted: u64,
+    /// Of those, the ones that were taken for less than their sender allows.
+    pub narrowed: u64,
+    /// Of those, the ones with an exchange envelope.
+    pub enveloped: u64,
     /// Packets seen again and dropped.
     pub redelivered: u64,
 }
@@ -147,7 +152,7 @@ impl Bridge {
         now: Now,
         source: &RuntimeId,
         seq: u64,
-    ) -> Result<bytes::Bytes, Fault> {
+    ) -> Result<(bytes::Bytes, Admission), Fault> {
         self.inbox.deliverable(
             now.wall,
             source,

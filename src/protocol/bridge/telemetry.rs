@@ -137,7 +137,7 @@ impl Bridge {
         let peer = trust.peer_that(now.wall, &source, &key_id, |peer| peer.import_telemetry)?;
         let is_accepted = match frame.drift_source {
             Provenance::Native => true,
-            Provenance::Derived => peer.accepts_derived,
+            Provenance::Derived => peer.terms.accepts_derived,
             Provenance::Reported | Provenance::None => false,
         };
         if !is_accepted {

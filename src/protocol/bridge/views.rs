@@ -121,7 +121,7 @@ impl Bridge {
         let (mode, mode_reason) = exchange.shown(now.wall);
         let trust = exchanges::trust(&self.live, &self.exchanges);
         let (found, refused) = self.inbox.shown(now.wall, peer, &trust);
-        let (state, absent) = match found {
+        let (shown, absent) = match found {
             Ok(found) => (Some(found), None),
             Err(absence) => (None, Some(absence)),
         };
@@ -131,9 +131,10 @@ impl Bridge {
             mode,
             mode_reason,
             authorised_until: peer.expires,
-            received: state.map(|(state, _)| state.received),
-            age_s: state.map(|(_, sent)| now.wall.since(sent).as_secs_f64()),
-            packet: state.map(|(state, _)| state.packet.clone()),
+            received: shown.as_ref().map(|shown| shown.state.received),
+            age_s: shown.as_ref().map(|shown| now.wall.since(shown.sent).as_secs_f64()),
+            packet: shown.as_ref().map(|shown| shown.state.packet.clone()),
+            exchange: shown.map(|shown| shown.admission),
             absent,
             refused,
         })

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::protocol::drift::DriftParts;
+use crate::protocol::envelope::Admission;
 use crate::protocol::exchange::{ExchangeMode, ModeReason};
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::packet::{AttractorType, Posture, RuntimeId, StatePacket};
@@ -80,6 +81,9 @@ pub struct PeerView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "StatePacket")]
     pub packet: Option<Box<serde_json::value::RawValue>>,
+    /// Under what that packet may be used, and for what.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Admission>,
     /// Why there is no packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absence>,

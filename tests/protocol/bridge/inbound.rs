@@ -233,7 +233,7 @@ fn p7_derived_metrics_are_accepted_where_the_entry_says_so() {
         ["native", "derived", "reported"].map(|source| {
             let change = |live: &mut Live| {
                 let peer = live.peers.get_mut(&id("critic")).expect("a peer");
-                peer.accepts_derived = accepts_derived;
+                peer.terms.accepts_derived = accepts_derived;
             };
             let mut rig = planner(change, Memory::default());
             match rig.receive_of(("critic", "planner"), Some(source), &bytes) {

@@ -296,8 +296,12 @@ impl World {
 
     fn arrive(&mut self) {
         let start = Rc::clone(&self.start);
-        let arrival =
-            Arrival { subject: ("critic", "planner"), drift_source: None, bytes: &start.inbound };
+        let arrival = Arrival {
+            subject: ("critic", "planner"),
+            envelope: None,
+            drift_source: None,
+            bytes: &start.inbound,
+        };
         let is_taken = self.bridge.receive(self.now, &arrival).is_some();
         let is_isolated = self.band == Band::Isolated;
         self.demand(is_taken != is_isolated, "P4: inbound while isolated, or none while not");
