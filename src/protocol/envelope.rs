@@ -256,7 +256,16 @@ fn optional<T>(root: &Json, pointer: &str, make: impl Fn(&str) -> Option<T>) -> 
 
 /// What becomes of an artifact that came in (SRIP-17 VII.3).
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr, serde::Serialize,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    serde::Serialize,
+    schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
@@ -293,7 +302,7 @@ impl Ruling {
 }
 
 /// Under what an artifact was taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct Admission {
     /// Accept or narrow.
     pub verdict: Ruling,
