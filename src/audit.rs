@@ -93,7 +93,7 @@ impl Recorder {
         if self.writer.is_none() {
             return;
         }
-        if event.is_refusal() && !self.refusals.take(now.mono) {
+        if event.is_of_others() && !self.refusals.take(now.mono) {
             self.throttled += 1;
             self.lost += 1;
             return;

@@ -444,6 +444,8 @@ pub struct Books {
     pub connections: u64,
     /// Seconds from closing verdict to confirmed silence.
     pub closings: Histogram,
+    /// Times from the sealing of a peer's packet to its acceptance.
+    pub latencies: Histogram,
     /// Message ids of ours that somebody else had used.
     pub duplicate_alarms: u64,
     /// Phase frames sent to peers.

@@ -21,11 +21,16 @@ use crate::protocol::inbox::{Arrival, Inbound};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::{Fault, Refusal};
 use crate::protocol::time::Now;
-use crate::telemetry::{Condition, Conditions};
+use crate::telemetry::{Condition, Conditions, Histogram};
 
 /// Between two log lines of one fault: peers decide how many refusals there are, and the lines are
 /// the sidecar's.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Upper bounds of the buckets of exchange latency, in seconds: from one broker beside both to a
+/// packet that waited on the stream until it was nearly too old.
+const LATENCY_BUCKETS_S: [f64; 10] =
+    [0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0];
 
 /// Which refusals get a log line: the first of each fault, then one in [`LOG_INTERVAL`].
 #[derive(Debug, Default)]
@@ -60,6 +65,8 @@ pub(super) struct Receiver {
     pub(super) accepted: Vec<(RuntimeId, u64)>,
     pub(super) quarantine: Quarantine,
     pub(super) refused: BTreeMap<Fault, u64>,
+    /// From the sealing of a packet, by its sender's clock, to its acceptance.
+    pub(super) latencies: Histogram,
     lines: Lines,
 }
 
@@ -78,6 +85,7 @@ impl Receiver {
             events: Vec::new(),
             accepted: Vec::new(),
             refused: BTreeMap::new(),
+            latencies: Histogram::new(LATENCY_BUCKETS_S),
             lines: Lines::default(),
         }
     }
@@ -107,8 +115,13 @@ impl Receiver {
         match bridge.receive(now, &arrival) {
             // Not now: it stays unacknowledged on the stream.
             None => {}
-            Some(Inbound::Accepted { source, seq, .. }) => {
+            Some(Inbound::Accepted { source, seq, sent, admission, trace, is_news }) => {
                 keeper.floor(&source, seq);
+                self.latencies.observe(now.wall.since(sent).as_secs_f64());
+                if is_news {
+                    let source = source.clone();
+                    self.events.push(Event::InboundAccepted { source, seq, admission, trace });
+                }
                 self.accepted.push((source.clone(), seq));
                 self.deliver(link, source, seq, message.reply);
             }

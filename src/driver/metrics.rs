@@ -2,7 +2,9 @@
 
 use super::{Books, BrokerState};
 use crate::deliver::Counts;
+use crate::protocol::bridge::Counters;
 use crate::protocol::drift::Provenance;
+use crate::protocol::envelope::Ruling;
 use crate::protocol::gate::Band;
 use crate::protocol::outbox::Ledger;
 use crate::protocol::time::Timestamp;
@@ -42,15 +44,23 @@ impl Books {
     pub fn exposition(&self) -> Exposition {
         let mut families = self.traffic();
         families.extend(self.inbound());
+        families.extend(self.exchanges());
         families.extend(self.state());
         families.extend(self.ages());
         Exposition {
             families,
-            distributions: vec![Distribution {
-                name: "closing_seconds",
-                help: "From closing verdict to confirmed silence",
-                histogram: self.closings.clone(),
-            }],
+            distributions: vec![
+                Distribution {
+                    name: "closing_seconds",
+                    help: "From closing verdict to confirmed silence",
+                    histogram: self.closings.clone(),
+                },
+                Distribution {
+                    name: "exchange_seconds",
+                    help: "From the sealing of a peer's packet to its acceptance, by both clocks",
+                    histogram: self.latencies.clone(),
+                },
+            ],
         }
     }
 
@@ -220,6 +230,37 @@ impl Books {
                 "1 for the version that runs",
                 &["version"],
                 vec![(version, 1.0)],
+            ),
+        ]
+    }
+
+    /// From these follow acceptance, quarantine and completeness of provenance as SRIP-17 section
+    /// IX has them.
+    fn exchanges(&self) -> [Family; 2] {
+        let refused = |verdict: Ruling| {
+            let of = self.refused.iter().filter(|(fault, _)| Ruling::of(*fault) == verdict);
+            of.map(|(_, count)| count).sum()
+        };
+        let Counters { accepted, narrowed, enveloped, .. } = self.counters;
+        let verdicts = [
+            (Ruling::Accept, accepted.saturating_sub(narrowed)),
+            (Ruling::Narrow, narrowed),
+            (Ruling::Quarantine, refused(Ruling::Quarantine)),
+            (Ruling::Reject, refused(Ruling::Reject)),
+        ];
+        let provenance = [("signed", enveloped), ("unsigned", accepted.saturating_sub(enveloped))];
+        [
+            Family::counters(
+                "exchanges",
+                "Packets of peers by what became of them",
+                &["verdict"],
+                verdicts.into_iter().map(|(ruling, count)| (vec![ruling.word().into()], count)),
+            ),
+            Family::counters(
+                "exchange_provenance",
+                "Accepted packets by whether their provenance is signed",
+                &["provenance"],
+                provenance.into_iter().map(|(word, count)| (vec![word.into()], count)),
             ),
         ]
     }

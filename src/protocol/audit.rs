@@ -14,11 +14,13 @@ use std::collections::BTreeMap;
 
 use super::canonical::{INTEGER_MAX, Json};
 use super::digest::Digest;
+use super::envelope::{Admission, Ruling};
 use super::exchange::{ExchangeMode, ModeReason, Version};
 use super::gate::{Band, Reason};
 use super::packet::{RuntimeId, is_text};
 use super::refusal::Fault;
 use super::time::Timestamp;
+use super::trace::TraceParent;
 use super::view::{Barrier, Transition};
 
 mod line;
@@ -143,6 +145,18 @@ pub enum Event {
         /// How many.
         packets: u64,
     },
+    /// A peer's packet was taken under other terms than the one before, or is the first, or the
+    /// first after a refusal.
+    InboundAccepted {
+        /// Who sent it.
+        source: RuntimeId,
+        /// Its sequence number.
+        seq: u64,
+        /// Under what.
+        admission: Admission,
+        /// The trace that it belongs to, where that is signed.
+        trace: Option<TraceParent>,
+    },
     /// A peer's packet was refused.
     InboundRefused {
         /// Why.
@@ -213,13 +227,14 @@ impl Event {
         self.into()
     }
 
-    /// Whether somebody else decides how often this happens: a flood of them must not push older
+    /// Whether others decide how often this happens: a flood of them must not push older
     /// evidence out of the rotated files.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_of_others(&self) -> bool {
         match self {
             Self::ReportRefused { .. }
             | Self::InspectionFailed { .. }
+            | Self::InboundAccepted { .. }
             | Self::InboundRefused { .. }
             | Self::Quarantined { .. } => true,
             Self::Started { .. }

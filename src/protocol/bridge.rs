@@ -110,12 +110,14 @@ struct Waiting {
 }
 
 /// What brought a verdict about.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Cause {
     cycle: Option<u64>,
     di: Option<DriftIndex>,
     /// The report's sequence number and the provenance of its metrics.
     report: Option<(u64, Provenance)>,
+    /// The trace that it came within.
+    trace: Option<TraceParent>,
 }
 
 /// The connection to the broker, and the subscriptions of ours that it has.
@@ -393,6 +395,7 @@ impl Bridge {
             di: cause.di.map(DriftIndex::value),
             seq: cause.report.map(|(seq, _)| seq),
             drift_source: cause.report.map_or(Provenance::None, |(_, source)| source).word(),
+            trace_id: cause.trace.as_ref().map(|trace| trace.trace_id().to_owned()),
         };
         self.transitions.push_back(transition.clone());
         if self.transitions.len() > TRANSITIONS_MAX {

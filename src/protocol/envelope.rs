@@ -308,7 +308,7 @@ pub struct Admission {
     pub verdict: Ruling,
     /// What the runtime may use it for.
     pub allowed_use: Vec<String>,
-    /// Under which scope it travels.
+    /// Under which scope, where the entry of its source names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Where its drift metrics come from, where that is signed.
@@ -356,8 +356,8 @@ impl Terms {
         if expires.is_some_and(|expires| now >= expires) {
             return Err(named(Fault::Expired, "its use has ended"));
         }
-        let scope = envelope.and_then(|envelope| envelope.scope.clone());
-        if self.scope.is_some() && self.scope != scope {
+        let scope = envelope.and_then(|envelope| envelope.scope.as_ref());
+        if self.scope.is_some() && self.scope.as_ref() != scope {
             return refuse("not under the scope that the entry of its source names");
         }
         let evidence = [EVIDENCE.to_owned()];
@@ -371,7 +371,7 @@ impl Terms {
         Ok(Admission {
             verdict: if is_whole { Ruling::Accept } else { Ruling::Narrow },
             allowed_use,
-            scope,
+            scope: self.scope.clone(),
             drift_source,
         })
     }

@@ -332,7 +332,8 @@ impl Inbox {
         current.map(|(_, held)| &held.state)
     }
 
-    /// The newest accepted packet of a peer, or why there is none to be shown; and the newest refusal in its name since.
+    /// The newest accepted packet of a peer, or why there is none to be shown; and the newest
+    /// refusal in its name since.
     pub fn shown(
         &self,
         now: Timestamp,

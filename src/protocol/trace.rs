@@ -30,6 +30,12 @@ impl TraceParent {
         holds.then(|| Self(text.into()))
     }
 
+    /// The id of the trace: 32 hex digits.
+    #[must_use]
+    pub fn trace_id(&self) -> &str {
+        self.0.split('-').nth(1).unwrap_or_default()
+    }
+
     /// As it was sent.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -207,6 +207,9 @@ pub struct Transition {
     pub seq: Option<u64>,
     /// Provenance of its drift metrics.
     pub drift_source: &'static str,
+    /// The trace that the report came within.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
 }
 
 /// Answer to `POST /runtime/handshake`.

@@ -1,7 +1,8 @@
 //! Two sidecars exchange packets, and hand them to a runtime that may be slow or refuse.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::support::forge::{draft, fleet_keyring, foreign_keyring, sign, unix_ms};
 use crate::support::http::Caller;
 use crate::support::nats_server::NatsServer;
 use crate::support::observer::Observer;
@@ -149,4 +150,69 @@ async fn p7_what_a_closed_peer_sent_is_shown_no_longer() {
     client.flush().await.unwrap();
     let seq = critic.report(0.30).await["seq"].as_u64().unwrap();
     shows(&planner, "critic", seq).await;
+}
+
+/// Whom a critic hears, and under what.
+const HEARD: &str = "[[peers]]\nid = \"planner\"\nimport = [\"state\"]\n\n[[peers]]\nid = \"monitor\"\n\
+                     import = [\"state\"]\n\n[[peers]]\nid = \"scribe\"\nimport = [\"state\"]\n\
+                     scope = \"auditing\"\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r72_the_rates_of_an_exchange_follow_from_the_metrics() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("audit.jsonl");
+    let heard = format!("{HEARD}[audit]\nfile = {:?}", log.display().to_string());
+    let critic = Sidecar::connected(Plan::new("critic", &[], &server.url()).with(&heard)).await;
+    let offered = "[[peers]]\nid = \"critic\"\nexport = [\"state\"]\n\
+                   allowed_use = [\"evidence\", \"evaluation\"]";
+    let planner = Sidecar::connected(Plan::new("planner", &[], &server.url()).with(offered)).await;
+    for di in [0.30, 0.31] {
+        let seq = planner.report(di).await["seq"].as_u64().unwrap();
+        let shown = shows(&critic, "planner", seq).await;
+        let under = json!({
+            "verdict": "narrow", "allowed_use": ["evidence"], "drift_source": "native"});
+        assert_eq!(shown["exchange"], under);
+    }
+    let seq = u64::try_from(unix_ms()).unwrap() * 1000;
+    let ring = [fleet_keyring(), fleet_keyring(), foreign_keyring()];
+    // One without an envelope, one that the entry asks an envelope of, one that is forged.
+    for (source, ring) in ["monitor", "scribe", "monitor"].into_iter().zip(&ring) {
+        let subject = format!("driftgate.v1.state.{source}.critic");
+        observer.store(&subject, &sign(&draft(source, "critic"), ring, seq)).await;
+    }
+    let books = until("all of them to be judged", async || {
+        let books = critic.books().await;
+        (books.sum("exchanges", &[]) == 5).then_some(books)
+    })
+    .await;
+    for (verdict, count) in [("accept", 1), ("narrow", 2), ("quarantine", 1), ("reject", 1)] {
+        assert_eq!(books.sum("exchanges", &[("verdict", verdict)]), count, "{verdict}");
+    }
+    for (provenance, count) in [("signed", 2), ("unsigned", 1)] {
+        assert_eq!(books.sum("exchange_provenance", &[("provenance", provenance)]), count);
+    }
+    assert_eq!(books.sum("exchange_seconds_count", &[]), 3);
+    let mut verdicts = until("the audit lines", async || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let judged = lines.filter(|line| {
+            ["inbound_accepted", "inbound_refused"].contains(&line["event"].as_str().unwrap())
+        });
+        let words = judged.map(|line| {
+            let word = |json: &Value| json.as_str().unwrap_or("-").to_owned();
+            [word(&line["source"]), word(&line["detail"]["verdict"]), word(&line["provenance"])]
+        });
+        Some(words.collect::<Vec<_>>()).filter(|words| words.len() == 4)
+    })
+    .await;
+    verdicts.sort();
+    let expected = [
+        ["monitor", "accept", "-"],
+        ["monitor", "reject", "-"],
+        ["planner", "narrow", "native"],
+        ["scribe", "quarantine", "-"],
+    ];
+    assert_eq!(verdicts, expected);
 }

@@ -5,11 +5,14 @@ use driftgate::protocol::audit::{
     REASON_BYTES_MAX, Remark, Verifier, Way, Why, verify,
 };
 use driftgate::protocol::digest::Digest;
+use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::envelope::{Admission, Ruling};
 use driftgate::protocol::exchange::{ExchangeMode, ModeReason, Version};
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::refusal::Fault;
 use driftgate::protocol::time::Timestamp;
+use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{Barrier, Transition};
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop_assert, prop_oneof, proptest};
 use serde_json::Value;
@@ -32,7 +35,22 @@ fn transition(reasons: &[Reason], seq: Option<u64>) -> Event {
         di: Some(0.55),
         seq,
         drift_source: "native",
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
     })
+}
+
+fn accepted() -> Event {
+    Event::InboundAccepted {
+        source: id("critic"),
+        seq: 8,
+        admission: Admission {
+            verdict: Ruling::Narrow,
+            allowed_use: vec!["evidence".to_owned()],
+            scope: Some("planning".to_owned()),
+            drift_source: Some(Provenance::Derived),
+        },
+        trace: TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    }
 }
 
 /// One event of each kind.
@@ -65,6 +83,7 @@ fn events() -> Vec<Event> {
         transition(&[Reason::Operator], None),
         Event::Reloaded,
         Event::Lost { count: 17, loss: Loss::QueueFull },
+        accepted(),
         Event::Stopped,
     ]
 }
@@ -140,6 +159,19 @@ fn each_line_says_its_place_its_cause_and_the_ten_fields_of_an_event() {
     assert_eq!(words(&lines[8]), ["inbound", "-", "planner", "gate", "observation", "refused"]);
     assert_eq!(words(&lines[11]), ["outbound", "planner", "-", "operator", "effect", "none"]);
     assert_eq!(json(&lines[10])["detail"]["by"], "eve");
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    assert_eq!((&blocked["provenance"], &blocked["trace_id"]), (&"native".into(), &trace.into()));
+    let accepted = json(&lines[14]);
+    let evidence = ["inbound", "critic", "planner", "gate", "observation", "accepted"];
+    assert_eq!(words(&lines[14]), evidence);
+    assert_eq!(
+        (&accepted["provenance"], &accepted["trace_id"]),
+        (&"derived".into(), &trace.into())
+    );
+    let under =
+        serde_json::json!({"allowed_use": ["evidence"], "scope": "planning", "verdict": "narrow"});
+    assert_eq!(accepted["detail"], under);
+    assert_eq!(json(&lines[6])["detail"], serde_json::json!({"verdict": "reject"}));
 }
 
 #[test]
@@ -151,10 +183,10 @@ fn each_line_holds_the_hash_of_the_line_before_and_the_first_holds_zeros() {
         assert_eq!(json(&pair[1])["chain"], json(&pair[0])["chain"]);
     }
     let summary = check(&lines).unwrap();
-    assert_eq!((summary.lines, summary.first_seq, summary.last_seq), (15, 1, 15));
+    assert_eq!((summary.lines, summary.first_seq, summary.last_seq), (16, 1, 16));
     assert_eq!((summary.starts, summary.crashes, summary.torn, summary.lost), (1, 0, 0, 17));
-    assert_eq!((summary.first_time, summary.last_time), (at(0), at(14_000)));
-    assert_eq!(summary.head, Link::read(&lines[14]).unwrap().digest);
+    assert_eq!((summary.first_time, summary.last_time), (at(0), at(15_000)));
+    assert_eq!(summary.head, Link::read(&lines[15]).unwrap().digest);
 }
 
 #[test]
@@ -167,7 +199,7 @@ fn a_chain_is_taken_up_from_its_last_line() {
     // Without a stop in between: a crash.
     lines.push(chain.append(&again));
     let summary = check(&lines).unwrap();
-    assert_eq!((summary.last_seq, summary.starts, summary.crashes), (17, 3, 1));
+    assert_eq!((summary.last_seq, summary.starts, summary.crashes), (18, 3, 1));
 }
 
 #[test]

@@ -64,6 +64,7 @@ impl Driver {
             broker: self.connector.state(),
             connections: self.connector.connections(),
             closings: self.closings.clone(),
+            latencies: self.receiver.latencies.clone(),
             duplicate_alarms: self.bridge.duplicate_alarms(),
             frames_sent: self.frames.sent,
             frames_accepted: self.frames.accepted,

@@ -3,9 +3,10 @@
 //! Every line has the same members; those that say nothing about an event are null.
 
 use super::{
-    BTreeMap, Digest, Entry, Event, ExchangeMode, INTEGER_MAX, Json, LINE_BYTES_MAX, Reason,
-    RuntimeId, Timestamp, Transition,
+    Admission, BTreeMap, Digest, Entry, Event, ExchangeMode, Fault, INTEGER_MAX, Json,
+    LINE_BYTES_MAX, Reason, Ruling, RuntimeId, Timestamp, Transition,
 };
+use crate::protocol::drift::Provenance;
 use crate::protocol::exchange::{SUPPORTED, Version};
 use crate::protocol::packet::PROTOCOL_VERSION;
 
@@ -21,6 +22,10 @@ pub(super) fn number(number: u64) -> Json {
 
 fn optional<T>(value: Option<T>, json: impl FnOnce(T) -> Json) -> Json {
     value.map_or(Json::Null, json)
+}
+
+fn texts(words: &[String]) -> Json {
+    Json::Array(words.iter().map(|word| text(word)).collect())
 }
 
 fn id(runtime_id: &RuntimeId) -> Json {
@@ -50,6 +55,7 @@ struct Description {
     seq: Option<u64>,
     value: Option<f64>,
     provenance: Option<&'static str>,
+    trace_id: Option<String>,
     /// What only this kind of event has.
     detail: Vec<(&'static str, Json)>,
 }
@@ -74,6 +80,7 @@ fn local(
         seq: None,
         value: None,
         provenance: None,
+        trace_id: None,
         detail: Vec::new(),
     }
 }
@@ -105,6 +112,7 @@ fn transition(entry: &Entry, transition: &Transition) -> Description {
         seq: transition.seq,
         value: transition.di,
         provenance: Some(transition.drift_source),
+        trace_id: transition.trace_id.clone(),
         detail: vec![("from", text(from)), ("to", text(to))],
         ..local(entry, "containment", authority, evidence(transition))
     }
@@ -131,6 +139,28 @@ fn handshake(entry: &Entry, peer: &RuntimeId, is_inbound: bool, is_refused: bool
     }
 }
 
+fn accepted(entry: &Entry, source: &RuntimeId, admission: &Admission) -> Description {
+    let verdict = admission.verdict.word();
+    Description {
+        rules: vec![verdict],
+        provenance: admission.drift_source.map(Provenance::word),
+        detail: vec![
+            ("verdict", text(verdict)),
+            ("allowed_use", texts(&admission.allowed_use)),
+            ("scope", optional(admission.scope.as_deref(), text)),
+        ],
+        ..inbound(entry, Some(source), "state", "accepted")
+    }
+}
+
+fn refused(entry: &Entry, source: Option<&RuntimeId>, fault: Fault) -> Description {
+    Description {
+        rules: vec![fault.word()],
+        detail: vec![("verdict", text(Ruling::of(fault).word()))],
+        ..inbound(entry, source, "state", "refused")
+    }
+}
+
 fn describe(entry: &Entry) -> Description {
     let of = |scope, authority, evidence| local(entry, scope, authority, evidence);
     match &entry.event {
@@ -154,11 +184,13 @@ fn describe(entry: &Entry) -> Description {
             detail: vec![("packets", number(*packets))],
             ..of("state", "gate", "refused")
         },
+        Event::InboundAccepted { source, seq, admission, trace } => Description {
+            seq: Some(*seq),
+            trace_id: trace.as_ref().map(|trace| trace.trace_id().to_owned()),
+            ..accepted(entry, source, admission)
+        },
         Event::InboundRefused { fault, source } | Event::Quarantined { fault, source } => {
-            Description {
-                rules: vec![fault.word()],
-                ..inbound(entry, source.as_ref(), "state", "refused")
-            }
+            refused(entry, source.as_ref(), *fault)
         }
         Event::Handshake { peer, inbound: is_inbound, theirs, mode, reason } => Description {
             rules: vec![reason.word()],
@@ -245,7 +277,7 @@ pub(super) fn members(entry: &Entry) -> BTreeMap<String, Json> {
         ("effect", text(described.effect)),
         ("evidence", text(described.evidence)),
         ("provenance", optional(described.provenance, text)),
-        ("trace_id", Json::Null),
+        ("trace_id", optional(described.trace_id.as_deref(), text)),
     ]
     .map(named)
     .into()

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use strum::VariantArray as _;
 
 use super::{BY_BYTES_MAX, Band, ExchangeMode, INTEGER_MAX, REASON_BYTES_MAX};
+use crate::protocol::envelope::{TERM_BYTES_MAX, USES_MAX};
 use crate::protocol::exchange::SUPPORTED;
 use crate::protocol::schema::{
     flag, hex, index, object, or_null, runtime_id, text, version, whole, words, written_time,
@@ -16,6 +17,7 @@ pub fn audit() -> Value {
     let events: Vec<&str> = details.iter().map(|(event, _)| *event).collect();
     let rule = json!({"type": "array", "items": {"type": "string", "pattern": "^[a-z_]+$"}});
     let chain = json!({"type": "string", "pattern": "^[0-9a-f]{16}$"});
+    let trace_id = json!({"type": "string", "pattern": "^[0-9a-f]{32}$"});
     let seq = json!({"type": "integer", "minimum": 1, "maximum": INTEGER_MAX});
     let mut line = object([
         ("time", written_time()),
@@ -32,7 +34,7 @@ pub fn audit() -> Value {
         ("effect", json!({"enum": ["effect", "observation"]})),
         ("evidence", json!({"enum": ["accepted", "none", "refused"]})),
         ("provenance", or_null(json!({"enum": ["derived", "native", "none", "reported"]}))),
-        ("trace_id", or_null(json!({"type": "string"}))),
+        ("trace_id", or_null(trace_id)),
         ("chain", chain),
         ("previous", hex()),
         ("seq", seq),
@@ -50,7 +52,7 @@ pub fn audit() -> Value {
 }
 
 /// What `detail` holds for each kind of event.
-fn details() -> [(&'static str, Value); 13] {
+fn details() -> [(&'static str, Value); 14] {
     let band = || words(Band::VARIANTS);
     let nothing = || object([]);
     let word = || json!({"type": "string", "minLength": 1});
@@ -69,6 +71,14 @@ fn details() -> [(&'static str, Value); 13] {
         ("verdict", json!({"enum": ["accepted", "rejected", "unanswered"]})),
         ("mode", words(ExchangeMode::VARIANTS)),
     ]);
+    let refused = || object([("verdict", json!({"enum": ["quarantine", "reject"]}))]);
+    let term =
+        json!({"type": "string", "pattern": format!("^[A-Za-z0-9_-]{{1,{TERM_BYTES_MAX}}}$")});
+    let accepted = object([
+        ("verdict", json!({"enum": ["accept", "narrow"]})),
+        ("scope", or_null(term.clone())),
+        ("allowed_use", json!({"type": "array", "items": term, "maxItems": USES_MAX})),
+    ]);
     let torn = object([("bytes", whole()), ("sha256", hex())]);
     let started = object([("version", word()), ("band", band()), ("operator_hold", flag())]);
     [
@@ -76,8 +86,9 @@ fn details() -> [(&'static str, Value); 13] {
         ("transition", object([("from", band()), ("to", band())])),
         ("report_refused", nothing()),
         ("inspection_failed", object([("packets", whole())])),
-        ("inbound_refused", nothing()),
-        ("quarantined", nothing()),
+        ("inbound_accepted", accepted),
+        ("inbound_refused", refused()),
+        ("quarantined", refused()),
         ("handshake", handshake),
         ("operator", operator),
         ("barrier", nothing()),

@@ -52,8 +52,9 @@ impl Bridge {
             cycle: judgement.cycle,
             di: judgement.di,
             report: Some((seq, judgement.measurement.provenance)),
+            trace: trace.clone(),
         };
-        let mut closes = self.enter(now, &judgement.verdict, cause);
+        let mut closes = self.enter(now, &judgement.verdict, cause.clone());
         let failed_before = self.counters.inspection_failed;
         let mut reply = self.compose(now, (ticket, seq), &report, &judgement, trace);
         if reply.reasons.contains(&Reason::InspectionFailed) {
@@ -117,7 +118,7 @@ impl Bridge {
             self.newest.parts = judgement.measurement.parts;
             if judgement.verdict.band > judgement.verdict.from {
                 let Judgement { cycle, di, verdict, .. } = judgement;
-                self.enter(now, &verdict, Cause { cycle, di, report: None });
+                self.enter(now, &verdict, Cause { cycle, di, ..Cause::default() });
             }
         }
         self.revoke_waiting(now);
