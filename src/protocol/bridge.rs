@@ -395,7 +395,7 @@ impl Bridge {
             di: cause.di.map(DriftIndex::value),
             seq: cause.report.map(|(seq, _)| seq),
             drift_source: cause.report.map_or(Provenance::None, |(_, source)| source).word(),
-            trace_id: cause.trace.as_ref().map(|trace| trace.trace_id().to_owned()),
+            trace_id: cause.trace.map(|trace| trace.trace_id().to_owned()),
         };
         self.transitions.push_back(transition.clone());
         if self.transitions.len() > TRANSITIONS_MAX {
