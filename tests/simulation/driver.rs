@@ -75,6 +75,8 @@ impl World<'_> {
                 let node = &mut self.nodes[place];
                 let ticket = node.life.ticket();
                 let effects = node.life.bridge.unreadable(now, ticket);
+                // Whoever holds from before the start says so now.
+                node.life.uploader.may_revoke |= node.life.oracle.held;
                 let opinion = node.life.oracle.report(self.now_us, None, &node.live);
                 self.judged(place, opinion);
                 self.defer(place, ticket);

@@ -375,7 +375,11 @@ impl<'a> World<'a> {
             Move::Upload,
             Move::Runtime,
         ]);
-        self.advance(next);
+        // What piled up while time was passed goes at once.
+        let times = if matches!(next, Move::ReleaseAck | Move::Arrive) { 16 } else { 1 };
+        for _ in 0..times {
+            self.advance(next);
+        }
     }
 
     fn check_rest(&mut self) {
