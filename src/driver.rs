@@ -16,7 +16,7 @@ use crate::nats;
 use crate::protocol::bridge::{self, Counters, GateState, Identity, Live, Memory};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::{ExchangeMode, Version};
-use crate::protocol::gate::Band;
+use crate::protocol::gate::{Band, Thresholds};
 use crate::protocol::outbox::Ledger;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::Fault;
@@ -420,6 +420,8 @@ pub struct Books {
     pub band_since: Timestamp,
     /// Whether an operator holds.
     pub operator_hold: bool,
+    /// The marks in force.
+    pub thresholds: Thresholds,
     /// Closings by each of their reasons.
     pub closing_reasons: BTreeMap<&'static str, u64>,
     /// Time since the newest valid report; since the start, before the first one.

@@ -217,6 +217,18 @@ impl Books {
                 received,
             ),
             away,
+            Family::gauges(
+                "threshold",
+                "Drift index from which the gate stays open no more, blocks, isolates",
+                &["mark"],
+                [
+                    ("reopen", self.thresholds.reopen),
+                    ("block", self.thresholds.block),
+                    ("isolate", self.thresholds.isolate),
+                ]
+                .map(|(mark, index)| (vec![mark.to_owned()], index))
+                .to_vec(),
+            ),
             Family::counters(
                 "closing_reasons",
                 "Closings, and cuts further, by each of their reasons",

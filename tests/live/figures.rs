@@ -1,5 +1,8 @@
 //! What `/metrics` tells of the gate, the peers and the broker.
 
+use std::collections::BTreeMap;
+
+use crate::support::http::Caller;
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
 use crate::support::wait::until;
@@ -35,4 +38,39 @@ async fn a_scrape_tells_why_it_closed_and_how_old_everything_is() {
         away.filter(|away| *away > before + 0.2)
     })
     .await;
+}
+
+/// Words of `text` that name a metric of ours.
+fn metrics_in(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.starts_with("driftgate_"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_and_dashboard_name_metrics_that_are_there_and_entries_that_stand() {
+    let rules = include_str!("../../deploy/prometheus/driftgate-rules.yaml");
+    let dashboard = include_str!("../../deploy/grafana/driftgate.json");
+    let operations = include_str!("../../docs/operations.md");
+    let planner = Sidecar::start(Plan::new("planner", &["critic"], "nats://127.0.0.1:1")).await;
+    let answer = Caller::new(planner.admin).get("/metrics").await.unwrap().text();
+    let types: BTreeMap<&str, &str> =
+        answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let has = |metric: &str| {
+        let of = |end: &str, kind| {
+            metric.strip_suffix(end).is_some_and(|name| types.get(name) == Some(&kind))
+        };
+        types.get(metric) == Some(&"gauge") || of("_total", "counter") || of("_bucket", "histogram")
+    };
+    let named: Vec<&str> = metrics_in(rules).chain(metrics_in(dashboard)).collect();
+    assert!(named.len() > 25, "{named:?}");
+    let absent: Vec<&str> = named.into_iter().filter(|metric| !has(metric)).collect();
+    assert_eq!(absent, Vec::<&str>::new());
+    let alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 13);
+    for alert in alerts {
+        let anchor = format!("docs/operations.md#{}\n", alert.to_lowercase());
+        assert!(rules.contains(&anchor), "{alert} names no entry");
+        assert!(operations.contains(&format!("### `{alert}`\n")), "{alert} has no entry");
+    }
 }

@@ -4,6 +4,7 @@ use strum::VariantArray as _;
 
 use super::{Band, Books, Decision, Driver, ReadFault};
 use crate::protocol::exchange::ExchangeMode;
+use crate::protocol::refusal::Fault;
 use crate::protocol::view::Transition;
 
 impl Driver {
@@ -49,13 +50,18 @@ impl Driver {
             band_since: self.bridge.band_since(),
             peers: ExchangeMode::VARIANTS.iter().map(in_mode).collect(),
             operator_hold: self.holds.any(),
+            thresholds: self.bridge.thresholds(),
             closing_reasons: self.closing_reasons.clone(),
             silence: self.bridge.silence(now),
             received: self.bridge.received().map(|(peer, at)| (peer.clone(), at)).collect(),
             away: self.connector.away(),
             questions_dropped: self.service.dropped(),
             publish_refused: self.publish_refused.clone(),
-            refused: self.receiver.refused.iter().map(|(fault, count)| (*fault, *count)).collect(),
+            // Those at 0 too: the first one of its kind is then a rise, which an alert sees.
+            refused: Fault::VARIANTS
+                .iter()
+                .map(|fault| (*fault, *self.receiver.refused.get(fault).unwrap_or(&0)))
+                .collect(),
             quarantined: self.receiver.quarantine.kept,
             quarantine_lost: self.receiver.quarantine.lost,
             band: self.bridge.band(),

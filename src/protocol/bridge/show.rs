@@ -5,6 +5,7 @@ use super::{
     RuntimeId, exchanges,
 };
 use crate::protocol::envelope::Admission;
+use crate::protocol::gate::Thresholds;
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::view::PeerMode;
@@ -93,6 +94,12 @@ impl Bridge {
             && (self.is_shown() || self.connection == Connection::Down)
             && self.waiting.is_empty()
             && (self.outbox.unsent() == 0 || self.connection == Connection::Down)
+    }
+
+    /// The marks in force.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        self.live.policy.thresholds
     }
 
     /// How long no valid report has come; since the start, before the first one.
