@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked schemathesis bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -64,6 +64,14 @@ linked: ## a packet through an independent JSON-LD processor, fetched when there
 	@python=target/pyld/bin/python; $$python -c 'import pyld' 2>/dev/null || { \
 		python3 -m venv target/pyld && $$python -m pip install --quiet pyld==3.3.0; }; \
 	DRIFTGATE_PYTHON=$$python cargo test --locked --test protocol linked_data -- --nocapture
+
+schemathesis: ## the running server against its OpenAPI document, some thousand requests; fetched when there is none
+	@folder=target/schemathesis/bin; test -x $$folder/openapi-spec-validator -a -x $$folder/schemathesis || { \
+		python3 -m venv target/schemathesis && $$folder/python -m pip install --quiet \
+			schemathesis==4.32.5 'urllib3[zstd]==2.8.0' openapi-spec-validator==0.9.0; }; \
+	$(with_nats) cargo run --locked --quiet -- schema openapi | $$folder/openapi-spec-validator -; \
+	DRIFTGATE_SCHEMATHESIS=$$PWD/$$folder/schemathesis \
+		cargo test --locked --test live described -- --nocapture
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)

@@ -16,8 +16,9 @@ use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend, openapi};
 use crate::config;
 use crate::profiles;
+use crate::protocol::capabilities::capabilities_schema;
 use crate::protocol::digest::Digest;
-use crate::protocol::{audit, snapshot, wire};
+use crate::protocol::{audit, schema, snapshot, wire};
 
 /// What [`CONTEXT`](crate::protocol::packet::CONTEXT) names.
 const CONTEXT: &str = include_str!("../../deploy/context.jsonld");
@@ -39,6 +40,8 @@ const SCHEMA_TYPE: &str = "application/schema+json";
 pub enum Name {
     /// A line of the audit log
     Audit,
+    /// What a runtime says of itself to its peers
+    Capabilities,
     /// The configuration
     Config,
     /// The terms of packets and of the field, for JSON-LD
@@ -68,6 +71,7 @@ impl Name {
     pub fn title(self) -> &'static str {
         match self {
             Self::Audit => "One line of the audit log",
+            Self::Capabilities => "A capability manifest, runtime_capabilities.yml",
             Self::Config => "A configuration file; what is required may stand in another one",
             Self::Context => "The JSON-LD context of packets and of the field",
             Self::Manifest => "The manifest of a memory snapshot",
@@ -83,7 +87,12 @@ impl Name {
         match self {
             Self::Context => CONTEXT_ROUTE.path.to_owned(),
             Self::Openapi => OPENAPI_ROUTE.path.to_owned(),
-            Self::Audit | Self::Config | Self::Manifest | Self::Packet | Self::Report => {
+            Self::Audit
+            | Self::Capabilities
+            | Self::Config
+            | Self::Manifest
+            | Self::Packet
+            | Self::Report => {
                 format!("/schemas/{}.json", self.word())
             }
         }
@@ -93,9 +102,12 @@ impl Name {
         match self {
             Self::Context => "application/ld+json",
             Self::Openapi => "application/json",
-            Self::Audit | Self::Config | Self::Manifest | Self::Packet | Self::Report => {
-                SCHEMA_TYPE
-            }
+            Self::Audit
+            | Self::Capabilities
+            | Self::Config
+            | Self::Manifest
+            | Self::Packet
+            | Self::Report => SCHEMA_TYPE,
         }
     }
 
@@ -104,6 +116,7 @@ impl Name {
     pub fn schema(self) -> Option<Value> {
         match self {
             Self::Audit => Some(audit::line_schema()),
+            Self::Capabilities => Some(capabilities_schema()),
             Self::Config => Some(config::schema()),
             Self::Manifest => Some(snapshot::manifest_schema()),
             Self::Packet => Some(wire::packet_schema()),
@@ -118,9 +131,12 @@ impl Name {
         let bytes = match self {
             Self::Context => CONTEXT.as_bytes().to_vec(),
             Self::Openapi => pretty(&openapi::document()),
-            Self::Audit | Self::Config | Self::Manifest | Self::Packet | Self::Report => {
-                pretty(&self.titled())
-            }
+            Self::Audit
+            | Self::Capabilities
+            | Self::Config
+            | Self::Manifest
+            | Self::Packet
+            | Self::Report => pretty(&self.titled()),
         };
         let digest = Digest::of(&bytes);
         (bytes, digest)
@@ -171,8 +187,11 @@ static SCHEMA_ROUTE: Operation = Operation {
         Parameter {
             name: "file",
             place: Place::Path,
-            text: "NAME.json; a name that is none is told which there are",
-            schema: schema_of::<String>,
+            text: "Which one",
+            schema: |_| {
+                let files = schemas().map(|name| format!("{}.json", name.word()));
+                schema::of(json!({"enum": files.collect::<Vec<_>>()}))
+            },
         },
     ],
     answers: &[described(SCHEMA_TYPE), KNOWN],
@@ -203,17 +222,21 @@ pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
         .on(&OPENAPI_ROUTE, async |request: Request| {
             OPENAPI_ROUTE.query(request.uri()).map(|_| answer(Name::Openapi, request.headers()))
         })
-        .on(&SCHEMA_ROUTE, schema)
+        .on(&SCHEMA_ROUTE, one_schema)
 }
 
-async fn schema(request: Request) -> Result<Response, Problem> {
+async fn one_schema(request: Request) -> Result<Response, Problem> {
     SCHEMA_ROUTE.query(request.uri())?;
-    let mut schemas = Name::ALL.iter().filter(|name| name.path().starts_with("/schemas/"));
-    let name = schemas.clone().find(|name| name.path() == request.uri().path());
-    name.map(|name| answer(*name, request.headers())).ok_or_else(|| {
-        let all: Vec<String> = schemas.by_ref().map(|name| name.path()).collect();
+    let name = schemas().find(|name| name.path() == request.uri().path());
+    name.map(|name| answer(name, request.headers())).ok_or_else(|| {
+        let all: Vec<String> = schemas().map(Name::path).collect();
         Problem::new(Outcome::UnknownSchema, format!("there is {}", all.join(", ")))
     })
+}
+
+/// Those that stand at [`SCHEMA_ROUTE`].
+fn schemas() -> impl Iterator<Item = Name> {
+    Name::ALL.iter().copied().filter(|name| name.media_type() == SCHEMA_TYPE)
 }
 
 /// A document with its digest as its entity tag.

@@ -58,10 +58,19 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         answers.insert(status.to_string(), refused(&outcomes, generator));
     }
     if operation.has_document() {
-        parameters.push(coding("Accept-Encoding", "The codings that an answer may have, weighed"));
+        let text = format!("Of {CODINGS}, weighed; nothing asks for bytes as they are");
+        parameters.push(header("Accept-Encoding", &text, &json!({"type": "string"})));
     }
-    if !matches!(operation.body, Input::None) {
-        parameters.push(coding("Content-Encoding", "The coding of the body"));
+    let codings: Vec<&str> = CODINGS.split(", ").collect();
+    let coding = match operation.body {
+        Input::None => None,
+        Input::Document(_) | Input::Bytes => Some(json!({"enum": codings})),
+        // Nothing is looked at where there is no body.
+        Input::Optional(_) => Some(json!({"type": "string"})),
+    };
+    if let Some(schema) = coding {
+        let text = format!("Of the body: one of {CODINGS}");
+        parameters.push(header("Content-Encoding", &text, &schema));
     }
     let mut described = json!({
         "summary": operation.summary,
@@ -105,10 +114,8 @@ fn parameter(known: &Parameter, generator: &mut SchemaGenerator) -> Value {
     })
 }
 
-/// A header that names codings.
-fn coding(name: &str, text: &str) -> Value {
-    let words: Vec<&str> = CODINGS.split(", ").collect();
-    json!({"name": name, "in": "header", "description": text, "schema": {"enum": words}})
+fn header(name: &str, text: &str, schema: &Value) -> Value {
+    json!({"name": name, "in": "header", "description": text, "schema": schema})
 }
 
 fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {

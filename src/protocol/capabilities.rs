@@ -5,9 +5,14 @@
 //! is YAML, with a detached token over its bytes. What deliberately is not here: what follows from
 //! a manifest (`exchange.rs`), files, and buckets.
 
+mod schema;
+
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
+
+pub use schema::capabilities as capabilities_schema;
 
 use super::canonical::{Json, push_pointer};
 use super::digest::Digest;
@@ -42,7 +47,7 @@ pub struct Declared {
 }
 
 /// The marks of the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct Marks {
     /// A closed gate opens only below; caution begins here.
     pub reopen: f64,
@@ -53,7 +58,7 @@ pub struct Marks {
 }
 
 /// How long what is exported is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct Retention {
     /// Packets on the stream, in seconds.
     pub state_s: u64,
@@ -66,7 +71,7 @@ pub struct Retention {
 }
 
 /// The manifest of this runtime, in the order of its keys.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct Capabilities {
     /// This runtime.
     pub runtime_id: RuntimeId,

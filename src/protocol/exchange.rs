@@ -62,6 +62,7 @@ impl fmt::Display for Version {
     strum::IntoStaticStr,
     strum::EnumString,
     strum::VariantArray,
+    schemars::JsonSchema,
     serde::Serialize,
 )]
 #[serde(rename_all = "lowercase")]

@@ -37,6 +37,8 @@ mod hostile;
 #[cfg(test)]
 mod cookbook;
 mod delivery;
+#[cfg(test)]
+mod described;
 mod effects;
 
 #[cfg(test)]

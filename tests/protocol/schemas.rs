@@ -3,8 +3,9 @@
 
 use driftgate::http::describe::Name;
 use driftgate::protocol::canonical::Json;
+use driftgate::protocol::capabilities::{LIST_LEN_MAX, declared};
 use driftgate::protocol::keyring::Keyring;
-use driftgate::protocol::packet::StatePacket;
+use driftgate::protocol::packet::{StatePacket, TEXT_BYTES_MAX};
 use driftgate::protocol::profile::Translator;
 use driftgate::protocol::snapshot::VerifiedManifest;
 use jsonschema::Validator;
@@ -175,6 +176,38 @@ fn the_manifest_schema_says_what_the_manifest_reader_says() {
         "another spelling",
     ];
     check(Name::Manifest, &documents, read, |why| beyond.iter().any(|known| why.contains(known)));
+}
+
+#[test]
+fn the_schema_of_capabilities_says_what_their_reader_says() {
+    let read = |document: &Value| {
+        let mistakes = declared(document.to_string().as_bytes()).err().unwrap_or_default();
+        mistakes.first().map_or(Ok(()), |mistake| Err(mistake.to_string()))
+    };
+    let example = include_str!("../../config/runtime_capabilities.yml");
+    let example: Value = serde_saphyr::from_str(example).unwrap();
+    let mut full = example.clone();
+    full["expires"] = json!("2030-01-01T00:00:00Z");
+    full["scopes"] = json!(vec!["x"; LIST_LEN_MAX]);
+    check(Name::Capabilities, &[json!({}), example, full.clone()], read, |_| false);
+    let validator = validator(Name::Capabilities);
+    let long = "x".repeat(TEXT_BYTES_MAX);
+    for (member, value, is_good) in [
+        ("scopes", json!(vec!["x"; LIST_LEN_MAX + 1]), false),
+        ("deviations", json!([long]), true),
+        ("deviations", json!([long + "x"]), false),
+        ("artifact_types", json!([]), true),
+        ("artifact_types", json!(["State"]), false),
+        ("protocol_versions", json!([]), false),
+        ("protocol_versions", json!(["1.0", "1.0"]), false),
+        ("expires", json!("2030-01-01"), false),
+        ("expires", json!("2030-01-01T00:00:00+01:00"), true),
+    ] {
+        full[member] = value;
+        assert_eq!(read(&full).is_ok(), is_good, "{member} {}", full[member]);
+        assert_eq!(validator.is_valid(&full), is_good, "{member} {}", full[member]);
+        full.as_object_mut().unwrap().remove(member);
+    }
 }
 
 fn opened(ring: &Keyring, document: &Value) -> Result<(), String> {
