@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked schemathesis bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -46,7 +46,7 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
 documents: ## what is written out from the code: config/driftgate.toml, docs/configuration.md, docs/conformance.md
-	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test tidy -- documents matrix
+	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test deploy --test tidy -- documents matrix
 
 deny: ## licences, sources, bans and advisories of all that is built in
 	@cargo deny --version >/dev/null 2>&1 || { \
@@ -72,6 +72,17 @@ schemathesis: ## the running server against its OpenAPI document, some thousand 
 	$(with_nats) cargo run --locked --quiet -- schema openapi | $$folder/openapi-spec-validator -; \
 	DRIFTGATE_SCHEMATHESIS=$$PWD/$$folder/schemathesis \
 		cargo test --locked --test live described -- --nocapture
+# Another machine's: make image ARCH=arm64 IMAGE_TARGET=aarch64-unknown-linux-musl, with its linker.
+ARCH ?= amd64
+IMAGE_TARGET ?= x86_64-unknown-linux-musl
+image: ## the image as an archive, SBOM and provenance beside it, without a container engine
+	@command -v python3 >/dev/null || { echo "make image needs python3 (3.11 or newer)" >&2; exit 1; }
+	@rustup target list --installed 2>/dev/null | grep -qx $(IMAGE_TARGET) || { \
+		echo "make image needs the target: rustup target add $(IMAGE_TARGET)" >&2; exit 1; }
+	RUSTFLAGS="--remap-path-prefix=$$HOME=/home --remap-path-prefix=$$PWD=/build" \
+		cargo build --locked --release --bin driftgate --target $(IMAGE_TARGET)
+	@python3 deploy/image/archive.py target/$(IMAGE_TARGET)/release/driftgate target/image \
+		--arch $(ARCH) --target $(IMAGE_TARGET)
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)

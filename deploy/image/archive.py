@@ -9,6 +9,7 @@ is an OCI image layout which also has the manifest.json of `docker save`: `ctr i
 times and owners are zero.
 """
 import argparse
+import gzip
 import hashlib
 import io
 import json
@@ -139,7 +140,8 @@ def main():
     files += [(f"licenses/{name}", (ROOT / name).read_bytes(), 0o644) for name in ("LICENSE", "NOTICE")]
     if CERTIFICATES.exists():
         files.append((str(CERTIFICATES).lstrip("/"), CERTIFICATES.read_bytes(), 0o644))
-    layer = tar(files)
+    plain = tar(files)
+    layer = gzip.compress(plain, mtime=0)
     config = dump({
         "architecture": arguments.arch, "os": "linux",
         "config": {
@@ -153,7 +155,7 @@ def main():
                 "org.opencontainers.image.licenses": "Apache-2.0",
             },
         },
-        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + sha256(layer)]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + sha256(plain)]},
     })
     oci = "application/vnd.oci.image."
 
@@ -162,7 +164,7 @@ def main():
     manifest = dump({
         "schemaVersion": 2, "mediaType": oci + "manifest.v1+json",
         "config": descriptor("config.v1+json", config),
-        "layers": [descriptor("layer.v1.tar", layer)],
+        "layers": [descriptor("layer.v1.tar+gzip", layer)],
     })
     name = f"docker.io/library/driftgate:{version}"
     names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": version}

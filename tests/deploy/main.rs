@@ -11,4 +11,6 @@
 #[cfg(test)]
 mod definition;
 #[cfg(test)]
+mod deliveries;
+#[cfg(test)]
 mod inject;
