@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image kubernetes bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -72,6 +72,7 @@ schemathesis: ## the running server against its OpenAPI document, some thousand 
 	$(with_nats) cargo run --locked --quiet -- schema openapi | $$folder/openapi-spec-validator -; \
 	DRIFTGATE_SCHEMATHESIS=$$PWD/$$folder/schemathesis \
 		cargo test --locked --test live described -- --nocapture
+
 # Another machine's: make image ARCH=arm64 IMAGE_TARGET=aarch64-unknown-linux-musl, with its linker.
 ARCH ?= amd64
 IMAGE_TARGET ?= x86_64-unknown-linux-musl
@@ -83,6 +84,9 @@ image: ## the image as an archive, SBOM and provenance beside it, without a cont
 		cargo build --locked --release --bin driftgate --target $(IMAGE_TARGET)
 	@python3 deploy/image/archive.py target/$(IMAGE_TARGET)/release/driftgate target/image \
 		--arch $(ARCH) --target $(IMAGE_TARGET)
+
+kubernetes: image ## the deliveries on a real Kubernetes; needs root and Go, the first time some ten minutes
+	@$(with_nats) tests/deploy/kubernetes/run.sh
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
