@@ -76,7 +76,7 @@ fn cel(value: &Value, place: &str) -> String {
         Value::Array(items) => {
             format!("[{}]", list(items.iter().map(|item| cel(item, place)).collect()))
         }
-        other => other.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
     }
 }
 
