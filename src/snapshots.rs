@@ -55,6 +55,7 @@ mod worker;
 
 pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
+pub use memory::{container_limit, restorable_bytes_max};
 pub use progress::Progress;
 
 use cache::Cache;

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use super::sysexits;
 use crate::config::{Caution, Config, Listener, Mistakes, read_from_disk, show_duration};
 use crate::protocol::time::Timestamp;
+use crate::snapshots::{container_limit, restorable_bytes_max};
 
 /// Peers that are listed one by one; the rest is counted.
 const PEERS_SHOWN_MAX: usize = 20;
@@ -157,7 +158,20 @@ fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
         config.keyring.sign_with().unwrap_or_default(),
         ids.join(", ")
     )?;
-    writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())
+    writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())?;
+    write_memory(container_limit(Path::new("/")), config.snapshot.bytes_max, output)
+}
+
+/// What the container's limit lets snapshots be, where it has one.
+fn write_memory(limit: Option<u64>, bytes_max: u64, output: &mut dyn Write) -> io::Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    let (limit, restorable, bytes_max) =
+        (limit >> 20, restorable_bytes_max(limit) >> 20, bytes_max >> 20);
+    writeln!(
+        output,
+        "memory       limit {limit} MiB lets snapshots up to {restorable} MiB be restored; \
+         snapshot.bytes_max is {bytes_max} MiB"
+    )
 }
 
 /// Who else may read a secret, as far as the file's mode says; `None` when nobody.

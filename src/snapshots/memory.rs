@@ -51,7 +51,7 @@ pub struct TooLittleMemory {
 impl Memory {
     /// What the limits of this process leave.
     pub(super) fn of_this_process() -> Self {
-        Self::of(limit())
+        Self::of(container_limit(Path::new("/")))
     }
 
     fn of(limit: Option<u64>) -> Self {
@@ -100,22 +100,31 @@ pub(super) fn encoding_bytes(level: Level, base: u64, source: u64) -> u64 {
     both.saturating_add(source.saturating_mul(2)).saturating_add(tables)
 }
 
-/// The least limit of the control groups that this process is in; `None` where there is none.
-fn limit() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+/// The largest snapshot that a limit lets be restored as well as stored: a fetch takes three times
+/// its bytes at once, of what the cache and everything else leave. In bytes.
+#[must_use]
+pub fn restorable_bytes_max(limit: u64) -> u64 {
+    limit.saturating_sub(OTHERS_BYTES) / 4
+}
+
+/// The least limit of the control groups that this process is in, in bytes, both versions; `None`
+/// where there is none. `root` is `/` outside tests.
+#[must_use]
+pub fn container_limit(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = groups.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-        let (root, file) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
             _ if controllers.split(',').any(|name| name == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
             }
             _ => return None,
         };
         // A namespace shows the group as the root; a parent's limit binds as well.
-        let root = Path::new(root);
-        let folders = Path::new(path).ancestors().map(|ancestor| root.join(ancestor));
+        let mount = root.join(mount);
+        let folders = Path::new(path).ancestors().map(|ancestor| mount.join(ancestor));
         let read = |folder: std::path::PathBuf| {
             fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok()
         };
@@ -128,6 +137,29 @@ fn limit() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_of_either_version_is_read_and_the_least_binds() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(container_limit(root.path()), None);
+        write("proc/self/cgroup", "0::/pod/box\n");
+        write("sys/fs/cgroup/pod/box/memory.max", "max\n");
+        assert_eq!(container_limit(root.path()), None);
+        write("sys/fs/cgroup/pod/memory.max", "100663296\n");
+        assert_eq!(container_limit(root.path()), Some(96 << 20));
+        write("proc/self/cgroup", "5:cpu:/x\n4:memory:/kube\n");
+        write("sys/fs/cgroup/memory/kube/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(container_limit(root.path()), None);
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "67108864\n");
+        assert_eq!(container_limit(root.path()), Some(64 << 20));
+        assert_eq!(restorable_bytes_max(96 << 20), 12 << 20);
+        assert_eq!(restorable_bytes_max(1), 0);
+    }
 
     #[tokio::test]
     async fn a_limit_is_shared_and_no_limit_asks_nobody() {

@@ -14,3 +14,5 @@ mod definition;
 mod deliveries;
 #[cfg(test)]
 mod inject;
+#[cfg(test)]
+mod tools;
