@@ -9,6 +9,8 @@
 )]
 
 #[cfg(test)]
+mod brokers;
+#[cfg(test)]
 mod definition;
 #[cfg(test)]
 mod deliveries;
