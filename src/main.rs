@@ -61,7 +61,15 @@ enum Command {
 type Outcome = Result<ExitCode, Fault>;
 
 fn main() -> ExitCode {
-    command(Arguments::parse().command).unwrap_or_else(|fault| fault.say())
+    match Arguments::try_parse() {
+        Ok(arguments) => command(arguments.command).unwrap_or_else(|fault| fault.say()),
+        Err(said) => {
+            let is_wrong = said.use_stderr();
+            // Nothing is left to be told when nobody reads it.
+            drop(said.print());
+            if is_wrong { ExitCode::from(sysexits::USAGE) } else { ExitCode::SUCCESS }
+        }
+    }
 }
 
 fn command(command: Command) -> Result<ExitCode, Fault> {

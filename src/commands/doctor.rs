@@ -2,7 +2,7 @@
 //!
 //! It asks and never changes: each finding has the command that would. What is wanted of streams,
 //! buckets and consumer, and what a difference costs, is said where the sidecar says it (`nats`).
-//! The checks stand in one table, [`CHECKS`].
+//! The checks stand in one table, `CHECKS`.
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};

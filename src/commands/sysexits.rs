@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+/// The command line is wrong.
+pub const USAGE: u8 = 64;
 /// The input is wrong.
 pub const DATA_ERROR: u8 = 65;
 /// The input cannot be opened.

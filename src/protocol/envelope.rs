@@ -308,7 +308,7 @@ pub struct Admission {
     pub verdict: Ruling,
     /// What the runtime may use it for.
     pub allowed_use: Vec<String>,
-    /// Under which scope, where the entry of its source names one.
+    /// Under which scope its sender sent it, where it names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Where its drift metrics come from, where that is signed.
@@ -371,7 +371,7 @@ impl Terms {
         Ok(Admission {
             verdict: if is_whole { Ruling::Accept } else { Ruling::Narrow },
             allowed_use,
-            scope: self.scope.clone(),
+            scope: scope.cloned(),
             drift_source,
         })
     }

@@ -12,4 +12,7 @@ mod replay;
 #[cfg(test)]
 mod trace;
 #[cfg(test)]
+mod schema;
+
+#[cfg(test)]
 mod verify;

@@ -133,7 +133,7 @@ fn what_is_no_report_or_no_configuration_says_so() {
     let code = |words: &[&str], input: &str| trace(&folder, words, input).status.code();
     assert_eq!(code(&["-"], "no report"), Some(65));
     assert_eq!(code(&["/nowhere/report.json"], ""), Some(66));
-    assert_eq!(code(&["-", "--next"], ""), Some(2));
+    assert_eq!(code(&["-", "--next"], ""), Some(64));
     fs::write(folder.path().join("driftgate.toml"), "[runtime]\nid = 7\n").unwrap();
     assert_eq!(code(&["-"], &report(1, 0.2).to_string()), Some(78));
 }

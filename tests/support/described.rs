@@ -14,7 +14,8 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let foreign = ["Report", "StatePacket"];
     for (name, schema) in document["components"]["schemas"].as_object_mut().unwrap() {
         if schema.get("properties").is_some() && !foreign.contains(&name.as_str()) {
-            schema["additionalProperties"] = json!(false);
+            // Not additionalProperties, which does not see what stands under an `anyOf` beside it.
+            schema["unevaluatedProperties"] = json!(false);
         }
     }
     document
