@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image kubernetes bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image kubernetes clusters bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -87,6 +87,9 @@ image: ## the image as an archive, SBOM and provenance beside it, without a cont
 
 kubernetes: image ## the deliveries on a real Kubernetes; needs root and Go, the first time some ten minutes
 	@$(with_nats) tests/deploy/kubernetes/run.sh
+
+clusters: build ## two edges and a hub, a cut link, a killed hub, a compromised edge; needs the nats command
+	@$(with_nats) tests/deploy/clusters.py $(ARGS)
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
