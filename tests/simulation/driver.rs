@@ -162,6 +162,8 @@ impl World<'_> {
         let node = &mut self.nodes[place];
         if is_distrusted {
             let closed = node.life.oracle.distrust(self.now_us);
+            // The gate has opened for this report and closes with it: a closing as any other.
+            node.life.uploader.may_revoke |= closed.closes;
             opinion = Opinion { closes: opinion.closes || closed.closes, ..closed };
         }
         node.life.last_seq = seq;

@@ -323,9 +323,10 @@ impl World<'_> {
         let is_asked = uploader.stop.is_some_and(|stop| stop.is_asked);
         uploader.stop = Some(Stop { revoke, is_asked });
         let may = uploader.may_revoke;
+        let (now, bridge) = (self.nodes[place].clock(self.now_us), &self.nodes[place].life.bridge);
+        let reasons = bridge.safety(now).reasons;
         self.demand(!revoke || may, || {
-            "P8: snapshots are revoked although nothing says that the runtime is unstable"
-                .to_owned()
+            format!("P8: snapshots are revoked though nothing says unstable: {reasons:?}")
         });
     }
 

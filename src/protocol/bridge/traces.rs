@@ -14,7 +14,7 @@ use crate::protocol::gate::{Sample, Thresholds};
 use crate::protocol::judge::Policy;
 use crate::protocol::outbox::Settled;
 use crate::protocol::view::{
-    DriftView, GateView, IndexView, ParseView, ReopeningView, TargetTrace, TraceView,
+    Barrier, DriftView, GateView, IndexView, ParseView, ReopeningView, TargetTrace, TraceView,
 };
 
 /// Reports that are kept, the newest.
@@ -86,7 +86,11 @@ impl Traces {
     /// An answer is being given.
     pub(super) fn answer(&mut self, ticket: Ticket, answer: &Answer) {
         if let (Some(trace), Some(barrier)) = (self.of(ticket), answer.barrier()) {
-            trace.view.gate.barrier = Some(barrier);
+            let gate = &mut trace.view.gate;
+            gate.barrier = Some(barrier);
+            if barrier == Barrier::Unconfirmed && !gate.reasons.contains(&Reason::Unconfirmed) {
+                gate.reasons.push(Reason::Unconfirmed);
+            }
         }
     }
 }
