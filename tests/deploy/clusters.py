@@ -6,7 +6,7 @@ crosses, what a cut link, a killed hub and a compromised edge do. `make clusters
 
 Exit code 0: all was shown. 1: something was not. Ends what it starts, by process id."""
 
-import argparse, json, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys
+import argparse, json, os, pathlib, re, shutil, signal, socket, subprocess, sys
 import tempfile, threading, time, urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -256,6 +256,8 @@ def outage(c, r, name, fail, heal, seconds):
         thread.start()
     fail()
     time.sleep(seconds)
+    last = [at for source, _, at in r["east-1"].seen if source == "west-1"][-1]
+    check(f"{name}: it cuts", time.time() - last > seconds - 2, f"silent for {time.time() - last:.1f} s")
     heal()
     healed = time.time()
     fresh = lambda to, of: any(source == of and r[of].sent.get(seq, 0) > healed
@@ -301,7 +303,7 @@ def compromised(c, r):
     """West's leaf credentials, in a broker that keeps to no rule of edge.conf."""
     client = subprocess.run([NATS, "--server", f"nats://127.0.0.1:{c.port['hub']}", "--nkey",
                              str(c.work / "west.seed"), "rtt"], env=c.env, text=True, capture_output=True)
-    check("west's credentials as a client of the hub", client.returncode != 0 and
+    check("west's credentials as a client of the hub",
           "uthorization" in client.stdout + client.stderr, "refused")
     c.end("west")
     port, = ports(1)
@@ -329,9 +331,6 @@ def compromised(c, r):
         reached = [place for place, log in heard.items() if "forged-by-west" in log.read_text()]
         check(f"compromised west tries {subject} ({what})", not answered and not reached,
               said if not reached else f"reached {reached}")
-    refused = set(re.findall(r'Permissions Violation for Publish to "([^"]+)"',
-                             (c.work / "mallory.log").read_text() + (c.work / "hub.log").read_text()))
-    print(f"        the hub refused by name {len(refused)} subjects")
     r["east-1"].report()
     own = re.compile(r'"(sync\.(hub\.west|west\.hub)|\$JS\.west\.API\.|\$JS\.FC\.DRIFTGATE_OUT\.to-hub|\$JSC\.R\.|_INBOX)')
     overheard = [line for line in (c.work / "ear.log").read_text().splitlines()
