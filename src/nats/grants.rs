@@ -73,8 +73,13 @@ impl Grants {
         self.subscribe.push(Grant { subject: subject.into(), why });
     }
 
+    /// A server maps the API of its own domain to the plain subject before it looks at permissions,
+    /// and that of another domain not: which of them the domain is, a configuration does not know.
     fn call(&mut self, settings: &Settings, why: &'static str, call: &str) {
         self.say(why, settings.api(call));
+        if settings.broker.domain.is_some() {
+            self.say(why, format!("$JS.API.{call}"));
+        }
     }
 
     /// The second token from the prefix is always the sender, or for quarantine the owner.

@@ -27,10 +27,15 @@ fn permissions(plan: &Plan, more: &[&str]) -> String {
 }
 
 fn plan(runtime: &str, peer: &str, url: &str, folder: &Path) -> Plan {
+    plan_with(runtime, peer, url, folder, "")
+}
+
+/// The same with more keys of `nats`.
+fn plan_with(runtime: &str, peer: &str, url: &str, folder: &Path, more: &str) -> Plan {
     let seed = folder.join(format!("{runtime}.nk"));
     let scopes = r#"["state", "snapshot", "telemetry"]"#;
     Plan::new(runtime, &[peer], url).with(&format!(
-        "[nats]\nnkey_file = {:?}\n[[peers]]\nid = {peer:?}\nexport = {scopes}\nimport = {scopes}",
+        "[nats]\nnkey_file = {:?}\n{more}\n[[peers]]\nid = {peer:?}\nexport = {scopes}\nimport = {scopes}",
         seed.display().to_string()
     ))
 }
@@ -173,12 +178,36 @@ fn each_form_says_the_same() {
         }
     }
     let domain = plan.clone().with("[nats]\ndomain = \"hub\"");
-    assert_eq!(permissions(&domain, &["--for", "nats"]).matches("$JS.API.").count(), 0);
+    let domain = permissions(&domain, &["--for", "nats"]);
+    let calls = |of: &str| domain.matches(of).count();
+    assert!(calls("$JS.API.") > 0 && calls("$JS.API.") == calls("$JS.hub.API."), "{domain}");
     let bare = permissions(&plan.with("[nats]\nprovision = false"), &["--for", "nats"]);
     assert!(server.contains("STREAM.CREATE") && !bare.contains("STREAM.CREATE"), "{bare}");
     let block = bare.split_once("permissions {").expect("a block").1;
     let shipped = include_str!("../../deploy/nats.conf");
     assert!(shipped.contains(&format!("PLANNER_MAY {{{block}")), "deploy/nats.conf is another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_enough_in_a_domain() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let seed = folder.join("planner.nk");
+    let pair = KeyPair::new_user();
+    std::fs::write(&seed, pair.seed().unwrap()).unwrap();
+    private(&seed);
+    let in_domain = |url: &str| plan_with("planner", "critic", url, folder, "domain = \"hub\"");
+    let grants = permissions(&in_domain("nats://a:1"), &["--for", "nats"]);
+    let server = NatsServer::start_with(&format!(
+        "jetstream {{ domain: hub, store_dir: {:?} }}\nauthorization {{ users: [ {{ nkey: {}\n{grants} }} ] }}",
+        folder.join("store").display().to_string(),
+        pair.public_key()
+    ));
+    let planner = Sidecar::connected(in_domain(&server.url())).await;
+    planner.stores().await;
+    let ready: Value = Caller::new(planner.admin).get("/readyz").await.unwrap().json();
+    assert_eq!(ready["degraded"], json!([]));
+    assert!(!server.log().contains("Violation"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
