@@ -43,6 +43,8 @@ impl Coding {
         let mut given = headers.get_all(CONTENT_ENCODING).iter();
         let coding = match (given.next(), given.next()) {
             (None, _) => Some(Self::Identity),
+            // An empty list names no coding.
+            (Some(value), None) if value.as_bytes().trim_ascii().is_empty() => Some(Self::Identity),
             (Some(value), None) => value.to_str().ok().and_then(|text| text.trim().parse().ok()),
             (Some(_), Some(_)) => None,
         };
@@ -130,6 +132,24 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, accept.parse().unwrap());
         assert_eq!(Coding::of_answer(&headers).ok(), expected, "{accept}");
+    }
+
+    #[test]
+    fn an_empty_list_of_codings_is_none_and_two_are_too_many() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CONTENT_ENCODING, HeaderValue::from_static(value));
+            }
+            Coding::of_body(&headers).ok()
+        };
+        for none in [&[][..], &[""], &["  "], &["identity"]] {
+            assert_eq!(of(none), Some(Coding::Identity), "{none:?}");
+        }
+        assert_eq!(of(&["ZSTD"]), Some(Coding::Zstd));
+        for wrong in [&["br"][..], &["gzip, zstd"], &["gzip", "zstd"], &["", "gzip"]] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]
