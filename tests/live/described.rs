@@ -57,7 +57,8 @@ async fn the_running_server_answers_as_its_document_says() {
             .args(["--url", &format!("http://{}", sidecar.api)])
             .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
             .args(["--max-examples", EXAMPLES, "--seed", SEED, "--continue-on-failure"])
-            .args(["--request-timeout", "20", "--no-color"])
+            // Whoever asks for the next report waits 10 s for one.
+            .args(["--request-timeout", "20", "--max-response-time", "12", "--no-color"])
             .args(which)
             .env("DRIFTGATE_TOKEN", TOKENS[0].1)
             .env("DRIFTGATE_OPERATOR_TOKEN", TOKENS[1].1)
