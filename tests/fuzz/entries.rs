@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 type Entry = fn(&[u8]);
 
-pub(crate) const ALL: [(&str, Entry); 8] = [
+const ALL: [(&str, Entry); 8] = [
     ("report", report),
     ("packet", packet),
     ("headers", headers),
@@ -47,11 +47,18 @@ pub(crate) const ALL: [(&str, Entry); 8] = [
     ("http", http),
 ];
 
+/// Holds what must hold of bytes of this kind, which is the name of a target and of its corpus.
+pub(crate) fn run(kind: &str, bytes: &[u8]) {
+    let entry = ALL.iter().find(|(name, _)| *name == kind);
+    let (_, entry) = entry.unwrap_or_else(|| panic!("no entry is called {kind}"));
+    entry(bytes);
+}
+
 fn id(text: &str) -> RuntimeId {
     RuntimeId::new(text).expect("a valid id")
 }
 
-pub(crate) fn keyring() -> Keyring {
+fn keyring() -> Keyring {
     let key = KeyMaterial::hmac_secret(&[7; 32]).expect("32 bytes");
     Keyring::new([("k1".to_owned(), key)], Some("k1")).expect("a ring")
 }
@@ -101,7 +108,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
 
 /// Reports, one a line, through every built-in profile: what is published was let through, and the
 /// books add up.
-pub(crate) fn report(bytes: &[u8]) {
+fn report(bytes: &[u8]) {
     for profile in driftgate::profiles::names() {
         let (mut bridge, mut now) = bridge(profile);
         for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
@@ -121,7 +128,7 @@ pub(crate) fn report(bytes: &[u8]) {
 
 /// Packets, as they come and signed anew with a key of the fleet: what is accepted is stable and
 /// comes back as the same bytes.
-pub(crate) fn packet(bytes: &[u8]) {
+fn packet(bytes: &[u8]) {
     let (mut bridge, now) = bridge("srip-05");
     for bytes in [Some(bytes.to_vec()), signed(bytes)].into_iter().flatten() {
         let subject = ("critic", "planner");
@@ -150,7 +157,7 @@ fn signed(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Headers, `name: value` a line: what is handed over is short, and a trace is one.
-pub(crate) fn headers(bytes: &[u8]) {
+fn headers(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut map = HeaderMap::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
@@ -167,7 +174,7 @@ pub(crate) fn headers(bytes: &[u8]) {
 }
 
 /// Manifests: what verifies is written again as the same bytes.
-pub(crate) fn manifest(bytes: &[u8]) {
+fn manifest(bytes: &[u8]) {
     let keyring = keyring();
     for bytes in [Some(bytes.to_vec()), signed_manifest(bytes)].into_iter().flatten() {
         if let Ok(verified) = VerifiedManifest::open(&keyring, &bytes) {
@@ -190,7 +197,7 @@ fn signed_manifest(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Stored frames of both kinds: what decodes is what was named, and within the limits.
-pub(crate) fn frame(bytes: &[u8]) {
+fn frame(bytes: &[u8]) {
     let limits = Limits { plain_bytes_max: 1 << 20, window_log_max: 22 };
     let base = Plain::new(vec![b'a'; 4096]);
     for kind in [FrameKind::Full, FrameKind::Delta] {
@@ -204,7 +211,7 @@ pub(crate) fn frame(bytes: &[u8]) {
 }
 
 /// A configuration file in each of its two languages, alone and over one that is whole.
-pub(crate) fn config(bytes: &[u8]) {
+fn config(bytes: &[u8]) {
     const WHOLE: &str = "runtime = {id = \"planner\"}\n\
         integrity = {sign_with = \"k1\", keys = [{id = \"k1\", file = \"/k1\"}]}\n";
     let key = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -225,7 +232,7 @@ pub(crate) fn config(bytes: &[u8]) {
 
 /// Records that an earlier life left, as they come and sealed anew, under each name that a record
 /// may have: what is kept reads as what was accepted, and what was revoked is not to be sent.
-pub(crate) fn spool(bytes: &[u8]) {
+fn spool(bytes: &[u8]) {
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let sealed = [line, format!("\n{}\n", Digest::of(line)).as_bytes()].concat();
     for record in [bytes, &sealed] {
@@ -249,7 +256,7 @@ pub(crate) fn spool(bytes: &[u8]) {
 
 /// Bytes on the API's socket, `HOST` in them being its address: it answers or hangs up, and answers
 /// the next one.
-pub(crate) fn http(bytes: &[u8]) {
+fn http(bytes: &[u8]) {
     let api = served();
     let bytes = named(bytes, &api.to_string());
     let connect = || {
