@@ -26,9 +26,6 @@ mod broker;
 mod codec;
 #[path = "snapshot/listing.rs"]
 mod listing;
-#[path = "../live/snapshots/rig.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use more of it")]
-mod rig;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -12,9 +12,6 @@
 )]
 
 #[cfg(test)]
-mod rig;
-
-#[cfg(test)]
 mod push;
 
 #[cfg(test)]

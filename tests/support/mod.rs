@@ -33,5 +33,6 @@ pub(crate) mod row;
 pub(crate) mod runtime;
 pub(crate) mod sentry;
 pub(crate) mod sidecar;
+pub(crate) mod snapshots;
 pub(crate) mod traces;
 pub(crate) mod wait;

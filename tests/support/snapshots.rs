@@ -8,10 +8,10 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::manifest::meet_now;
-use crate::support::nats_server::NatsServer;
-use crate::support::sidecar::{Plan, Sidecar};
-use crate::support::wait::LONG;
+use super::manifest::meet_now;
+use super::nats_server::NatsServer;
+use super::sidecar::{Plan, Sidecar};
+use super::wait::LONG;
 
 /// Peers that exchange snapshots as well, and are known to.
 pub(crate) fn plan(runtime: &str, peer: &str, url: &str) -> Plan {

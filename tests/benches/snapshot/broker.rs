@@ -10,9 +10,9 @@ use driftgate::snapshots::bucket::Bucket;
 use driftgate::snapshots::fetch::{Source, fetch, list};
 
 use super::memory;
-use super::rig::{plan, pull, push};
 use super::support::nats_server::NatsServer;
 use super::support::sidecar::{SECRET, Sidecar};
+use super::support::snapshots::{plan, pull, push};
 
 pub(crate) struct Broker {
     pub(crate) stored: u64,

@@ -15,9 +15,9 @@ use driftgate::snapshots::bucket::{self, Bucket, Upload};
 use driftgate::snapshots::fetch::{Source, list};
 use futures_util::StreamExt as _;
 
-use super::rig::{plan, pull};
 use super::support::nats_server::NatsServer;
 use super::support::sidecar::{SECRET, Sidecar};
+use super::support::snapshots::{plan, pull};
 
 const OBJECTS: u64 = 2_000;
 const ROUNDS: usize = 9;

@@ -11,10 +11,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::process::Command;
 
-use super::rig::{ask, noise, plan};
 use crate::support::nats_server::NatsServer;
 use crate::support::report::report;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{ask, noise, plan};
 use crate::support::wait::{LONG, until};
 
 const QUICK: &str = "[listen]\nreply_timeout = \"300ms\"\n[containment]\nbarrier_timeout = \"300ms\"\n\

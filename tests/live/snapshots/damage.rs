@@ -5,9 +5,9 @@ use driftgate::nats::object::{Label, Store};
 use driftgate::protocol::digest::Digest;
 use driftgate::snapshots::bucket::BUCKET;
 
-use super::rig::{index, key, noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{index, key, noise, objects, plan, pull, push};
 use crate::support::wait::until;
 
 const QUICK: &str = "[listen]\nreply_timeout = \"300ms\"\n\

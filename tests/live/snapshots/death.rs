@@ -14,11 +14,11 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::rig::{ask, noise, objects, plan, pull};
 use crate::support::nats_server::NatsServer;
 use crate::support::object::subjects;
 use crate::support::report::Dice;
 use crate::support::sidecar::{SECRET, Sidecar};
+use crate::support::snapshots::{ask, noise, objects, plan, pull};
 use crate::support::wait::{LONG, until};
 
 /// Deaths in a test run; `DRIFTGATE_KILLS=100` for the figure.

@@ -15,9 +15,9 @@ use driftgate::protocol::snapshot::DCZ_HEADER_BYTES;
 use driftgate::snapshots::bucket::BUCKET;
 use tokio::io::AsyncReadExt as _;
 
-use super::rig::{noise, objects, plan, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{noise, objects, plan, push};
 
 /// The commands that are there.
 struct Commands {

@@ -1,9 +1,9 @@
 //! The gate and snapshots: only in band open, and what was revoked never leaves (P1, P2, P5).
 
-use super::rig::{noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::observer::Observer;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{noise, objects, plan, pull, push};
 use crate::support::wait::until;
 
 const QUICK: &str = "[listen]\nreply_timeout = \"300ms\"\n[containment]\nbarrier_timeout = \"300ms\"\n\

@@ -10,10 +10,10 @@ use driftgate::snapshots::{READINGS_MAX, peak_bytes_max};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::rig::{noise, plan, pull, push};
 use crate::support::horizon::{Edits, Horizon};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{SECRET, Sidecar};
+use crate::support::snapshots::{noise, plan, pull, push};
 
 /// Cycles of the run that is made up where none is recorded: two trees of the chain.
 const CYCLES: usize = 120;

@@ -3,9 +3,9 @@
 
 use driftgate::protocol::digest::Digest;
 
-use super::rig::{objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{objects, plan, pull, push};
 use crate::support::wait::until;
 
 const QUICK: &str = "[listen]\nreply_timeout = \"200ms\"\n\

@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::rig::{ask, noise, plan, pull, push};
 use crate::support::http::Caller;
 use crate::support::nats_server::NatsServer;
 use crate::support::proxy::{Proxy, Way};
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{ask, noise, plan, pull, push};
 use crate::support::wait::until;
 
 /// A stream of events, read as it comes.

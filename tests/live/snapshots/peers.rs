@@ -3,9 +3,9 @@
 use driftgate::nats::object::{Label, Store};
 use driftgate::snapshots::bucket::{BUCKET, MANIFEST_ENTRY};
 
-use super::rig::{index, key, noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
+use crate::support::snapshots::{index, key, noise, objects, plan, pull, push};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_authorised_peer_reads_it_and_another_does_not() {

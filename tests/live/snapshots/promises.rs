@@ -12,9 +12,9 @@ use driftgate::protocol::time::Timestamp;
 use driftgate::snapshots::bucket::{BUCKET, MANIFEST_ENTRY};
 use driftgate::snapshots::spool::{Spool, put};
 
-use super::rig::{ask, index, noise, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, SECRET, Sidecar};
+use crate::support::snapshots::{ask, index, noise, plan, pull, push};
 use crate::support::wait::until;
 
 const QUICK: &str = "[listen]\nreply_timeout = \"300ms\"\n\

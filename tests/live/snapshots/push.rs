@@ -9,9 +9,9 @@ use driftgate::protocol::snapshot::{
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::rig::{ask, noise, objects, plan, pull, push};
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::Sidecar;
+use crate::support::snapshots::{ask, noise, objects, plan, pull, push};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_snapshot_is_stored_and_comes_back_as_it_was() {
