@@ -204,12 +204,16 @@ async fn p6_a_process_that_stood_still_for_too_long_sends_nothing_when_it_goes_o
         .with("[containment]\nbarrier_timeout = \"400ms\"\nstale_after = \"10s\"")
         .with("[nats]\nwindow = 1\nack_timeout = \"60s\"");
     let sidecar = Sidecar::connected(plan).await;
+    // Streams and consumer have been looked at: from here on a packet needs no other answer.
+    sidecar.stores().await;
+    sidecar.settled().await;
+    let place = observer.mark().await;
     proxy.down(Way { stalled: true, ..Way::default() });
     let begin = Instant::now();
     sidecar.report(0.30).await;
     sidecar.signal("STOP");
     let is_packet = |message: &async_nats::Message| message.subject.contains(".state.planner.");
-    observer.find(0, "the one under way", is_packet).await;
+    observer.find(place, "the one under way", is_packet).await;
     // The acknowledgement arrives while the process stands still, for longer than it may be silent.
     proxy.down(Way::default());
     let mut ticks = tokio::time::interval(Duration::from_secs(11));
@@ -222,7 +226,7 @@ async fn p6_a_process_that_stood_still_for_too_long_sends_nothing_when_it_goes_o
     .await;
     sidecar.settled().await;
     observer.mark().await;
-    let packets = observer.packets(0).len();
+    let packets = observer.packets(place).len();
     assert_eq!(packets, 1, "sent after it had stood still");
     row(
         "SIGSTOP beyond stale_after",
