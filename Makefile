@@ -45,7 +45,7 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
-documents: ## what is written out from the code: config/driftgate.toml, docs/configuration.md, docs/conformance.md
+documents: ## what is written out: config/driftgate.toml, docs/configuration.md, docs/conformance.md, deliveries in deploy/
 	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test deploy --test tidy -- documents matrix
 
 deny: ## licences, sources, bans and advisories of all that is built in

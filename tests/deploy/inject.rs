@@ -129,6 +129,8 @@ fn what_is_not_understood_is_refused_with_its_line() {
         (pod(&format!("{agent}  initContainers: *x\n")), "line 9: not YAML"),
         (pod(&format!("{agent}  volumes:\n  volumes:\n")), "line 10: the key stands here twice"),
         (pod(&format!("{agent}  hostNetwork: true\n")), "line 9: hostNetwork"),
+        // What a cluster reads as true.
+        (pod(&format!("{agent}  hostNetwork: yes\n")), "line 9: hostNetwork"),
         (pod("  containers:\n  - name: driftgate\n"), "line 8: an ordinary container"),
         (
             pod(&format!("{agent}  initContainers:\n  - name: driftgate\n")),

@@ -282,7 +282,7 @@ fn present(container: &Node) -> Result<Outcome, Refusal> {
 
 /// What would keep the sidecar from working, or from being ours alone.
 fn nothing_in_the_way(spec: &Node) -> Result<(), Refusal> {
-    if let Some(network) = spec.get("hostNetwork").filter(|flag| flag.text() == Some("true")) {
+    if let Some(network) = spec.get("hostNetwork").filter(|flag| flag.text() != Some("false")) {
         let problem = "hostNetwork: the sidecar's API would be open to the whole node";
         return Err(Refusal::new(network.line, problem));
     }

@@ -90,6 +90,10 @@ if k apply -f - <"$root/deploy/admission/policy.yaml" >"$work/policy.log" 2>&1; 
     sleep 3
     sed 's/name: planner/name: admitted/' "$work/planner.yaml" | k -n admitted apply -f - >/dev/null
     delivered "admission policy" admitted
+    k create namespace unrestricted >/dev/null
+    asking=$(printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: open, %s}\nspec: {hostNetwork: true, containers: [{name: a, image: a}]}\n' "$labels")
+    has "it refuses to leave a pod that asks without its sidecar" \
+        "$(k -n unrestricted apply --dry-run=server -f - <<<"$asking" 2>&1)" 'open to the whole node'
     k delete -f - <"$root/deploy/admission/policy.yaml" >/dev/null 2>&1
 else skip "the admission policy: $(tail -n 1 "$work/policy.log")"; fi
 
