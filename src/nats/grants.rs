@@ -55,6 +55,10 @@ impl Grants {
     pub fn of_provisioner(settings: &Settings) -> Self {
         let mut grants = Self::default();
         grants.add_provision(settings);
+        for stream in streams(settings).into_iter().filter(|stream| is_made(settings, stream)) {
+            let why = "what differs from the configuration, mended";
+            grants.call(settings, why, &format!("STREAM.UPDATE.{stream}"));
+        }
         let why = "a look at what stands there already";
         let consumer = format!("{}.{}", settings.broker.stream_in, settings.consumer());
         grants.call(settings, why, &format!("CONSUMER.INFO.{consumer}"));
@@ -159,15 +163,20 @@ impl Grants {
     }
 
     fn add_provision(&mut self, settings: &Settings) {
-        for stream in streams(settings) {
-            let why = "nats.provision: the streams and buckets, made and mended";
+        for stream in streams(settings).into_iter().filter(|stream| is_made(settings, stream)) {
+            let why = "nats.provision: the streams and buckets, where they are absent";
             self.call(settings, why, &format!("STREAM.CREATE.{stream}"));
-            self.call(settings, why, &format!("STREAM.UPDATE.{stream}"));
         }
         let (stream, consumer) = (&settings.broker.stream_in, settings.consumer());
         let why = "nats.provision: its own consumer";
         self.call(settings, why, &format!("CONSUMER.CREATE.{stream}.{consumer}.>"));
     }
+}
+
+/// Whether it is ours to make: a stream that others fill comes with the clusters.
+fn is_made(settings: &Settings, stream: &str) -> bool {
+    let broker = &settings.broker;
+    stream != broker.stream_in.as_str() || broker.stream_in == broker.stream_out
 }
 
 /// Every stream that the configuration promises, those behind buckets included.

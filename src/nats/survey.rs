@@ -6,6 +6,7 @@
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::assets::AssetFault;
@@ -183,10 +184,11 @@ async fn sources_of(requests: &Requests, stream: &AssetName) -> Vec<Source> {
     let which = |source: &Value| {
         ["/name", "/external/api", "/filter_subject"].map(|at| source.pointer(at).cloned())
     };
-    let mut lasts = Vec::new();
-    for source in list(&info).unwrap_or_default().iter().take(SOURCES_MAX) {
-        lasts.push((which(source), newest(requests, source).await));
-    }
+    // Side by side, so that origins that do not answer cost one wait together.
+    let origins = list(&info).unwrap_or_default();
+    let asked = origins.iter().take(SOURCES_MAX);
+    let lasts =
+        join_all(asked.map(async |source| (which(source), newest(requests, source).await))).await;
     let later = requests.demand(&call, &Value::Null).await.unwrap_or_default();
     let source = |told: Value| Source {
         name: told.get("name").and_then(Value::as_str).unwrap_or("?").to_owned(),

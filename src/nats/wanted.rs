@@ -131,9 +131,6 @@ impl<'a> Stream<'a> {
                 QUARANTINE_BYTES_MAX,
             ),
         };
-        // Sourcing recognises ids across all sources: it must not drop one edge's for another's.
-        let is_sourced = matches!(self.purpose, Purpose::Sourced);
-        let duplicate_window = if is_sourced { 0 } else { DUPLICATE_WINDOW_NS };
         let mut config = json!({
             "name": self.name.as_str(),
             "subjects": subjects,
@@ -147,7 +144,7 @@ impl<'a> Stream<'a> {
             "max_msg_size": message_bytes,
             "max_msgs_per_subject": per_subject,
             "max_consumers": CONSUMERS_MAX,
-            "duplicate_window": duplicate_window,
+            "duplicate_window": DUPLICATE_WINDOW_NS,
             "allow_direct": true,
             "description": self.purpose.description(),
             "metadata": monitor::metadata(self.replicas, self.purpose.thresholds()),
@@ -170,6 +167,7 @@ impl<'a> Stream<'a> {
                 sentences.duplicate_window();
                 sentences.consumers();
             }
+            // Its duplicate window must be 0: sourcing recognises ids across all sources.
             Purpose::Sourced => {
                 sentences.packets();
                 sentences.consumers();

@@ -181,6 +181,15 @@ fn each_form_says_the_same() {
     let domain = permissions(&domain, &["--for", "nats"]);
     let calls = |of: &str| domain.matches(of).count();
     assert!(calls("$JS.API.") > 0 && calls("$JS.API.") == calls("$JS.hub.API."), "{domain}");
+    let sourced = permissions(
+        &plan.clone().with("[nats]\nstream_in = \"DRIFTGATE_IN\""),
+        &["--for", "nats", "--role", "provisioner"],
+    );
+    assert!(sourced.contains("STREAM.CREATE.DRIFTGATE_STATE") && sourced.contains("DRIFTGATE_IN"));
+    assert!(
+        !sourced.contains("STREAM.CREATE.DRIFTGATE_IN"),
+        "it comes with the clusters: {sourced}"
+    );
     let bare = permissions(&plan.with("[nats]\nprovision = false"), &["--for", "nats"]);
     assert!(server.contains("STREAM.CREATE") && !bare.contains("STREAM.CREATE"), "{bare}");
     let block = bare.split_once("permissions {").expect("a block").1;
