@@ -175,7 +175,7 @@ section! {
         connections_max: usize = integer(1..=65_536).or("256");
         /// Wait for the head of a request.
         header_timeout: Duration = duration("100ms", "1m").or("5s");
-        /// Longest time that any call takes.
+        /// Longest time that any call takes, but one that waits for the next report's explanation.
         reply_timeout: Duration = duration("100ms", "1m").or("2s");
     }
 }

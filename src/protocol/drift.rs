@@ -133,7 +133,7 @@ impl DriftParts {
 /// From where on a part asks for reflection and for recovery, and past which it is critical
 /// (SRIP-03 section 5). A part at its critical mark is not past it; at the two others, it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Marks {
+pub struct PartMarks {
     /// Asks for reflection.
     pub reflective: f64,
     /// Asks for recovery.
@@ -143,13 +143,13 @@ pub struct Marks {
 }
 
 /// Marks of semantic drift, which rises.
-pub const SDI: Marks = Marks { reflective: 0.35, recovery: 0.45, critical: 0.55 };
+pub const SDI: PartMarks = PartMarks { reflective: 0.35, recovery: 0.45, critical: 0.55 };
 /// Marks of symbolic variance, which rises.
-pub const SV: Marks = Marks { reflective: 0.40, recovery: 0.55, critical: 0.65 };
+pub const SV: PartMarks = PartMarks { reflective: 0.40, recovery: 0.55, critical: 0.65 };
 /// Marks of phase drift, which rises.
-pub const PD: Marks = Marks { reflective: 0.25, recovery: 0.35, critical: 0.45 };
+pub const PD: PartMarks = PartMarks { reflective: 0.25, recovery: 0.35, critical: 0.45 };
 /// Marks of coherence, which falls.
-pub const SCR: Marks = Marks { reflective: 0.65, recovery: 0.55, critical: 0.45 };
+pub const SCR: PartMarks = PartMarks { reflective: 0.65, recovery: 0.55, critical: 0.45 };
 
 /// What some runtimes measure beside the index; each is read where it is there and never derived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
