@@ -81,6 +81,7 @@ image: ## the image as an archive, SBOM and provenance beside it, without a cont
 	@rustup target list --installed 2>/dev/null | grep -qx $(IMAGE_TARGET) || { \
 		echo "make image needs the target: rustup target add $(IMAGE_TARGET)" >&2; exit 1; }
 	RUSTFLAGS="--remap-path-prefix=$$HOME=/home --remap-path-prefix=$$PWD=/build" \
+		CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
 		cargo build --locked --release --bin driftgate --target $(IMAGE_TARGET)
 	@python3 deploy/image/archive.py target/$(IMAGE_TARGET)/release/driftgate target/image \
 		--arch $(ARCH) --target $(IMAGE_TARGET)
