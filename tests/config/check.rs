@@ -11,8 +11,8 @@ use driftgate::commands::check::{Check, run};
 use driftgate::commands::sysexits;
 use driftgate::protocol::time::Timestamp;
 
-/// DESIGN section 6, as it stands.
-const DESIGN: &str = include_str!("../fixtures/design.toml");
+/// A configuration with every table in it.
+const WHOLE: &str = include_str!("../fixtures/whole.toml");
 /// Base64 of 32 bytes of 7.
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
 
@@ -21,7 +21,7 @@ fn check_says_what_would_run_and_warns_of_what_is_probably_not_meant() {
     let folder = tempfile::tempdir().unwrap();
     let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
     fs::write(&key, KEY).unwrap();
-    let text = DESIGN
+    let text = WHOLE
         .replace("/etc/driftgate/keys/k1", key.to_str().unwrap())
         .replace("# expires", "expires")
         .replace("nats://127.0.0.1:4222", "nats://broker.example:4222")
@@ -59,15 +59,15 @@ fn check_warns_where_one_peer_could_speak_for_another() {
     let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
     fs::write(&key, KEY).unwrap();
     let key = key.to_str().unwrap();
-    let design = DESIGN.replace("/etc/driftgate/keys/k1", key);
-    let two_keys = design.replace(
+    let text = WHOLE.replace("/etc/driftgate/keys/k1", key);
+    let two_keys = text.replace(
         "keys = [{ id = \"k1\"",
         &format!("keys = [{{ id = \"k2\", file = \"{key}\" }}, {{ id = \"k1\""),
     );
     let monitor = "[[peers]]\nid = \"monitor\"\nimport = [\"state\"]\nkey_id = \"k2\"\n";
     let pinned = two_keys.replace("id = \"critic\"", "id = \"critic\"\nkey_id = \"k1\"");
     for (text, is_warned) in [
-        (design, false),
+        (text, false),
         (two_keys.clone(), false),
         (format!("{two_keys}{monitor}"), true),
         (format!("{pinned}{monitor}"), false),
@@ -84,12 +84,12 @@ fn check_warns_where_the_runtime_could_lift_the_hold() {
     let folder = tempfile::tempdir().unwrap();
     let (key, file) = (folder.path().join("k1"), folder.path().join("driftgate.toml"));
     fs::write(&key, KEY).unwrap();
-    let design = DESIGN.replace("/etc/driftgate/keys/k1", key.to_str().unwrap());
+    let text = WHOLE.replace("/etc/driftgate/keys/k1", key.to_str().unwrap());
     let tail = "[ingest.tail]\npath = \"/shared/cycles.jsonl\"\n";
     for (hold_file, is_warned) in
         [("/shared/hold", true), ("/shared/further/hold", true), ("/operator/hold", false)]
     {
-        let text = format!("{design}{tail}[containment]\nhold_file = \"{hold_file}\"\n");
+        let text = format!("{text}{tail}[containment]\nhold_file = \"{hold_file}\"\n");
         fs::write(&file, text).unwrap();
         let (_, shown) = check(&file, "2026-01-01T00:00:00Z");
         let warning = "warning: containment.hold_file: ";
@@ -104,14 +104,14 @@ fn one_token_for_runtime_and_operator_is_a_mistake() {
     for (name, secret) in [("k1", KEY), ("one", "0123456789abcdef"), ("two", "0123456789abcdeg")] {
         fs::write(path(name), secret).unwrap();
     }
-    let design = DESIGN.replace("/etc/driftgate/keys/k1", path("k1").to_str().unwrap());
+    let text = WHOLE.replace("/etc/driftgate/keys/k1", path("k1").to_str().unwrap());
     for (operator, is_refused) in [("one", true), ("two", false)] {
         let tokens = format!(
             "[listen]\ntoken_file = {:?}\noperator_token_file = {:?}\n",
             path("one"),
             path(operator)
         );
-        fs::write(path("driftgate.toml"), design.replace("[listen]\n", &tokens)).unwrap();
+        fs::write(path("driftgate.toml"), text.replace("[listen]\n", &tokens)).unwrap();
         let (_, shown) = check(&path("driftgate.toml"), "2026-01-01T00:00:00Z");
         let mistake = "listen.operator_token_file: must hold another token";
         assert_eq!(shown.contains(mistake), is_refused, "{shown}");

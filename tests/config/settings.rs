@@ -12,8 +12,8 @@ use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::time::Timestamp;
 
 /// A whole configuration.
-const DESIGN: &str = include_str!("../fixtures/design.toml");
-const DESIGN_YAML: &str = include_str!("../fixtures/design.yaml");
+const WHOLE: &str = include_str!("../fixtures/whole.toml");
+const WHOLE_YAML: &str = include_str!("../fixtures/whole.yaml");
 
 /// The least that can run.
 pub(crate) const LEAST: &str = r#"
@@ -176,8 +176,8 @@ const ALTERNATIVES: &[Alternative] = &[
 ];
 
 #[test]
-fn the_configuration_of_the_design_is_accepted_as_it_stands() {
-    let config = accepted(DESIGN, &[]);
+fn a_configuration_with_every_table_is_accepted_as_it_stands() {
+    let config = accepted(WHOLE, &[]);
     assert_eq!(config.runtime.id.as_str(), "planner");
     let critic = &config.peers[&RuntimeId::new("critic").unwrap()];
     assert_eq!(critic.export.words(), ["state", "snapshot", "telemetry"]);
@@ -188,9 +188,9 @@ fn the_configuration_of_the_design_is_accepted_as_it_stands() {
 
 #[test]
 fn yaml_says_the_same_as_toml() {
-    let read_file = files(&[("/driftgate.yaml", DESIGN_YAML)]);
+    let read_file = files(&[("/driftgate.yaml", WHOLE_YAML)]);
     let yaml = Config::load(&["/driftgate.yaml".into()], &BTreeMap::new(), &read_file).unwrap();
-    assert_eq!(yaml, accepted(DESIGN, &[]));
+    assert_eq!(yaml, accepted(WHOLE, &[]));
 }
 
 #[test]

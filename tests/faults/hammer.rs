@@ -1,4 +1,4 @@
-//! Issue 3's hammer: 64 reporters on one sidecar, drift crossing the marks at random. After each
+//! The hammer: 64 reporters on one sidecar, drift crossing the marks at random. After each
 //! confirmed closing a marker goes out from the observer's side, and must never be followed by a
 //! packet from before it; and no packet may exist whose report was refused.
 

@@ -1,4 +1,4 @@
-//! Issue 2's walk: which reports reach the broker, and what the server itself shows meanwhile.
+//! Which reports reach the broker, and what the server itself shows meanwhile.
 
 use crate::support::nats_server::{NatsServer, eventually};
 use crate::support::observer::{Observer, Packet, stored};

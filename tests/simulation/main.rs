@@ -1,5 +1,5 @@
 //! Many sidecars, one seed, virtual time, and a broker that does what brokers do: the promises P1
-//! to P8 after every step (issue 3).
+//! to P8 after every step.
 //!
 //! A seed that breaks a promise prints itself with its last events; add it to
 //! `simulation/seeds.txt` and it is run for ever. More of them, or longer:

@@ -82,6 +82,31 @@ fn no_claims(all: &[Page]) -> Offences {
     offences
 }
 
+/// Names of documents that a reader of this tree cannot open.
+const ELSEWHERE: [&str; 6] =
+    ["DESIGN section", "SPEC section", "FIELD-NOTES", "OPS-NOTES", "STYLE.md", "issue 1"];
+
+/// Whoever is sent to a document must find it in this tree.
+fn documents_are_here(all: &[Page]) -> Offences {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut offences = Vec::new();
+    for page in all {
+        for (line, number) in page.text.lines().zip(1..) {
+            for name in ELSEWHERE.iter().filter(|name| line.contains(**name)) {
+                offences.push(offence(page, number, &format!("{name} is not in this tree")));
+            }
+            for (at, _) in line.match_indices("docs/") {
+                let is_name = |sign: char| sign.is_ascii_alphanumeric() || "-_./".contains(sign);
+                let name: String = line[at..].chars().take_while(|sign| is_name(*sign)).collect();
+                if name.ends_with(".md") && !root.join(&name).is_file() {
+                    offences.push(offence(page, number, &format!("there is no {name}")));
+                }
+            }
+        }
+    }
+    offences
+}
+
 fn metrics_have_one_prefix(all: &[Page]) -> Offences {
     let mut offences = Vec::new();
     for page in all {
@@ -185,4 +210,18 @@ fn every_metric_begins_with_driftgate() {
     assert!(text.contains("driftgate_a_total{b=\"b\"} 1"), "{text}");
     assert!(text.contains("driftgate_c_seconds_bucket"), "{text}");
     assert_eq!(foreign_metrics(&text), Vec::<&str>::new());
+}
+
+#[test]
+fn nobody_is_sent_to_a_document_that_is_not_here() {
+    let example = [
+        ("README.md", "[more](docs/none-such.md#here)\n"),
+        ("src/a.rs", "//! As DESIGN section 6 says.\n//! See docs/configuration.md.\n"),
+    ];
+    let expected = ["README.md:1: there is no docs/none-such.md", "src/a.rs:1: DESIGN section"];
+    let mut places = pages(&["src", "config", "deploy", "docs", "README.md", "Cargo.toml"]);
+    places.extend(pages(&["tests", "Makefile"]).into_iter().filter(|page| {
+        !page.path.starts_with("tests/tidy/") && !page.path.starts_with("tests/fuzz/corpus/")
+    }));
+    keep(documents_are_here, &places, &example, &expected);
 }

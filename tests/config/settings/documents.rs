@@ -6,7 +6,7 @@ use std::path::Path;
 
 use driftgate::config::{Config, Form, example, manual, reference};
 
-use super::{ALTERNATIVES, DESIGN, DESIGN_YAML, LEAST, documented, files, uncommented};
+use super::{ALTERNATIVES, LEAST, WHOLE, WHOLE_YAML, documented, files, uncommented};
 
 /// `make documents` sets the variable and so writes them.
 #[test]
@@ -36,10 +36,10 @@ fn the_schema_takes_what_the_reader_takes_and_refuses_what_it_refuses() {
     let schema = driftgate::http::describe::Name::Config.schema().unwrap();
     jsonschema::meta::validate(&schema).unwrap();
     let validator = jsonschema::draft202012::new(&schema).unwrap();
-    for text in [LEAST, DESIGN, &documented(), &uncommented("creds_file")] {
+    for text in [LEAST, WHOLE, &documented(), &uncommented("creds_file")] {
         valid(&validator, text).unwrap();
     }
-    let yaml = serde_saphyr::from_str::<serde_json::Value>(DESIGN_YAML).unwrap();
+    let yaml = serde_saphyr::from_str::<serde_json::Value>(WHOLE_YAML).unwrap();
     assert!(validator.is_valid(&yaml));
     for (key, text, needs) in ALTERNATIVES {
         for (key, text) in needs.iter().chain([&(*key, *text)]) {
