@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked schemathesis image kubernetes clusters bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked clients schemathesis image kubernetes clusters bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -45,8 +45,8 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
-documents: ## what is written out: config/driftgate.toml, docs/configuration.md, docs/conformance.md, deliveries in deploy/
-	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test deploy --test tidy -- documents matrix
+documents: ## what is written out: config/driftgate.toml, docs/{api,configuration,conformance}.md, deliveries in deploy/
+	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test config --test deploy --test http --test tidy -- documents matrix
 
 deny: ## licences, sources, bans and advisories of all that is built in
 	@cargo deny --version >/dev/null 2>&1 || { \
@@ -64,6 +64,13 @@ linked: ## a packet through an independent JSON-LD processor, fetched when there
 	@python=target/pyld/bin/python; $$python -c 'import pyld' 2>/dev/null || { \
 		python3 -m venv target/pyld && $$python -m pip install --quiet pyld==3.3.0; }; \
 	DRIFTGATE_PYTHON=$$python cargo test --locked --test protocol linked_data -- --nocapture
+
+clients: ## the clients of docs/first-hour.md against a real sidecar; a TypeScript compiler is fetched for an older Node
+	@folder=target/typescript; test -x $$folder/node_modules/.bin/tsc || \
+		npm install --silent --no-fund --no-audit --prefix $$folder typescript@5.9 @types/node@22; \
+	$(with_nats) DRIFTGATE_TSC=$$PWD/$$folder/node_modules/.bin/tsc \
+		DRIFTGATE_TYPES=$$PWD/$$folder/node_modules/@types \
+		cargo test --locked --test live first_hour -- --nocapture
 
 schemathesis: ## the running server against its OpenAPI document, some thousand requests; fetched when there is none
 	@folder=target/schemathesis/bin; test -x $$folder/openapi-spec-validator -a -x $$folder/schemathesis || { \

@@ -100,3 +100,64 @@ fn an_answer_that_is_not_described_is_found_out() {
         assert_eq!(found.is_ok(), is_right, "{line} {status} {media_type:?}: {found:?}");
     }
 }
+
+/// The parts of `docs/api.md` that are made from the document: routes, and types of problems.
+fn tables(document: &Value) -> [(&'static str, String); 2] {
+    let mut routes = String::from("| route | does | answers |\n|---|---|---|\n");
+    let mut problems = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let does = operation["summary"].as_str().unwrap();
+            let parameters: Vec<String> = operation["parameters"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|parameter| parameter["in"] == "query")
+                .map(|parameter| {
+                    let name = parameter["name"].as_str().unwrap();
+                    format!("`?{name}`: {}", parameter["description"].as_str().unwrap())
+                })
+                .collect();
+            let more: String = parameters.iter().map(|text| format!("<br>{text}")).collect();
+            let responses = operation["responses"].as_object().unwrap();
+            let statuses: Vec<&str> = responses.keys().map(String::as_str).collect();
+            let method = method.to_uppercase();
+            routes += &format!("| `{method} {path}` | {does}{more} | {} |\n", statuses.join(" "));
+            for (status, response) in responses {
+                let schema = &response["content"]["application/problem+json"]["schema"];
+                let types = schema["allOf"][1]["properties"]["type"]["enum"].as_array();
+                let titles = response["description"].as_str().unwrap().split(". ");
+                for (kind, title) in types.into_iter().flatten().zip(titles) {
+                    let kind = kind.as_str().unwrap().rsplit(':').next().unwrap();
+                    problems.insert((status.clone(), kind.to_owned(), title.to_owned()));
+                }
+            }
+        }
+    }
+    let rows =
+        problems.iter().map(|(status, kind, title)| format!("| {status} | `{kind}` | {title} |\n"));
+    let head = "| status | type | title |\n|---|---|---|\n".to_owned();
+    [("routes", routes), ("problems", rows.fold(head, |all, row| all + &row))]
+}
+
+/// `make documents` sets the variable and so writes them.
+#[test]
+fn documents_the_tables_of_the_interface_are_what_it_is() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
+    let found = std::fs::read_to_string(path).unwrap();
+    let mut written = found.clone();
+    for (name, table) in tables(&document()) {
+        let (begin, end) = (format!("<!-- {name}: "), format!("<!-- end of {name} -->"));
+        let (before, rest) = written.split_once(&begin).unwrap();
+        let (remark, rest) = rest.split_once('\n').unwrap();
+        let (_, after) = rest.split_once(&end).unwrap();
+        written = format!("{before}{begin}{remark}\n{table}{end}{after}");
+    }
+    if std::env::var_os("DRIFTGATE_WRITE_DOCUMENTS").is_some() {
+        std::fs::write(path, &written).unwrap();
+        return;
+    }
+    let differs = found.lines().zip(written.lines()).find(|(found, made)| found != made);
+    assert_eq!(differs, None, "run `make documents`");
+    assert_eq!(found.len(), written.len(), "run `make documents`");
+}

@@ -17,6 +17,9 @@ mod support;
 mod telemetry;
 
 #[cfg(test)]
+mod first_hour;
+
+#[cfg(test)]
 mod walk;
 
 #[cfg(test)]
