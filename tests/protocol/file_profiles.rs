@@ -3,7 +3,7 @@
 use driftgate::profiles;
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::drift::{Coherence, Provenance};
-use driftgate::protocol::gate::Reason;
+use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::judge::{Judge, Policy};
 use driftgate::protocol::packet::{AttractorType, Posture};
 use driftgate::protocol::profile::{StateReport, Translation, Translator};
@@ -155,4 +155,20 @@ fn a_profile_is_found_by_name_or_by_path() {
     assert!(profiles::load(path.to_str().unwrap()).unwrap_err().to_string().contains("larger"));
     let problem = profiles::load("reference-9").unwrap_err().to_string();
     assert!(problem.contains("srip-05, reference-0.3, reference-0.1"), "{problem}");
+}
+
+#[test]
+fn the_page_on_profiles_shows_one_that_reads_its_example_as_native_evidence() {
+    let page = include_str!("../../docs/writing-a-profile.md");
+    let fenced = |language: &str, mark: &str| {
+        let mut blocks = page.split("```").skip(1).step_by(2);
+        blocks.find_map(|block| block.strip_prefix(language).filter(|text| text.contains(mark)))
+    };
+    let profile = fenced("toml\n", "name = ").unwrap();
+    let example = Json::parse(fenced("json\n", "turn").unwrap().as_bytes()).unwrap();
+    let report = translated(&mut own(profile).unwrap(), &example);
+    assert_eq!((report.posture, report.nominal, report.cycle), (Posture::Stable, true, Some(17)));
+    let judgement = Judge::new(Policy::default(), false).report(&report);
+    assert_eq!(judgement.measurement.provenance, Provenance::Native);
+    assert_eq!((judgement.verdict.band, judgement.verdict.reasons.len()), (Band::Open, 0));
 }
