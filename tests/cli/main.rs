@@ -8,6 +8,8 @@ mod demo;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
+mod picture;
+#[cfg(test)]
 mod replay;
 #[cfg(test)]
 mod trace;

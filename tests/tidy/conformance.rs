@@ -19,6 +19,14 @@ struct Matrix {
     requirement: Vec<Requirement>,
     ambiguity: Vec<Ambiguity>,
     statement: Vec<Statement>,
+    #[serde(default)]
+    deviation: Vec<Deviation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deviation {
+    says: String,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +137,10 @@ fn render(matrix: &Matrix, tests: &BTreeMap<String, String>) -> Result<String, S
     text.push_str("\n## Statement\n\n| | |\n|---|---|\n");
     for Statement { about, says } in &matrix.statement {
         let _ = writeln!(text, "| {about} | {says} |");
+    }
+    text.push_str("\n## Known deviations\n\n");
+    for Deviation { says } in &matrix.deviation {
+        let _ = writeln!(text, "- {says}");
     }
     Ok(text)
 }

@@ -225,3 +225,12 @@ fn nobody_is_sent_to_a_document_that_is_not_here() {
     }));
     keep(documents_are_here, &places, &example, &expected);
 }
+
+/// A README is read whole, so it is short.
+const README_WORDS_MAX: usize = 1000;
+
+#[test]
+fn the_readme_is_short_enough_to_be_read() {
+    let words = include_str!("../../README.md").split_whitespace().count();
+    assert!(words < README_WORDS_MAX, "{words} words: move some of it into docs/");
+}

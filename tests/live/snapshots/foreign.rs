@@ -1,5 +1,5 @@
-//! Restoring without us: `nats object get` and the `zstd` command alone, and the shell lines of the
-//! README as they stand there.
+//! Restoring without us: `nats object get` and the `zstd` command alone, and the shell lines of
+//! `docs/snapshots.md` as they stand there.
 //!
 //! Where a command is not installed, this says aloud what it did not try, and async-nats or the
 //! `zstd` library stands in for it: neither shares a line with our store or our decoder.
@@ -144,19 +144,18 @@ async fn full_and_delta_objects_are_restored_with_nats_and_zstd_alone() {
     }
 }
 
-/// The first shell block of the README that mentions `what`.
+/// The first shell block of `docs/snapshots.md` that mentions `what`.
 fn block(what: &str) -> String {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-    let readme = readme.expect("the README");
-    let mut blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    blocks.find(|block| block.contains(what)).expect("the README says how").to_owned()
+    let page = include_str!("../../../docs/snapshots.md");
+    let mut blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(what)).expect("the page says how").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shell_lines_of_the_readme_restore_every_snapshot() {
+async fn the_shell_lines_of_the_page_restore_every_snapshot() {
     let commands = Commands::find();
     let (Some(nats), Some(_)) = (&commands.nats, &commands.zstd) else {
-        eprintln!("SKIPPED: the README's lines need `nats` and `zstd`. NOTHING WAS TESTED HERE.");
+        eprintln!("SKIPPED: the page's lines need `nats` and `zstd`. NOTHING WAS TESTED HERE.");
         return;
     };
     let lines = block("--patch-from");
@@ -177,7 +176,7 @@ async fn the_shell_lines_of_the_readme_restore_every_snapshot() {
                 Some(_) | None => format!("{line}\n"),
             })
             .collect::<String>();
-        assert!(script.contains(&info.name), "the README sets name= on a line of its own");
+        assert!(script.contains(&info.name), "the page sets name= on a line of its own");
         let said = run(Command::new("sh")
             .args(["-e", "-c", &script])
             .current_dir(folder.path())

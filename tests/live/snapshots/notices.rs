@@ -220,11 +220,11 @@ async fn snapshots_are_counted_by_what_became_of_them() {
 
     // Names are part of the interface.
     let exposition = Caller::new(planner.admin).get("/metrics").await.unwrap().text();
-    let readme = std::fs::read_to_string("README.md").unwrap();
+    let page = include_str!("../../../docs/snapshots.md");
     let mut names = 0;
     for line in exposition.lines().filter(|line| line.starts_with("# TYPE driftgate_snapshot_")) {
         let name = line.split(' ').nth(2).unwrap();
-        assert!(readme.contains(&format!("`{name}")), "the README does not list {name}");
+        assert!(page.contains(&format!("`{name}")), "docs/snapshots.md does not list {name}");
         assert!(exposition.contains(&format!("# HELP {name} ")), "{name}");
         names += 1;
     }
