@@ -5,6 +5,7 @@
 //! and nothing is locked. What deliberately is not here: any decision about what may leave.
 
 use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,15 +102,32 @@ struct Inputs {
     stop: watch::Receiver<bool>,
 }
 
+/// What came in for judgement, and who waits for what becomes of it.
+#[derive(Debug)]
+pub enum Line {
+    /// A document.
+    Report {
+        /// Parsed, not yet translated.
+        document: Json,
+        /// The trace that it belongs to.
+        trace: Option<TraceParent>,
+        /// Who waits.
+        answer: oneshot::Sender<Result<ReportReply, ReportFault>>,
+    },
+    /// What is not even a document; it closes the gate (P6).
+    Unreadable {
+        /// Who waits.
+        answer: oneshot::Sender<GateState>,
+    },
+}
+
 #[derive(Debug)]
 enum Command {
-    Report {
-        document: Json,
-        trace: Option<TraceParent>,
-        answer: Answer<Result<ReportReply, ReportFault>>,
-    },
-    Unreadable {
-        answer: Answer<GateState>,
+    Judge(Line),
+    /// Lines of one stream, in order, and who waits until all of them are judged.
+    Stream {
+        lines: VecDeque<Line>,
+        judged: Answer<()>,
     },
     Check {
         document: Option<Json>,
@@ -209,7 +227,7 @@ impl Handle {
         trace: Option<TraceParent>,
     ) -> Result<ReportReply, ReportFault> {
         let (answer, reply) = oneshot::channel();
-        self.try_send(Command::Report { document, trace, answer })?;
+        self.try_send(Command::Judge(Line::Report { document, trace, answer }))?;
         match tokio::time::timeout(self.report_timeout, reply).await {
             Ok(answer) => answer.map_err(|_| Unavailable::Stopping)?,
             Err(_) => Err(Unavailable::Overloaded(1).into()),
@@ -223,11 +241,27 @@ impl Handle {
     /// [`Unavailable`]: valid reports are waiting, and this one is dropped as any other would be.
     pub async fn unreadable(&self) -> Result<GateState, Unavailable> {
         let (answer, reply) = oneshot::channel();
-        self.try_send(Command::Unreadable { answer })?;
+        self.try_send(Command::Judge(Line::Unreadable { answer }))?;
         match tokio::time::timeout(self.report_timeout, reply).await {
             Ok(answer) => answer.map_err(|_| Unavailable::Stopping),
             Err(_) => Err(Unavailable::Overloaded(1)),
         }
+    }
+
+    /// Hands in lines of a stream and returns when all of them are judged. After a line that closes
+    /// the gate none is judged before the silence that follows is confirmed or its time limit has
+    /// passed. Each line's answer comes to whoever waits for it.
+    ///
+    /// # Errors
+    /// [`Unavailable::Stopping`]; lines that were not judged are dropped with their senders.
+    ///
+    /// # Cancel safety
+    /// A dropped call does not take the lines back, once they were handed in.
+    pub async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+        let (judged, done) = oneshot::channel();
+        let command = Command::Stream { lines, judged };
+        self.commands.send(command).await.map_err(|_| Unavailable::Stopping)?;
+        done.await.map_err(|_| Unavailable::Stopping)
     }
 
     /// Isolates, or takes a hold back. Takes effect before anything else that waits. The answer

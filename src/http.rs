@@ -18,6 +18,7 @@ mod handling;
 mod connections;
 mod write_timeout;
 mod field_state;
+mod report_stream;
 mod handshake;
 mod phase_telemetry;
 mod websocket;
@@ -39,6 +40,7 @@ pub mod settings;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -48,9 +50,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use tokio::sync::Semaphore;
 use tower::{ServiceExt, service_fn};
 
-use crate::driver::{Handle, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable};
+use crate::driver::{Handle, Line, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable};
 use crate::protocol::bridge::{Answer, GateState};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::Version;
@@ -69,7 +72,7 @@ use listener::Bound;
 use operation::Routes;
 use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
-use settings::{ApiSettings, BodyLimits};
+use settings::{ApiSettings, BodyLimits, StreamLimits};
 
 /// What the routes ask of the driver. It exists so that the routes can be tested without one; every
 /// method is [`Handle`]'s of the same name, and every answer time is bounded there (P10).
@@ -82,6 +85,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<ReportReply, ReportFault>> + Send;
     /// See [`Handle::unreadable`].
     fn unreadable(&self) -> impl Future<Output = Result<GateState, Unavailable>> + Send;
+    /// See [`Handle::stream`].
+    fn stream(&self, lines: VecDeque<Line>)
+    -> impl Future<Output = Result<(), Unavailable>> + Send;
     /// See [`Handle::check`].
     fn check(
         &self,
@@ -137,6 +143,10 @@ impl Backend for Handle {
 
     async fn unreadable(&self) -> Result<GateState, Unavailable> {
         Self::unreadable(self).await
+    }
+
+    async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+        Self::stream(self, lines).await
     }
 
     async fn check(&self, document: Option<Json>) -> Result<Answer, Unavailable> {
@@ -231,6 +241,10 @@ struct ApiState<A> {
     /// Whether reports come in here.
     reports: bool,
     streams: Streams,
+    /// Places of streams of reports.
+    report_streams: Arc<Semaphore>,
+    stream: StreamLimits,
+    stream_budget: Budget,
 }
 
 /// The API router for a listener that is bound to `bound` (the port is part of the `Host` that is
@@ -248,6 +262,9 @@ pub fn api_router<A: Backend>(
         budget: Budget::new(),
         reports: settings.reports,
         streams,
+        report_streams: Arc::new(Semaphore::new(settings.limits.streams_max())),
+        stream: settings.stream,
+        stream_budget: Budget::of_streams(),
     };
     let routes = finish(routes().router).with_state(state);
     let access = Arc::new(Access::new(settings, bound));

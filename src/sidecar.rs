@@ -16,7 +16,9 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, SecretFile};
 use crate::driver::{self, Handle};
 use crate::http::listener::{Bound, Listener};
-use crate::http::settings::{ApiAddress, ApiSettings, BodyLimits, Limits, Token, TokenFault};
+use crate::http::settings::{
+    ApiAddress, ApiSettings, BodyLimits, Limits, StreamLimits, Token, TokenFault,
+};
 use crate::http::{self, server};
 use crate::nats::settings::Settings;
 use crate::protocol::bridge::Identity;
@@ -217,6 +219,7 @@ fn api_settings(config: &Config) -> Result<ApiSettings, StartFault> {
             bytes_max: usize::try_from(listen.body_bytes_max).unwrap_or(usize::MAX),
             ..BodyLimits::default()
         },
+        stream: StreamLimits { window: config.nats.window, read_timeout: listen.reply_timeout },
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::clock::{Clock, Watch};
 use super::connection::{Change, Connector};
@@ -15,32 +15,32 @@ use super::quarantine::QUARANTINE_TOKENS;
 use super::service::Service;
 use super::traces::Watcher;
 use super::uploads::Uploads;
-use super::{
-    Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, ReadFault, ReportFault,
-    Standing,
-};
+use super::{Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, Standing};
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::headers::{self, PacketHeaders};
 use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing, Told};
 use crate::protocol::audit::Event;
-use crate::protocol::bridge::{Answer, Bridge, Effect, GateState, Memory};
+use crate::protocol::bridge::{Answer, Bridge, Effect, Memory};
 use crate::protocol::gate::Band;
 use crate::protocol::handshake::Desk;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::packet::CONTEXT;
 use crate::protocol::seal::Sealed;
 use crate::protocol::time::Timestamp;
-use crate::protocol::view::{Decision, ReportReply, Ticket};
+use crate::protocol::view::{Decision, Ticket};
 use crate::telemetry::{Condition, Conditions, Feed, Histogram};
 
 mod books;
+mod commands;
 mod drain;
 mod operate;
 mod readiness;
 mod telemetry;
 mod uploads;
+
+use commands::{Batch, Waiter};
 
 /// Commands and events that are handled before the loop looks at the other inputs again.
 const BATCH_MAX: usize = 64;
@@ -61,6 +61,8 @@ pub(super) struct Driver {
     pub(super) effects: VecDeque<Effect>,
     /// Who waits for an answer of the bridge, which gives one to each and bounds how many wait.
     waiting: BTreeMap<Ticket, Waiter>,
+    /// Lines of streams that are not judged yet.
+    streams: VecDeque<Batch>,
     /// Who waits for the explanation of the next report.
     pub(super) watchers: Vec<Watcher>,
     next_ticket: u64,
@@ -81,32 +83,6 @@ pub(super) struct Driver {
     feed: Feed,
     frames: telemetry::Frames,
     pub(super) recorder: Recorder,
-}
-
-/// Somebody who waits for an [`Answer`].
-enum Waiter {
-    Report(oneshot::Sender<Result<ReportReply, ReportFault>>),
-    Unreadable(oneshot::Sender<GateState>),
-    /// An operator's order, whose answer waits for the disk as well.
-    Order(oneshot::Sender<GateState>),
-}
-
-impl Waiter {
-    /// Whoever waited may have given up; that is his affair.
-    fn give(self, answer: Answer) {
-        match (self, answer) {
-            (Self::Report(to), Answer::Report(reply) | Answer::Retry(reply)) => {
-                drop(to.send(Ok(*reply)));
-            }
-            (Self::Report(to), Answer::Refused { fault: Some(malformed), state }) => {
-                drop(to.send(Err(ReportFault::Malformed { malformed, state })));
-            }
-            (Self::Unreadable(to), Answer::Refused { state, .. })
-            | (Self::Order(to), Answer::Order(state)) => drop(to.send(state)),
-            // The bridge answers what it was asked.
-            (Self::Report(_) | Self::Unreadable(_) | Self::Order(_), _) => {}
-        }
-    }
 }
 
 /// Runs until told to stop, then drains.
@@ -147,6 +123,7 @@ impl Driver {
             uploads: Uploads::new(options.uploads),
             manifests: Manifests::new(),
             effects: VecDeque::new(),
+            streams: VecDeque::new(),
             watchers: Vec::new(),
             waiting: BTreeMap::new(),
             standing,
@@ -202,6 +179,7 @@ impl Driver {
         }
         self.take(commands).await;
         self.effects.extend(self.bridge.tick(self.clock.now()));
+        self.read_streams();
         self.keep_lock();
         self.look_at_manifests();
         self.look_for_answers().await;
@@ -230,52 +208,6 @@ impl Driver {
             let Ok(command) = commands.try_recv() else { break };
             self.command(command);
         }
-    }
-
-    fn command(&mut self, command: Command) {
-        let now = self.clock.now();
-        match command {
-            Command::Report { document, trace, answer } => {
-                let ticket = self.wait(Waiter::Report(answer));
-                self.keeper.reserve(self.bridge.seq_next(now));
-                self.effects.extend(self.bridge.report(now, ticket, &document, trace));
-                self.watched(ticket);
-            }
-            Command::Unreadable { answer } => {
-                let ticket = self.wait(Waiter::Unreadable(answer));
-                self.effects.extend(self.bridge.unreadable(now, ticket));
-                self.watched(ticket);
-            }
-            Command::Check { document, answer } => {
-                drop(answer.send(self.bridge.check(now, document.as_ref())));
-            }
-            Command::Trace { which, answer } => self.trace(which, answer),
-            Command::FieldState { answer } => {
-                drop(answer.send(self.bridge.field_state(now).ok_or(ReadFault::Isolated)));
-            }
-            Command::PeerState { source, answer } => {
-                let peer = self.bridge.peer_view(now, &source);
-                let peer = peer.ok_or_else(|| ReadFault::Unknown(source.to_string()));
-                drop(answer.send(self.unless_isolated(peer)));
-            }
-            Command::Attractor { id, answer } => {
-                let attractor = self.bridge.attractor(now, &id).ok_or(ReadFault::NoAttractor);
-                drop(answer.send(self.unless_isolated(attractor)));
-            }
-            Command::Handshake { runtime_id, version, answer } => {
-                drop(answer.send(self.negotiate(now, &runtime_id, version)));
-            }
-            Command::Safety { answer } => drop(answer.send(self.safety(now))),
-            Command::Books { answer } => drop(answer.send(self.books())),
-            Command::Ping { answer } => drop(answer.send(())),
-        }
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Ticket {
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.waiting.insert(ticket, waiter);
-        ticket
     }
 
     async fn change(&mut self, change: Change) {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 /// What [`Activity::waiting_since`] is while a request is handled.
@@ -35,6 +36,8 @@ pub(super) struct Activity {
     turns: Arc<AtomicU64>,
     /// Left by the answer that switched protocols, taken when hyper has let go of the connection.
     session: Mutex<Option<Session>>,
+    /// The client is to be hung up on.
+    hang_up: Notify,
 }
 
 /// The connection that a request came over, among the request's extensions.
@@ -46,6 +49,11 @@ impl Line {
     pub(super) fn go_on(&self, session: impl Future<Output = ()> + Send + 'static) {
         let mut place = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);
         *place = Some(Box::pin(session));
+    }
+
+    /// Ends the connection, whatever is being written.
+    pub(super) fn hang_up(&self) {
+        self.0.hang_up.notify_one();
     }
 }
 
@@ -67,6 +75,11 @@ impl Activity {
             let _busy = self.begin();
             session.await;
         }
+    }
+
+    /// Done when the client is to be hung up on.
+    pub(super) async fn hung_up(&self) {
+        self.hang_up.notified().await;
     }
 
     fn wait_for(&self, what: u64) {
@@ -204,6 +217,7 @@ impl Connections {
             waiting_for: AtomicU64::new(FIRST_REQUEST),
             turns: Arc::clone(&self.turns),
             session: Mutex::new(None),
+            hang_up: Notify::new(),
         });
         let task = self.tasks.spawn(converse(Arc::clone(&activity)));
         self.open.insert(task.id(), (task, activity));

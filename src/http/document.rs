@@ -40,6 +40,8 @@ const FREE_BYTES: usize = 4 * 1024;
 const COST_PER_BYTE: usize = 16;
 /// What all bodies under way may take together, in bytes: six of the largest.
 const BUDGET_BYTES: usize = 24 * 1024 * 1024;
+/// The same for the lines of streams, in bytes: two of the longest.
+const STREAMS_BUDGET_BYTES: usize = 8 * 1024 * 1024;
 /// Longest wait for a place.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds until a place may be free.
@@ -53,15 +55,47 @@ impl Budget {
         Self(Arc::new(Semaphore::new(BUDGET_BYTES)))
     }
 
+    /// For streams of reports: room for two of the longest lines, so that no stream takes what
+    /// single reports need.
+    pub(super) fn of_streams() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS_BUDGET_BYTES)))
+    }
+
+    /// The place of a line of `bytes`, if it needs one.
+    ///
+    /// # Errors
+    /// [`NoMemory`] while others have it.
+    pub(super) fn try_hold(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, NoMemory> {
+        if bytes <= FREE_BYTES {
+            return Ok(None);
+        }
+        let place = Arc::clone(&self.0).try_acquire_many_owned(cost(bytes, STREAMS_BUDGET_BYTES));
+        place.map(Some).map_err(|_| NoMemory)
+    }
+
+    /// The same, but waits for it. Whoever has it gives it back when its lines are judged.
+    pub(super) async fn hold(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let cost = cost(bytes, STREAMS_BUDGET_BYTES);
+        // The semaphore is never closed.
+        Arc::clone(&self.0).acquire_many_owned(cost).await.ok()
+    }
+
     /// Takes the place of a body of `bytes`; one that is larger than the budget takes all of it.
     async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Gap> {
-        let cost = bytes.saturating_mul(COST_PER_BYTE).min(BUDGET_BYTES);
-        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        let cost = cost(bytes, BUDGET_BYTES);
         let place = timeout(PLACE_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(cost)).await;
         // The semaphore is never closed.
         place.ok().and_then(Result::ok).ok_or(Gap::NoPlace)
     }
 }
+
+/// What `bytes` of a body take of a budget of `most`.
+fn cost(bytes: usize, most: usize) -> u32 {
+    u32::try_from(bytes.saturating_mul(COST_PER_BYTE).min(most)).unwrap_or(u32::MAX)
+}
+
+/// There is no memory for it now.
+pub(super) struct NoMemory;
 
 /// A document and its place in the budget, if it needed one.
 #[derive(Debug)]
@@ -199,10 +233,16 @@ impl BodyForm {
 }
 
 fn form(headers: &HeaderMap) -> Option<Form> {
+    Form::of(media_type(headers)?)
+}
+
+/// The one media type that the headers name, without its parameters; `None` when there is not one,
+/// or it is in another charset.
+pub(super) fn media_type(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return None };
     let mut parts = value.to_str().ok()?.split(';').map(str::trim);
-    let form = Form::of(parts.next()?);
+    let name = parts.next()?;
     for part in parts {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         if name.trim().eq_ignore_ascii_case("charset")
@@ -211,7 +251,7 @@ fn form(headers: &HeaderMap) -> Option<Form> {
             return None;
         }
     }
-    form
+    Some(name)
 }
 
 /// Takes our own context out of a document of linked data. Another would give its members another

@@ -1,4 +1,4 @@
-//! `/field/state`: report a cycle, read the field. `/field/attractors/{id}`: read an attractor.
+//! `/field/state`: report a cycle (a stream of them: `report_stream.rs`), read the field. `/field/attractors/{id}`: read an attractor.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,12 @@ use serde_json::json;
 use super::accept::AnswerType;
 use super::describe::Name;
 use super::document::BodyForm;
-use super::operation::{Answer, Input, Method, Operation, Parameter, Place, Routes, schema_of};
+use super::operation::{
+    Answer, Content, Input, Method, Operation, Parameter, Place, Routes, schema_of,
+};
 use super::problem::{Outcome, Problem};
-use super::{ApiState, Backend};
-use crate::driver::ReportFault;
-use crate::protocol::bridge;
+use super::report_stream::verdict;
+use super::{ApiState, Backend, report_stream};
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::schema;
 use crate::protocol::trace::TraceParent;
@@ -39,11 +40,16 @@ static READ: Operation = Operation {
 static REPORT: Operation = Operation {
     method: Method::Post,
     path: "/field/state",
-    summary: "Report a cycle; a held report is no error",
+    summary: "Report a cycle, or a stream of them, one in each line; a held report is no error",
     parameters: &[TRACE_PARENT, CHECK],
-    body: Input::Document(schema_of::<Report>),
-    answers: &[Answer::document(200, "What the gate decided", schema_of::<ReportReply>)],
-    problems: &[Outcome::NoReports, Outcome::Malformed],
+    body: Input::Documents(schema_of::<Report>),
+    answers: &[Answer {
+        status: 200,
+        text: "What the gate decided",
+        content: Content::Documents(schema_of::<ReportReply>),
+        headers: &[],
+    }],
+    problems: &[Outcome::NoReports, Outcome::Malformed, Outcome::TooManyStreams],
 };
 
 static ATTRACTOR: Operation = Operation {
@@ -109,6 +115,9 @@ async fn report<A: Backend>(
         return Err(Problem::new(Outcome::NoReports, detail));
     }
     let is_check = REPORT.query(&parts.uri)?.contains_key("check");
+    if report_stream::is_asked_for(&parts.headers) {
+        return report_stream::answer(state, Request::from_parts(parts, body), is_check);
+    }
     let answer = AnswerType::of(&parts.headers)?;
     let form = BodyForm::of(&parts.headers)?;
     let document = match form.read(body, state.body, &state.budget).await {
@@ -137,19 +146,6 @@ async fn report<A: Backend>(
     let reply = state.backend.report(document.json, trace).await;
     drop(document.place);
     answer.write(&reply?)
-}
-
-/// What a check found; `unread` where there was no document.
-fn verdict(checked: bridge::Answer, unread: Problem) -> Result<ReportReply, Problem> {
-    Err(match checked {
-        bridge::Answer::Report(reply) | bridge::Answer::Retry(reply) => return Ok(*reply),
-        bridge::Answer::Refused { fault: Some(malformed), state } => {
-            Problem::from(ReportFault::Malformed { malformed, state }).of_check()
-        }
-        bridge::Answer::Refused { fault: None, state } | bridge::Answer::Order(state) => {
-            unread.that_closed(state).of_check()
-        }
-    })
 }
 
 async fn read<A: Backend>(

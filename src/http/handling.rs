@@ -28,6 +28,7 @@ use super::Observer;
 use super::access::ORDER_PREFIX;
 use super::connections::{Activity, Arriving, Busy, Line};
 use super::problem::{Outcome, Problem};
+use super::report_stream;
 
 /// Handling ends within seconds.
 const RETRY_S: u32 = 1;
@@ -89,7 +90,8 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
             };
             Some(place)
         };
-        if request.headers().contains_key(UPGRADE) {
+        let headers = request.headers();
+        if headers.contains_key(UPGRADE) || report_stream::is_asked_for(headers) {
             request.extensions_mut().insert(Line(Arc::clone(&activity)));
         }
         let work =

@@ -11,6 +11,7 @@ use super::accept::{FORMS, Form};
 use super::access::ORDER_PREFIX;
 use super::operation::{Answer, Content, Input, Operation, Parameter, Place, schema_of};
 use super::problem::{CODINGS, Document, MEDIA_TYPE, Outcome};
+use super::report_stream;
 use crate::driver::Handle;
 use crate::protocol::packet::CONTEXT;
 use crate::protocol::schema;
@@ -64,7 +65,7 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let codings: Vec<&str> = CODINGS.split(", ").collect();
     let coding = match operation.body {
         Input::None => None,
-        Input::Document(_) | Input::Bytes => Some(json!({"enum": codings})),
+        Input::Document(_) | Input::Documents(_) | Input::Bytes => Some(json!({"enum": codings})),
         // Nothing is looked at where there is no body.
         Input::Optional(_) => Some(json!({"type": "string"})),
     };
@@ -82,6 +83,7 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let (content, required) = match operation.body {
         Input::None => return described,
         Input::Document(schema) => (forms(&schema(generator)), true),
+        Input::Documents(schema) => (lines(forms(&schema(generator))), true),
         Input::Optional(schema) => (forms(&schema(generator)), false),
         Input::Bytes => (json!({"*/*": {}}), true),
     };
@@ -122,6 +124,7 @@ fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
     let content = match answer.content {
         Content::None => return json!({"description": answer.text, "headers": headers(answer)}),
         Content::Document(schema) => forms(&schema(generator)),
+        Content::Documents(schema) => lines(forms(&schema(generator))),
         Content::Bytes { or } => {
             let mut content = forms(&schema::of(json!({"anyOf": [or(generator), true]})));
             if let Some(content) = content.as_object_mut() {
@@ -149,6 +152,14 @@ fn forms(schema: &Schema) -> Value {
         if form == Form::JsonLd { json!({"schema": linked}) } else { json!({"schema": schema}) }
     };
     Value::Object(FORMS.iter().map(|(name, form)| ((*name).to_owned(), of(*form))).collect())
+}
+
+/// And a stream of documents, which OpenAPI 3.1 has no schema for.
+fn lines(mut forms: Value) -> Value {
+    if let Some(content) = forms.as_object_mut() {
+        content.insert(report_stream::MEDIA_TYPE.to_owned(), json!({}));
+    }
+    forms
 }
 
 fn by_status(operation: &Operation) -> BTreeMap<u16, Vec<Outcome>> {

@@ -77,7 +77,9 @@ pub(super) enum Input {
     None,
     /// A document in each form and coding.
     Document(Describe),
-    /// The same, or nothing.
+    /// The same, or a stream of them, one in each line.
+    Documents(Describe),
+    /// One document, or nothing.
     Optional(Describe),
     /// Bytes of any media type.
     Bytes,
@@ -89,6 +91,8 @@ pub(super) enum Content {
     None,
     /// A document in the form and coding that the client takes.
     Document(Describe),
+    /// The same, and one for each line of a stream.
+    Documents(Describe),
     /// Bytes of any media type and coding, or a document.
     Bytes {
         or: Describe,
@@ -130,7 +134,9 @@ impl Operation {
 
     /// Whether it answers with a document.
     pub(super) fn has_document(&self) -> bool {
-        let is_one = |answer: &Answer| matches!(answer.content, Content::Document(_));
+        let is_one = |answer: &Answer| {
+            matches!(answer.content, Content::Document(_) | Content::Documents(_))
+        };
         self.answers.iter().any(is_one)
     }
 
@@ -152,7 +158,7 @@ impl Operation {
         };
         let with_body: &[O] = match self.body {
             Input::None => &[],
-            Input::Document(_) | Input::Optional(_) => &[
+            Input::Document(_) | Input::Documents(_) | Input::Optional(_) => &[
                 O::Unreadable,
                 O::BodyTooSlow,
                 O::BodyTooLarge,

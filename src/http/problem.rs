@@ -276,7 +276,8 @@ impl Problem {
         [head.into_bytes(), body].concat()
     }
 
-    fn body(&self) -> Vec<u8> {
+    /// The document, in one line.
+    pub(super) fn body(&self) -> Vec<u8> {
         let (status, _, title) = self.outcome.row();
         let document = Document {
             r#type: self.outcome.kind(),

@@ -147,8 +147,11 @@ async fn converse(
     limits: Limits,
     stopping: watch::Receiver<()>,
 ) {
-    serve_http(stream, handler.of(Arc::clone(&activity)), limits, stopping).await;
-    activity.go_on().await;
+    let served = serve_http(stream, handler.of(Arc::clone(&activity)), limits, stopping);
+    tokio::select! {
+        () = served => activity.go_on().await,
+        () = activity.hung_up() => {}
+    }
 }
 
 async fn serve_http(

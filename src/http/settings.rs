@@ -109,6 +109,21 @@ impl Default for BodyLimits {
     }
 }
 
+/// Limits of one stream of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Lines without an answer: as many as there may be packets without an acknowledgement.
+    pub window: usize,
+    /// Longest wait for a client that reads none of its answers.
+    pub read_timeout: Duration,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { window: 256, read_timeout: Duration::from_secs(2) }
+    }
+}
+
 /// Where the API listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiAddress {
@@ -144,6 +159,8 @@ pub struct ApiSettings {
     pub limits: Limits,
     /// Limits of a report body.
     pub body: BodyLimits,
+    /// Limits of a stream of reports.
+    pub stream: StreamLimits,
 }
 
 impl Default for ApiSettings {
@@ -157,6 +174,7 @@ impl Default for ApiSettings {
             reports: true,
             limits: Limits::default(),
             body: BodyLimits::default(),
+            stream: StreamLimits::default(),
         }
     }
 }

@@ -12,6 +12,8 @@
 mod described;
 
 #[cfg(test)]
+mod ndjson;
+#[cfg(test)]
 mod rig;
 
 #[cfg(test)]

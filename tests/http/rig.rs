@@ -3,10 +3,11 @@
 use core::future::{Future, pending};
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use driftgate::driver::{
-    BrokerState, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable,
+    BrokerState, Line, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable,
 };
 use driftgate::http::listener::{Bound, Listener};
 use driftgate::http::server::{Stopped, serve};
@@ -159,6 +160,20 @@ impl Backend for Actor {
     async fn unreadable(&self) -> Result<GateState, Unavailable> {
         self.with(|script| script.unreadable += 1);
         Ok(closed())
+    }
+
+    async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+        for line in lines {
+            match line {
+                Line::Report { document, trace, answer } => {
+                    let _ = answer.send(self.report(document, trace).await);
+                }
+                Line::Unreadable { answer } => {
+                    let _ = answer.send(self.unreadable().await?);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn check(&self, document: Option<Json>) -> Result<Answer, Unavailable> {

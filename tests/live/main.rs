@@ -18,6 +18,8 @@ mod telemetry;
 
 #[cfg(test)]
 mod first_hour;
+#[cfg(test)]
+mod ndjson;
 
 #[cfg(test)]
 mod walk;

@@ -2,7 +2,8 @@
 
 use strum::VariantArray as _;
 
-use super::{Band, Books, Decision, Driver, ReadFault};
+use super::{Band, Books, Decision, Driver};
+use crate::driver::ReadFault;
 use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::refusal::Fault;
 use crate::protocol::view::Transition;
