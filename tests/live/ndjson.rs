@@ -40,7 +40,7 @@ async fn exchange(sidecar: &Sidecar, lines: &[String]) -> Vec<Value> {
 
 async fn answers(stream: &mut TcpStream) -> Vec<Value> {
     let mut got = Vec::new();
-    let mut piece = [0; 16 * 1024];
+    let mut piece = vec![0; 16 * 1024];
     while !got.ends_with(b"\r\n0\r\n\r\n") {
         let count = stream.read(&mut piece).await.unwrap();
         assert!(count > 0, "{}", String::from_utf8_lossy(&got));
