@@ -1,4 +1,5 @@
-//! `/field/state`: report a cycle (a stream of them: `report_stream.rs`), read the field. `/field/attractors/{id}`: read an attractor.
+//! `/field/state`: report a cycle, or many (`report_stream.rs`), and read the field.
+//! `/field/attractors/{id}`: read an attractor.
 
 use std::borrow::Cow;
 
