@@ -1,68 +1,31 @@
 //! The life of the process: arguments, then one command, then its exit code.
 
 use std::collections::BTreeMap;
+use std::env::args_os;
 use std::io::{stderr, stdin, stdout};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Parser, Subcommand};
+use clap::FromArgMatches as _;
+use driftgate::commands::arguments::{Arguments, Command, line};
+use driftgate::commands::colour::When;
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, demo, doctor, inject, keygen, permissions, replay, run, schema, send, snapshot,
-    status, sysexits, trace, verify,
+    audit, check, completions, demo, doctor, inject, keygen, permissions, replay, run, schema,
+    send, snapshot, status, sysexits, trace, verify,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
 use tokio::runtime::Builder;
 
-/// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
-#[derive(Debug, Parser)]
-#[command(name = "driftgate", version, arg_required_else_help = true)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Runs the sidecar
-    Run(run::Run),
-    /// Shows three sidecars and a runtime whose drift rises and falls
-    Demo(demo::Demo),
-    /// Says what the gate would have done with a recorded run
-    Replay(replay::Replay),
-    /// Verifies packets from standard input or a file
-    Verify(verify::Arguments),
-    /// Checks a configuration and shows all its mistakes at once
-    Check(check::Check),
-    /// Pushes, reads, lists and restores memory snapshots
-    Snapshot(snapshot::Arguments),
-    /// Holds a live broker against what the configuration promises
-    Doctor(doctor::Doctor),
-    /// Sends a sample report to the local sidecar
-    Send(send::Send),
-    /// Explains one report step by step
-    Trace(trace::Trace),
-    /// Writes the least permissions that the broker must grant
-    Permissions(permissions::Arguments),
-    /// Adds the sidecar to Kubernetes manifests
-    Inject(inject::Arguments),
-    /// Makes a key file
-    Keygen(keygen::Arguments),
-    /// Shows the fleet as its sidecars tell it
-    Status(status::Arguments),
-    /// Reads the audit log back
-    Audit(audit::Arguments),
-    /// Writes the JSON Schema of a document
-    Schema(schema::Arguments),
-}
-
 /// What became of a command: an exit code, or a fault that is yet to be said.
 type Outcome = Result<ExitCode, Fault>;
 
 fn main() -> ExitCode {
-    match Arguments::try_parse() {
-        Ok(arguments) => command(arguments.command).unwrap_or_else(|fault| fault.say()),
+    let line = line(When::said_by(args_os()));
+    let parsed = line.try_get_matches().and_then(|found| Arguments::from_arg_matches(&found));
+    match parsed {
+        Ok(arguments) => command(arguments).unwrap_or_else(|fault| fault.say()),
         Err(said) => {
             let is_wrong = said.use_stderr();
             // Nothing is left to be told when nobody reads it.
@@ -72,10 +35,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn command(command: Command) -> Result<ExitCode, Fault> {
+fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
     Ok(match command {
-        Command::Run(arguments) => blocking(run::run(&arguments, &environment()?, &now))?,
-        Command::Demo(arguments) => blocking(demo::run(&arguments, &environment()?))?,
+        Command::Run(arguments) => blocking(run::run(&arguments, color, &environment()?, &now))?,
+        Command::Demo(arguments) => blocking(demo::run(&arguments, color, &environment()?))?,
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
@@ -94,6 +57,12 @@ fn command(command: Command) -> Result<ExitCode, Fault> {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments, &mut stdout()),
         Command::Schema(arguments) => schema::run(&arguments, &mut stdout()),
+        Command::Completions(arguments) => {
+            completions::complete(&arguments, line(When::Never), &mut stdout())?
+        }
+        Command::Man(arguments) => {
+            completions::describe(&arguments, line(When::Never), &mut stdout())?
+        }
         Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),
     })
 }

@@ -47,11 +47,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
     /// The API listener cannot be bound.
-    #[error("listen.api: {0}")]
-    Api(io::Error),
+    #[error("listen.api: {0}: {1}")]
+    Api(String, io::Error),
     /// The admin listener cannot be bound.
-    #[error("listen.admin: {0}")]
-    Admin(io::Error),
+    #[error("listen.admin: {0}: {1}")]
+    Admin(SocketAddr, io::Error),
     /// Another sidecar uses the same spool.
     #[error("snapshot.spool: {0}")]
     Spool(SpoolFault),
@@ -93,11 +93,13 @@ impl Sidecar {
     pub async fn start(config: &Config) -> Result<Self, StartFault> {
         // The listeners come first: a port that is taken must leave nothing behind, no lock either.
         let api_settings = api_settings(config)?;
-        let api = Listener::bind(&api_settings.address).await.map_err(StartFault::Api)?;
-        let bound = api.bound().map_err(StartFault::Api)?;
-        let admin = Listener::tcp(config.listen.admin).await.map_err(StartFault::Admin)?;
-        let Bound::Tcp(admin_address) = admin.bound().map_err(StartFault::Admin)? else {
-            return Err(StartFault::Admin(io::ErrorKind::Unsupported.into()));
+        let no_api = |error| StartFault::Api(config.listen.api.to_string(), error);
+        let api = Listener::bind(&api_settings.address).await.map_err(no_api)?;
+        let bound = api.bound().map_err(no_api)?;
+        let no_admin = |error| StartFault::Admin(config.listen.admin, error);
+        let admin = Listener::tcp(config.listen.admin).await.map_err(no_admin)?;
+        let Bound::Tcp(admin_address) = admin.bound().map_err(no_admin)? else {
+            return Err(no_admin(io::ErrorKind::Unsupported.into()));
         };
         let conditions = Conditions::new();
         let memory_file = memory_file(config);

@@ -1,7 +1,6 @@
 //! Log lines, metric names and live events. None ever carries what a runtime said (P9).
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
@@ -51,12 +50,12 @@ impl LogLevel {
 ///
 /// # Errors
 /// [`LogFault`] when logging was started before.
-pub fn start_log(level: Level, format: LogFormat) -> Result<LogLevel, LogFault> {
+pub fn start_log(level: Level, format: LogFormat, has_colours: bool) -> Result<LogLevel, LogFault> {
     let (filter, handle) = reload::Layer::new(targets(level));
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => lines.with_ansi(has_colours).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     Ok(LogLevel(handle))

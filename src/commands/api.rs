@@ -15,8 +15,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::files::Files;
 use super::sysexits::{self, Fault};
-use crate::config::{Config, Listener, read_from_disk};
+use crate::config::{Config, Listener};
 
 /// Where a sidecar listens that nobody has configured otherwise.
 const DEFAULT: &str = "127.0.0.1:7405";
@@ -34,9 +35,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Where the sidecar is, and who asks.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Options {
-    /// The sidecar's configuration: its listen.api, and its listen.token_file if it has one
-    #[arg(short, long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: Files,
     /// Address of the API, HOST:PORT or unix:PATH; wins over the configuration. Default
     /// 127.0.0.1:7405
     #[arg(long, value_name = "ADDRESS")]
@@ -52,7 +52,7 @@ impl Options {
     /// # Errors
     /// [`Fault`] with all its mistakes.
     pub(super) fn load(&self, environment: &BTreeMap<String, String>) -> Result<Config, Fault> {
-        load(&self.config, environment)
+        self.config.load(environment)
     }
 }
 
@@ -102,9 +102,9 @@ impl Api {
         options: &Options,
         environment: &BTreeMap<String, String>,
     ) -> Result<Self, Fault> {
-        let config = match options.config.as_slice() {
+        let config = match options.config.paths(environment).as_slice() {
             [] => None,
-            files => Some(load(files, environment)?),
+            _ => Some(options.load(environment)?),
         };
         let address = match (&options.api, &config) {
             (Some(text), _) => address(text)?,
@@ -261,18 +261,6 @@ impl Safety {
         let opens = self.would_reopen.clone().unwrap_or_else(below);
         format!("the gate is {}{reasons}; what opens it: {opens}", self.band)
     }
-}
-
-/// Reads a configuration.
-///
-/// # Errors
-/// [`Fault`] with all its mistakes.
-pub(super) fn load(
-    files: &[PathBuf],
-    environment: &BTreeMap<String, String>,
-) -> Result<Config, Fault> {
-    Config::load(files, environment, &read_from_disk)
-        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
 }
 
 /// The whole body of an answer; empty when it is too long or breaks off.

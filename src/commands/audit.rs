@@ -5,6 +5,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
 use super::sysexits;
 use crate::protocol::audit::{Broken, Link, Summary, Verifier};
 
@@ -41,6 +43,9 @@ struct Verify {
     /// The hash of a line that has to be there
     #[arg(long, value_name = "HEX")]
     head: Option<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Why there is no summary.
@@ -55,11 +60,21 @@ enum Fault {
 pub fn run(arguments: &Arguments, output: &mut dyn Write) -> ExitCode {
     let Act::Verify(verify) = &arguments.act;
     let (written, code) = match check(verify) {
+        Ok(summary) if verify.json => {
+            (writeln!(output, "{}", to_json(&summary)), ExitCode::SUCCESS)
+        }
         Ok(summary) => (write_summary(&summary, output), ExitCode::SUCCESS),
-        Err(Fault::Broken(path, line, broken)) => (
-            writeln!(output, "broken    {}:{line}: {}", path.display(), broken.why),
-            ExitCode::from(sysexits::DATA_ERROR),
-        ),
+        Err(Fault::Broken(path, line, broken)) => {
+            let path = path.display().to_string();
+            let written = if verify.json {
+                let broken = json!({ "whole": false, "file": path, "line": line,
+                                     "why": broken.why.to_string() });
+                writeln!(output, "{broken}")
+            } else {
+                writeln!(output, "broken    {path}:{line}: {}", broken.why)
+            };
+            (written, ExitCode::from(sysexits::DATA_ERROR))
+        }
         Err(Fault::Unreadable(path, error)) => (
             writeln!(io::stderr(), "driftgate audit: {}: {error}", path.display()),
             ExitCode::from(sysexits::NO_INPUT),
@@ -83,6 +98,16 @@ fn write_summary(summary: &Summary, output: &mut dyn Write) -> io::Result<()> {
     writeln!(output, "starts    {}, {} of them after a crash", summary.starts, summary.crashes)?;
     writeln!(output, "torn      {} writes cut short", summary.torn)?;
     writeln!(output, "lost      {} events", summary.lost)
+}
+
+fn to_json(summary: &Summary) -> Value {
+    json!({
+        "whole": true, "lines": summary.lines, "first_seq": summary.first_seq,
+        "last_seq": summary.last_seq, "first_time": summary.first_time,
+        "last_time": summary.last_time, "chain": summary.chain, "head": summary.head,
+        "starts": summary.starts, "crashes": summary.crashes, "torn": summary.torn,
+        "lost": summary.lost,
+    })
 }
 
 fn check(verify: &Verify) -> Result<Summary, Fault> {

@@ -5,28 +5,33 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::{Map, Value, json};
+
+use super::files::Files;
 use super::sysexits;
-use crate::config::{Caution, Config, Listener, Mistakes, read_from_disk, show_duration};
+use crate::config::{Caution, Config, Mistake, Mistakes, read_from_disk, show_duration};
 use crate::protocol::time::Timestamp;
 use crate::snapshots::{container_limit, restorable_bytes_max};
 
 /// Peers that are listed one by one; the rest is counted.
 const PEERS_SHOWN_MAX: usize = 20;
 
-/// Checks a configuration and shows all its mistakes at once.
+/// Checks a configuration and shows all its mistakes at once
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  driftgate check --config driftgate.toml --config site.yaml\n\n\
+    after_help = "Examples:\n  driftgate check -c driftgate.toml -c site.yaml\n  driftgate check -c driftgate.toml --json | jq .warnings\n\n\
                   Exits 0 when the configuration can run, 78 when it cannot."
 )]
 pub struct Check {
-    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
-    /// all
-    #[arg(long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
+    /// Where the configuration is read from.
+    #[command(flatten)]
+    pub config: Files,
+    /// Prints JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Reads the configuration that `check` names and writes what would run to `output`. Mistakes go
@@ -40,8 +45,9 @@ pub fn run(
     now: Timestamp,
     output: &mut dyn Write,
 ) -> ExitCode {
-    let loaded = Config::load(&check.config, environment, &read_from_disk);
+    let loaded = Config::load(&check.config.paths(environment), environment, &read_from_disk);
     let written = match &loaded {
+        _ if check.json => writeln!(output, "{}", to_json(&loaded, now)),
         Ok(config) => write_summary(config, now, output),
         Err(mistakes) => write_mistakes(mistakes, output),
     };
@@ -58,14 +64,60 @@ fn write_mistakes(mistakes: &Mistakes, output: &mut dyn Write) -> io::Result<()>
     writeln!(output, "{} {noun}", mistakes.count())
 }
 
+/// One thing that the configuration says: its name, and lines about it, the first beside the name.
+struct Fact(&'static str, Vec<String>);
+
+impl Fact {
+    fn new(name: &'static str, line: String) -> Self {
+        Self(name, vec![line])
+    }
+}
+
+fn facts(config: &Config) -> Vec<Fact> {
+    let mut facts = identity(config);
+    facts.push(containment(config));
+    facts.extend(links(config));
+    facts.extend(records(config));
+    facts.extend(memory(container_limit(Path::new("/")), config.snapshot.bytes_max));
+    facts
+}
+
 fn write_summary(config: &Config, now: Timestamp, output: &mut dyn Write) -> io::Result<()> {
-    write_identity(config, output)?;
-    write_containment(config, output)?;
-    write_links(config, output)?;
+    for Fact(name, lines) in facts(config) {
+        let mut lines = lines.into_iter();
+        writeln!(output, "{name:<13}{}", lines.next().unwrap_or_default())?;
+        // A list of names needs no column of its own.
+        let indent = if name == "peers" { 2 } else { 13 };
+        for line in lines {
+            writeln!(output, "{:indent$}{line}", "")?;
+        }
+    }
     for warning in warnings(config, now) {
         writeln!(output, "warning: {warning}")?;
     }
     Ok(())
+}
+
+fn to_json(loaded: &Result<Config, Mistakes>, now: Timestamp) -> Value {
+    let mistake = |mistake: &Mistake| {
+        json!({ "key": mistake.key, "problem": mistake.problem, "value": mistake.value,
+                "origin": mistake.origin })
+    };
+    match loaded {
+        Ok(config) => {
+            let summary: Map<String, Value> = facts(config)
+                .into_iter()
+                .map(|Fact(name, lines)| (name.to_owned(), json!(lines)))
+                .collect();
+            json!({ "valid": true, "mistakes": [], "warnings": warnings(config, now),
+                    "summary": summary })
+        }
+        Err(mistakes) => json!({
+            "valid": false,
+            "mistakes": mistakes.listed().iter().map(mistake).collect::<Vec<_>>(),
+            "count": mistakes.count(),
+        }),
+    }
 }
 
 /// What is allowed and probably not meant, in the values and in the files that they name.
@@ -85,32 +137,28 @@ pub(super) fn warnings(config: &Config, now: Timestamp) -> Vec<String> {
     config.warnings(now).iter().map(ToString::to_string).chain(open).chain(writable).collect()
 }
 
-fn write_identity(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+fn identity(config: &Config) -> Vec<Fact> {
     let kind = config.runtime.attractor_type.map_or("no attractor type", |kind| kind.word());
     let profile = config.runtime.profile.name();
-    writeln!(output, "runtime      {} ({kind}), profile {profile}", config.runtime.id)?;
-    writeln!(output, "peers        {}", config.peers.len())?;
+    let runtime = format!("{} ({kind}), profile {profile}", config.runtime.id);
+    let mut peers = vec![config.peers.len().to_string()];
     for (id, peer) in config.peers.iter().take(PEERS_SHOWN_MAX) {
         let list = |words: Vec<&'static str>| {
             if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
         };
         let (export, import) = (list(peer.export.words()), list(peer.import.words()));
-        write!(output, "  {id}: export {export}; import {import}")?;
-        if let Some(key_id) = &peer.key_id {
-            write!(output, "; key {key_id}")?;
-        }
-        if let Some(expires) = peer.expires {
-            write!(output, "; until {expires}")?;
-        }
-        writeln!(output)?;
+        let key = peer.key_id.as_ref().map_or_else(String::new, |id| format!("; key {id}"));
+        let until = peer.expires.map_or_else(String::new, |end| format!("; until {end}"));
+        peers.push(format!("{id}: export {export}; import {import}{key}{until}"));
     }
     match config.peers.len().saturating_sub(PEERS_SHOWN_MAX) {
-        0 => Ok(()),
-        more => writeln!(output, "  and {more} more"),
+        0 => {}
+        more => peers.push(format!("and {more} more")),
     }
+    vec![Fact::new("runtime", runtime), Fact("peers", peers)]
 }
 
-fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+fn containment(config: &Config) -> Fact {
     let containment = &config.containment;
     let marks = containment;
     let caution = match containment.caution {
@@ -118,60 +166,86 @@ fn write_containment(config: &Config, output: &mut dyn Write) -> io::Result<()> 
         Caution::Block => "sends nothing".to_owned(),
     };
     let never = |span: Option<_>| span.map_or_else(|| "never".to_owned(), show_duration);
-    writeln!(
-        output,
-        "containment  reopens below {}, blocks at {}, isolates at {}; caution {caution}",
-        marks.reopen, marks.block, marks.isolate
-    )?;
-    writeln!(
-        output,
-        "             accepts {} evidence, {} good reports reopen",
-        containment.accept.word(),
-        containment.dwell
-    )?;
-    writeln!(
-        output,
-        "             silence blocks after {}, isolates after {}; blocked isolates after {}",
-        show_duration(containment.stale_after),
-        never(containment.silence_isolates_after),
-        never(containment.isolate_after)
-    )
+    let lines = [
+        format!(
+            "reopens below {}, blocks at {}, isolates at {}; caution {caution}",
+            marks.reopen, marks.block, marks.isolate
+        ),
+        format!(
+            "accepts {} evidence, {} good reports reopen",
+            containment.accept.word(),
+            containment.dwell
+        ),
+        format!(
+            "silence blocks after {}, isolates after {}; blocked isolates after {}",
+            show_duration(containment.stale_after),
+            never(containment.silence_isolates_after),
+            never(containment.isolate_after)
+        ),
+    ];
+    Fact("containment", lines.to_vec())
 }
 
-fn write_links(config: &Config, output: &mut dyn Write) -> io::Result<()> {
+fn links(config: &Config) -> Vec<Fact> {
     let servers: Vec<String> = config.nats.url.iter().map(ToString::to_string).collect();
-    writeln!(output, "nats         {}, prefix {}", servers.join(", "), config.nats.prefix)?;
-    let api = match &config.listen.api {
-        Listener::Tcp(address) => address.to_string(),
-        Listener::Unix(path) => format!("unix:{}", path.display()),
-    };
+    let nats = format!("{}, prefix {}", servers.join(", "), config.nats.prefix);
+    let api = &config.listen.api;
     let token = if config.listen.token_file.is_some() { ", with a token" } else { "" };
-    writeln!(output, "listen       api {api}{token}, admin {}", config.listen.admin)?;
     let tail = config.tail().map(|tail| format!("tail {}", tail.path.display()));
     let http = config.ingest.http.then(|| "http".to_owned());
     let ways: Vec<String> = http.into_iter().chain(tail).collect();
-    writeln!(output, "ingest       {}", ways.join(", "))?;
     let ids: Vec<&str> = config.keys.keys().map(String::as_str).collect();
-    writeln!(
-        output,
-        "integrity    signs with {}, verifies with {}",
-        config.keyring.sign_with().unwrap_or_default(),
-        ids.join(", ")
-    )?;
-    writeln!(output, "snapshot     spool {}", config.snapshot.spool.display())?;
-    write_memory(container_limit(Path::new("/")), config.snapshot.bytes_max, output)
+    let signs = config.keyring.sign_with().unwrap_or_default();
+    vec![
+        Fact::new("nats", nats),
+        Fact::new("listen", format!("api {api}{token}, admin {}", config.listen.admin)),
+        Fact::new("ingest", ways.join(", ")),
+        Fact::new("integrity", format!("signs with {signs}, verifies with {}", ids.join(", "))),
+    ]
+}
+
+/// What is handed on, kept and written down.
+fn records(config: &Config) -> Vec<Fact> {
+    let deliver = match &config.deliver.url {
+        Some(url) => format!(
+            "posts each accepted packet to {url}, waits {} for an answer",
+            show_duration(config.deliver.timeout)
+        ),
+        None => "posts nothing: the runtime asks GET /field/state".to_owned(),
+    };
+    let audit = match &config.audit.file {
+        Some(file) => format!(
+            "appends to {}, keeps {} files of {}",
+            file.display(),
+            config.audit.files_max,
+            show_size(config.audit.bytes_max)
+        ),
+        None => "writes nothing".to_owned(),
+    };
+    vec![
+        Fact::new("deliver", deliver),
+        Fact::new("audit", audit),
+        Fact::new("snapshot", format!("spool {}", config.snapshot.spool.display())),
+    ]
 }
 
 /// What the container's limit lets snapshots be, where it has one.
-fn write_memory(limit: Option<u64>, bytes_max: u64, output: &mut dyn Write) -> io::Result<()> {
-    let Some(limit) = limit else { return Ok(()) };
+fn memory(limit: Option<u64>, bytes_max: u64) -> Option<Fact> {
+    let limit = limit?;
     let (limit, restorable, bytes_max) =
         (limit >> 20, restorable_bytes_max(limit) >> 20, bytes_max >> 20);
-    writeln!(
-        output,
-        "memory       limit {limit} MiB lets snapshots up to {restorable} MiB be restored; \
+    let line = format!(
+        "limit {limit} MiB lets snapshots up to {restorable} MiB be restored; \
          snapshot.bytes_max is {bytes_max} MiB"
-    )
+    );
+    Some(Fact::new("memory", line))
+}
+
+/// A size in the largest unit that it is whole in.
+fn show_size(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let whole = units.iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift && bytes > 0);
+    whole.map_or_else(|| format!("{bytes} B"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
 /// Who else may read a secret, as far as the file's mode says; `None` when nobody.

@@ -14,7 +14,7 @@ mod script;
 mod summary;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _, stdout};
+use std::io::{self, IsTerminal as _, Write as _, stdout};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::colour::When;
 use super::fleet::{Fleet, Member, connected};
 use super::signals::StopSignals;
 use super::sysexits::Fault;
@@ -55,7 +56,7 @@ const SETTLE_POLL: Duration = Duration::from_millis(20);
 /// Events that wait for the picture. The runtimes wait when it is full.
 const EVENTS_MAX: usize = 256;
 
-/// Shows three sidecars and a runtime whose drift rises and falls.
+/// Shows three sidecars and a runtime whose drift rises and falls
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  driftgate demo\n  driftgate demo --seconds 10 --json\n\n\
                         Exits 0 when every promise held, 1 when one did not, 69 without a \
@@ -65,11 +66,11 @@ pub struct Demo {
     #[arg(long, value_name = "N", default_value_t = 40,
           value_parser = clap::value_parser!(u64).range(SECONDS_MIN..=SECONDS_MAX))]
     pub seconds: u64,
-    /// Print only the summary, as JSON
+    /// Prints only the summary, as JSON
     #[arg(long)]
     pub json: bool,
-    /// No colours; NO_COLOR in the environment says the same
-    #[arg(long)]
+    /// As --color never
+    #[arg(long, hide = true)]
     pub no_color: bool,
 }
 
@@ -77,14 +78,18 @@ pub struct Demo {
 ///
 /// # Errors
 /// [`Fault`], when it cannot begin.
-pub async fn run(demo: &Demo, environment: &BTreeMap<String, String>) -> Result<ExitCode, Fault> {
+pub async fn run(
+    demo: &Demo,
+    color: When,
+    environment: &BTreeMap<String, String>,
+) -> Result<ExitCode, Fault> {
     let mut signals = StopSignals::listen()?;
     let program = child::find(environment).map_err(Fault::unavailable)?;
     let stage = tokio::select! {
         started = Box::pin(Stage::build(&program)) => started.map_err(Fault::unavailable)?,
         _ = signals.recv() => return Ok(ExitCode::SUCCESS),
     };
-    let has_colours = !demo.no_color && environment.get("NO_COLOR").is_none_or(String::is_empty);
+    let has_colours = !demo.no_color && color.applies(environment, stdout().is_terminal());
     let screen = Screen::new(&stage.hints().0, demo.json, has_colours);
     let mut show = Show::new(&stage, Duration::from_secs(demo.seconds), screen);
     // A standard output that nobody reads ends the run like a signal.

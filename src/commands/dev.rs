@@ -4,12 +4,13 @@
 //! commands work as they are pasted. SIGINT, SIGTERM and SIGHUP leave nothing behind.
 
 use std::collections::BTreeMap;
-use std::io::{Write, stdout};
+use std::io::{IsTerminal as _, Write, stderr, stdout};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use tracing::Level;
 
+use super::colour::When;
 use super::fleet::{Fleet, FleetFault, Member, connected};
 use super::signals::{OperatorSignals, StopSignals};
 use super::sysexits::Fault;
@@ -33,12 +34,14 @@ enum DevFault {
 
 /// Runs until told to stop. `environment` is only asked for the nats-server.
 pub(super) async fn run(
+    color: When,
     environment: &BTreeMap<String, String>,
     operator: OperatorSignals,
     mut signals: StopSignals,
 ) -> Result<(), Fault> {
     let program = child::find(environment).map_err(Fault::unavailable)?;
-    telemetry::start_log(Level::INFO, LogFormat::Text).map_err(Fault::unavailable)?;
+    let has_colours = color.applies(environment, stderr().is_terminal());
+    telemetry::start_log(Level::INFO, LogFormat::Text, has_colours).map_err(Fault::unavailable)?;
     let (server, sidecar) = tokio::select! {
         started = start(&program) => started.map_err(Fault::unavailable)?,
         _ = signals.recv() => return Ok(()),
@@ -58,7 +61,7 @@ async fn start(program: &Path) -> Result<(ChildServer, Sidecar), String> {
     let server = ChildServer::start(program).await.map_err(|fault| fault.to_string())?;
     let fleet = Fleet::new(&server).map_err(|fault| fault.to_string())?;
     let sidecar = match sidecar(&fleet, API_PORT, ADMIN_PORT).await {
-        Err(DevFault::Start(StartFault::Api(_) | StartFault::Admin(_))) => {
+        Err(DevFault::Start(StartFault::Api(..) | StartFault::Admin(..))) => {
             sidecar(&fleet, 0, 0).await
         }
         other => other,

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Write as _, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 
-use super::api::load;
+use super::files::Files;
 use super::sysexits::{self, Fault};
 use crate::config::Config;
 use crate::nats::settings::Settings;
@@ -39,9 +38,8 @@ did, 69 no broker answers, 78 a bad configuration.";
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Doctor {
-    /// The sidecar's configuration; a later file wins
-    #[arg(short, long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: Files,
     /// Shows these checks only
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(CATEGORIES))]
     category: Vec<String>,
@@ -190,7 +188,7 @@ pub async fn run(
     environment: &BTreeMap<String, String>,
     clock: Clock<'_>,
 ) -> Result<ExitCode, Fault> {
-    let config = &load(&doctor.config, environment)?;
+    let config = &doctor.config.load(environment)?;
     let settings = &Settings::of(config);
     let has_snapshots =
         config.peers.values().any(|peer| peer.export.snapshot || peer.import.snapshot);

@@ -1,8 +1,8 @@
 //! `driftgate keygen`: a fresh key, on standard output or in a new file.
 
-use std::fs::OpenOptions;
+use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +19,8 @@ pub struct Arguments {
     /// What the key is for
     #[arg(long, value_enum, default_value = "hmac-sha256")]
     pub alg: AlgArgument,
-    /// Write the secret to this new file (mode 0600; never overwrites) instead of standard output
+    /// Writes the secret to this new file (mode 0600; never overwrites) instead of standard output;
+    /// makes its folder (mode 0700)
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -63,7 +64,8 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let public = fresh.public.as_deref().map(|public| format!("{public}\n")).unwrap_or_default();
     let written = match &arguments.out {
         Some(path) => {
-            if let Err(error) = write_new(path, &fresh.secret_text) {
+            let made = make_room(path).and_then(|()| write_new(path, &fresh.secret_text));
+            if let Err(error) = made {
                 complain(format!("{}: {error}", path.display()));
                 return ExitCode::from(sysexits::CANNOT_CREATE);
             }
@@ -79,6 +81,12 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::from(sysexits::IO_ERROR)
         }
     }
+}
+
+/// Makes the folder of a key, which nobody else may look into.
+fn make_room(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or(Ok(()), |folder| DirBuilder::new().recursive(true).mode(0o700).create(folder))
 }
 
 /// Writes one line to a file that did not exist, readable by its owner only.

@@ -6,13 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::files::Files;
 use super::sysexits::{self, Fault};
-use crate::config::{Config, read_from_disk};
 use crate::nats::grants::{Grant, Grants};
 use crate::nats::settings::Settings;
 
@@ -29,16 +28,14 @@ use crate::nats::settings::Settings;
 What is not listed is not allowed. With nats.provision the sidecar may also make its streams and
 buckets; without it, the provisioner does.")]
 pub struct Arguments {
-    /// For whom it is written
+    /// The form that it is written in
     #[arg(long = "for", value_name = "FORM")]
     form: Form,
     /// Whose permissions
     #[arg(long, value_name = "ROLE", default_value = "sidecar")]
     role: Role,
-    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
-    /// all
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: Files,
 }
 
 /// How permissions are written down.
@@ -70,8 +67,7 @@ pub fn run(
     environment: &BTreeMap<String, String>,
     output: &mut dyn Write,
 ) -> Result<ExitCode, Fault> {
-    let config = Config::load(&arguments.config, environment, &read_from_disk)
-        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))?;
+    let config = arguments.config.load(environment)?;
     let settings = Settings::of(&config);
     let id = &config.runtime.id;
     let (name, grants) = match arguments.role {

@@ -41,27 +41,27 @@ LOG is a JSON object with `cycles`, a JSON array, JSON Lines, or one report. Its
 by content. Exit codes: 0 replayed, 65 not a log of a governed runtime, 66 no such file, 78 a bad
 profile.";
 
-/// Shows what the gate would have done with a recorded run.
+/// Shows what the gate would have done with a recorded run
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Replay {
     /// The recorded run, or `-` for standard input
     #[arg(value_name = "LOG")]
     log: PathBuf,
-    /// How to read it: srip-05, reference-0.3, reference-0.1, or a profile file [default: by
+    /// How it is read: srip-05, reference-0.3, reference-0.1, or a profile file [default: by
     /// content]
     #[arg(long, value_name = "NAME|FILE")]
     profile: Option<String>,
     /// The weakest drift metrics that count as evidence
     #[arg(long, default_value = "native", value_parser = provenance())]
     accept: Provenance,
-    /// Coherence to assume where the runtime reports none: above 0, at most 1
+    /// Coherence that is assumed where the runtime reports none: above 0, at most 1
     #[arg(long, value_name = "X", value_parser = coherence)]
     assumed_scr: Option<Coherence>,
-    /// Print JSON instead of the table
+    /// Prints JSON instead of the table
     #[arg(long)]
     json: bool,
-    /// Also draw drift against the thresholds
+    /// Also draws drift against the thresholds
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@
 //! at once.
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 
 use super::check;
+use super::colour::When;
+use super::files::Files;
 use super::signals::{OperatorSignals, Stop, StopSignals};
 use super::sysexits::{self, Fault};
 use crate::config::{Config, Mistakes, read_from_disk};
@@ -25,16 +28,15 @@ use crate::telemetry::{self, Condition, LogLevel};
 /// ConfigMap by renaming a link, so the looked-at thing is the time and size behind the path.
 const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the sidecar.
+/// Runs the sidecar
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  driftgate run --config /etc/driftgate/driftgate.toml\n  \
                         driftgate run --dev\n\nSIGHUP reads the configuration again; SIGTERM \
                         drains and exits 0; SIGUSR1 isolates and SIGUSR2 releases.")]
 pub struct Run {
-    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
-    /// all
-    #[arg(long, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
+    /// Where the configuration is read from.
+    #[command(flatten)]
+    pub config: Files,
     /// Needs no configuration: its own nats-server with a temporary store, a fresh key, id `local`,
     /// loopback only
     #[arg(long, conflicts_with = "config")]
@@ -47,20 +49,23 @@ pub struct Run {
 /// [`Fault`], when it cannot begin.
 pub async fn run(
     run: &Run,
+    color: When,
     environment: &BTreeMap<String, String>,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<ExitCode, Fault> {
     // First of all: until somebody listens, each of them would end the process.
     let (operator, mut signals) = (OperatorSignals::listen()?, StopSignals::listen()?);
     if run.dev {
-        super::dev::run(environment, operator, signals).await?;
+        super::dev::run(color, environment, operator, signals).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let sources = Sources { files: run.config.clone(), environment: environment.clone() };
+    let sources =
+        Sources { files: run.config.paths(environment), environment: environment.clone() };
+    let has_colours = color.applies(environment, stderr().is_terminal());
     let mistaken = |mistakes: Mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string());
     let config = sources.load().map_err(mistaken)?;
-    let log =
-        telemetry::start_log(config.log.level, config.log.format).map_err(Fault::unavailable)?;
+    let log = telemetry::start_log(config.log.level, config.log.format, has_colours)
+        .map_err(Fault::unavailable)?;
     let sidecar = tokio::select! {
         started = Sidecar::start(&config) => started.map_err(Fault::unavailable)?,
         () = asked_to_stop(&mut signals) => return Ok(ExitCode::SUCCESS),

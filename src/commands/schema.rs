@@ -15,7 +15,7 @@ pub struct Arguments {
     /// Which one; without a name they are listed, each with the SHA-256 of its bytes
     #[arg(value_enum)]
     pub name: Option<Name>,
-    /// List them as JSON
+    /// Lists them as JSON
     #[arg(long, conflicts_with = "name")]
     pub json: bool,
 }

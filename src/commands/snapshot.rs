@@ -15,6 +15,7 @@ use clap::Subcommand;
 use crate::protocol::digest::Digest;
 
 use super::api;
+use super::files::Files;
 use super::sysexits::{Fault, INTERRUPTED};
 
 mod bar;
@@ -75,9 +76,8 @@ enum Action {
     /// Lists the verified snapshots of a runtime, oldest first, straight from the bucket
     #[command(after_help = "Example:\n  driftgate snapshot ls --config driftgate.toml planner")]
     Ls {
-        /// Configuration with the broker and the keys
-        #[arg(long, value_name = "FILE")]
-        config: Vec<PathBuf>,
+        #[command(flatten)]
+        config: Files,
         /// Prints one JSON object per line
         #[arg(long)]
         json: bool,
@@ -90,9 +90,8 @@ enum Action {
                             memory.bin"
     )]
     Restore {
-        /// Configuration with the broker and the keys
-        #[arg(long, value_name = "FILE")]
-        config: Vec<PathBuf>,
+        #[command(flatten)]
+        config: Files,
         /// Its number; the newest when absent
         #[arg(long)]
         seq: Option<u64>,

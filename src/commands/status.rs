@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::columns::columns;
+use super::files::Files;
 use super::sysexits::{self, Fault};
-use crate::config::{Config, read_from_disk, show_duration};
+use crate::config::{Config, show_duration};
 use crate::nats::assets::presences;
 use crate::nats::settings::Settings;
 use crate::protocol::gate::Band;
@@ -22,17 +22,15 @@ use crate::protocol::time::Timestamp;
 
 /// Shows the fleet as its sidecars tell it in the bucket of presence
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  driftgate status --config driftgate.toml\n  \
+#[command(after_help = "Examples:\n  driftgate status -c driftgate.toml\n  \
                   driftgate status --config driftgate.toml --json | jq '.runtimes[].state'\n\n\
                   States: live; stale, not heard of for 35 s; cut, isolated or stopped, and so \
                   silent; foreign, an entry that does not verify under the configuration's keys.\n\
                   Exits 0, with 69 without a broker or bucket, with 78 for a wrong configuration.")]
 pub struct Arguments {
-    /// A TOML or YAML file; a later one wins over an earlier one, and DRIFTGATE__SECTION__KEY over
-    /// all
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// Writes JSON
+    #[command(flatten)]
+    config: Files,
+    /// Prints JSON
     #[arg(long)]
     json: bool,
 }
@@ -106,8 +104,7 @@ pub async fn run(
     environment: &BTreeMap<String, String>,
     now: &(dyn Fn() -> Timestamp + Sync),
 ) -> Result<ExitCode, Fault> {
-    let config = Config::load(&arguments.config, environment, &read_from_disk)
-        .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))?;
+    let config = arguments.config.load(environment)?;
     let settings = Settings::of(&config);
     let held = presences(&settings).await.map_err(Fault::unavailable)?;
     let now = now();

@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde_json::json;
+
 use self::pieces::{Piece, Pieces};
+use super::files::Files;
 use super::sysexits;
 use crate::config::{Config, read_from_disk};
 use crate::keys;
@@ -38,17 +41,21 @@ Exit code: 0 when every packet is good, 65 when one is bad or there was none, 66
 opened, 74 when reading or writing fails, 78 when there is no usable key.")]
 pub struct Arguments {
     /// A key to verify with: its id and its file (repeatable)
-    #[arg(long = "key-file", value_name = "ID=PATH", value_parser = parse_key_file)]
+    #[arg(long = "key-file", value_name = "ID=PATH", value_parser = parse_key_file,
+          conflicts_with = "config")]
     pub key_files: Vec<(String, PathBuf)>,
-    /// Verify with the keys and the block mark of this configuration (repeatable, as in check)
-    #[arg(long, value_name = "FILE", conflicts_with = "key_files")]
-    pub config: Vec<PathBuf>,
+    /// Where the configuration is read from.
+    #[command(flatten)]
+    pub config: Files,
     /// Without keys: checks shape and checksum, which anyone can make, and proves nothing
     #[arg(long, conflicts_with_all = ["key_files", "config"])]
     pub checksum_only: bool,
-    /// Refuse packets older than this, or more than 30 s ahead
+    /// Refuses packets older than this, or more than 30 s ahead
     #[arg(long, value_name = "SECONDS")]
     pub max_age: Option<u64>,
+    /// Prints one JSON object per line
+    #[arg(long)]
+    pub json: bool,
     /// Packets, one a line, concatenated or pretty-printed [default: standard input]
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
@@ -76,7 +83,8 @@ pub fn run(
         Ok(proof) => proof,
         Err(problem) => return complain(sysexits::CONFIG, &problem),
     };
-    let check = Check { proof, block, max_age: arguments.max_age.map(Duration::from_secs), clock };
+    let max_age = arguments.max_age.map(Duration::from_secs);
+    let check = Check { proof, block, max_age, clock, json: arguments.json };
     let totals = match &arguments.file {
         None => verify(&mut io::stdin().lock(), output, &check),
         Some(path) => match File::open(path) {
@@ -107,8 +115,9 @@ fn proof(
     if arguments.checksum_only {
         return Ok((Proof::ChecksumOnly, BLOCK_MAX));
     }
-    if !arguments.config.is_empty() {
-        let config = Config::load(&arguments.config, environment, &read_from_disk)
+    let files = arguments.config.paths(environment);
+    if arguments.key_files.is_empty() && !files.is_empty() {
+        let config = Config::load(&files, environment, &read_from_disk)
             .map_err(|mistakes| format!("the configuration is wrong:\n{mistakes}"))?;
         let block = config.containment.block;
         return Ok((Proof::Keyed(config.keyring), block));
@@ -149,6 +158,8 @@ pub struct Check<'a> {
     pub max_age: Option<Duration>,
     /// The time of day, asked only when `max_age` is set.
     pub clock: &'a dyn Fn() -> Timestamp,
+    /// Whether lines are JSON.
+    pub json: bool,
 }
 
 impl core::fmt::Debug for Check<'_> {
@@ -158,6 +169,7 @@ impl core::fmt::Debug for Check<'_> {
             .field("proof", &self.proof)
             .field("block", &self.block)
             .field("max_age", &self.max_age)
+            .field("json", &self.json)
             .finish_non_exhaustive()
     }
 }
@@ -202,11 +214,19 @@ pub fn verify(
         report.piece(&piece, sink, check)?;
     }
     let Totals { good, bad } = report.totals;
-    let what = match check.proof {
-        Proof::Keyed(_) => "",
-        Proof::ChecksumOnly => " (checksums only: this does not say who made them)",
+    let (word, what) = match check.proof {
+        Proof::Keyed(_) => ("keyed", ""),
+        Proof::ChecksumOnly => {
+            ("checksum-only", " (checksums only: this does not say who made them)")
+        }
     };
-    writeln!(sink, "{} packets: {good} ok, {bad} bad{what}", good.saturating_add(bad))?;
+    let packets = good.saturating_add(bad);
+    if check.json {
+        let sums = json!({ "packets": packets, "good": good, "bad": bad, "proof": word });
+        writeln!(sink, "{sums}")?;
+    } else {
+        writeln!(sink, "{packets} packets: {good} ok, {bad} bad{what}")?;
+    }
     sink.flush()?;
     Ok(report.totals)
 }
@@ -232,11 +252,22 @@ impl Report {
                 self.bad_line = None;
                 let (source, target) =
                     (&packet.header.source_runtime_id, &packet.header.target_runtime_id);
-                writeln!(sink, "ok {source}->{target} {seq} {key_id} {}", packet.payload.di)
+                let di = packet.payload.di.value();
+                if check.json {
+                    let good = json!({ "ok": true, "line": piece.line, "source": source,
+                                       "target": target, "seq": seq, "key_id": key_id, "di": di });
+                    return writeln!(sink, "{good}");
+                }
+                writeln!(sink, "ok {source}->{target} {seq} {key_id} {di}")
             }
             Err(refusal) => {
                 self.totals.bad = self.totals.bad.saturating_add(1);
                 self.bad_line = Some(piece.line);
+                if check.json {
+                    let bad = json!({ "ok": false, "line": piece.line,
+                                      "refusal": refusal.to_string() });
+                    return writeln!(sink, "{bad}");
+                }
                 writeln!(sink, "BAD line {}: {refusal}", piece.line)
             }
         }

@@ -5,6 +5,7 @@
 //! A key that says `live` takes the function that tells which of two values is stricter; the others
 //! take a restart. Deliberately not here: what two keys must agree on (`agree.rs`).
 
+use core::fmt;
 use core::time::Duration;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -441,6 +442,16 @@ pub enum Listener {
     Tcp(SocketAddr),
     /// A Unix socket, an absolute path.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Listener {
+    /// As a configuration writes it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
 }
 
 impl Listener {

@@ -6,6 +6,8 @@ mod support;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod line;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod picture;

@@ -40,8 +40,13 @@ fn check(stream: &[u8], proof: Proof) -> (Totals, String) {
 
 fn check_at(stream: &[u8], proof: Proof, max_age_s: Option<u64>, now: &str) -> (Totals, String) {
     let clock = || Timestamp::parse(now).unwrap();
-    let check =
-        Check { proof, block: 0.5, max_age: max_age_s.map(Duration::from_secs), clock: &clock };
+    let check = Check {
+        proof,
+        block: 0.5,
+        max_age: max_age_s.map(Duration::from_secs),
+        clock: &clock,
+        json: false,
+    };
     let mut printed = Vec::new();
     let mut stream = stream;
     let totals = verify(&mut stream, &mut printed, &check).unwrap();
@@ -244,7 +249,7 @@ fn a_configuration_lends_its_keys_and_its_block_mark() {
         );
         std::fs::write(at("driftgate.toml"), text).unwrap();
         let arguments = Arguments {
-            config: vec![at("driftgate.toml")],
+            config: vec![at("driftgate.toml")].into(),
             file: Some(at("packets")),
             ..Arguments::default()
         };

@@ -144,6 +144,11 @@ fn a_variable_that_is_not_utf_8_is_named_and_exits_78() {
 fn check(file: &Path, now: &str) -> (String, String) {
     let mut output = Vec::new();
     let now = Timestamp::parse(now).unwrap_or_default();
-    let code = run(&Check { config: vec![file.to_owned()] }, &BTreeMap::new(), now, &mut output);
+    let code = run(
+        &Check { config: vec![file.to_owned()].into(), json: false },
+        &BTreeMap::new(),
+        now,
+        &mut output,
+    );
     (format!("{code:?}"), String::from_utf8_lossy(&output).into_owned())
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::super::api::load;
+use super::super::files::Files;
 use super::super::sysexits;
 use super::bar::Meter;
 use super::target::Target;
@@ -22,11 +22,11 @@ struct Found {
 }
 
 async fn look(
-    files: &[PathBuf],
+    files: &Files,
     environment: &BTreeMap<String, String>,
     runtime: &str,
 ) -> Result<Found, Fault> {
-    let config = load(files, environment)?;
+    let config = files.load(environment)?;
     let id = RuntimeId::new(runtime)
         .ok_or_else(|| Fault::new(sysexits::CONFIG, format!("{runtime:?} is not a runtime id")))?;
     let unavailable = |text: String| Fault::new(sysexits::UNAVAILABLE, text);
@@ -55,7 +55,7 @@ async fn look(
 
 /// Lists the snapshots of one runtime.
 pub(super) async fn list(
-    files: &[PathBuf],
+    files: &Files,
     environment: &BTreeMap<String, String>,
     runtime: &str,
     json: bool,
@@ -88,7 +88,7 @@ pub(super) async fn list(
 
 /// Restores one snapshot of one runtime.
 pub(super) async fn restore(
-    files: &[PathBuf],
+    files: &Files,
     environment: &BTreeMap<String, String>,
     runtime: &str,
     seq: Option<u64>,
