@@ -4,6 +4,7 @@
 //! the sidecar would have said. What it deliberately does not do: seal or publish anything, or read
 //! the clock; a recorded run has no silence.
 
+mod explain;
 mod log;
 mod outcome;
 mod plot;
@@ -35,10 +36,11 @@ const KEY_CHARS_MAX: usize = 32;
 const EXAMPLES: &str = "Examples:
   driftgate replay run.json
   driftgate replay run.json --accept derived --assumed-scr 0.8 --svg run.svg
+  driftgate replay run.json --explain 7
   tail -n 500 cycles.jsonl | driftgate replay - --json
 
 LOG is a JSON object with `cycles`, a JSON array, JSON Lines, or one report. Its shape is recognised
-by content. Exit codes: 0 replayed, 65 not a log of a governed runtime, 66 no such file, 78 a bad
+by content. Exit codes: 0 replayed, 65 not a log of a governed runtime, 66 no such file or cycle, 78 a bad
 profile.";
 
 /// Shows what the gate would have done with a recorded run
@@ -61,6 +63,10 @@ pub struct Replay {
     /// Prints JSON instead of the table
     #[arg(long)]
     json: bool,
+    /// Explains one cycle instead, by its number: the parts of its index, each reason in words, and
+    /// what would reopen
+    #[arg(long, value_name = "CYCLE")]
+    explain: Option<u64>,
     /// Also draws drift against the thresholds
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -101,6 +107,9 @@ pub enum Fault {
     /// Nothing in the log says how stable the runtime was.
     #[error(transparent)]
     NotGoverned(#[from] NotGoverned),
+    /// The log has no such cycle.
+    #[error("--explain: {0}")]
+    NoCycle(String),
     /// The profile cannot be had.
     #[error("--profile: {0}")]
     Profile(#[from] LoadFault),
@@ -123,7 +132,7 @@ impl Fault {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Log { .. } | Self::NotGoverned(_) => 65,
-            Self::Unreadable { .. } => 66,
+            Self::Unreadable { .. } | Self::NoCycle(_) => 66,
             Self::Svg { .. } => 73,
             Self::Output(_) => 74,
             Self::Profile(_) => 78,
@@ -209,7 +218,10 @@ pub fn write(
         std::fs::write(path, plot::draw(&outcome))
             .map_err(|source| Fault::Svg { path: path.display().to_string(), source })?;
     }
-    let written = if replay.json {
+    let explained = replay.explain.map(|cycle| explain::find(&outcome, cycle)).transpose()?;
+    let written = if let Some(row) = explained {
+        explain::write(&outcome, row, replay.json, stdout)
+    } else if replay.json {
         table::write_invalid(&outcome, stderr)?;
         table::write_json(&outcome, stdout)
     } else {

@@ -1,5 +1,7 @@
 //! Why the gate stands where it stands, and what a report is remarked upon for.
 
+use strum::EnumMessage as _;
+
 /// Why the gate stands where it stands. Each word is a metric label and never carries data of the
 /// runtime.
 #[derive(
@@ -11,6 +13,7 @@
     PartialOrd,
     Ord,
     Hash,
+    strum::EnumMessage,
     strum::IntoStaticStr,
     strum::VariantArray,
     schemars::JsonSchema,
@@ -131,6 +134,12 @@ impl Reason {
     #[must_use]
     pub fn word(self) -> &'static str {
         self.into()
+    }
+
+    /// What it means, in one sentence.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        self.get_documentation().unwrap_or_default()
     }
 
     /// Whether it only remarks on something: no band follows from it.

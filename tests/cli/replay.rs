@@ -83,7 +83,10 @@ fn the_json_has_the_keys_of_the_contract_and_no_others() {
     let keys =
         |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
     assert_eq!(keys(&replay), ["cycles", "longest_closed", "profile", "totals", "transitions"]);
-    assert_eq!(keys(&replay["totals"]), ["blocked", "caution", "isolated", "open", "retries"]);
+    assert_eq!(
+        keys(&replay["totals"]),
+        ["blocked", "caution", "exported", "held", "isolated", "open", "retries", "throttled"]
+    );
     assert_eq!(
         keys(&replay["cycles"][0]),
         ["band", "cycle", "di", "drift_source", "posture", "reasons", "verdict"]
@@ -122,7 +125,10 @@ fn drift_up_and_down_closes_with_hysteresis_and_reopens_under_the_mark() {
     );
     assert_eq!(
         replay["totals"],
-        json!({"open": 3, "caution": 2, "blocked": 2, "isolated": 2, "retries": 0})
+        json!({
+            "open": 3, "caution": 2, "blocked": 2, "isolated": 2, "retries": 0, "exported": 3,
+            "throttled": 2, "held": 0,
+        })
     );
     assert_eq!((&replay["transitions"], &replay["longest_closed"]), (&json!(6), &json!(2)));
 }
@@ -364,6 +370,77 @@ fn the_picture_is_one_accessible_file_that_names_every_band_and_mark() {
         assert!(!svg.contains("href") && !svg.contains("<script"), "self-contained");
         assert!(svg.len() < 200_000, "a picture is bounded, however long the log: {}", svg.len());
     }
+}
+
+#[test]
+fn the_picture_says_the_reasons_of_each_cycle_and_no_two_labels_touch() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.svg");
+    for highest in [0.55, 3.0] {
+        let log = lines([0.2, 0.52, highest].into_iter().zip(1..).map(|(di, cycle)| {
+            let mut document = native(cycle, 0.2);
+            document["drift_metrics"]["di"] = json!(di);
+            document
+        }));
+        replay_text(&log, &["--svg", path.to_str().unwrap()]).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        assert!(svg.contains("<title>cycle 2, di 0.520, blocked: "), "{svg}");
+        let titles: Vec<&str> = svg.lines().filter(|line| line.contains("<title>")).collect();
+        assert!(titles.iter().any(|line| line.contains("di_block")), "{titles:?}");
+        // Every text on one edge of the picture, by its height.
+        let texts = svg.split("<text").skip(1).filter_map(|text| {
+            let attribute = |name: &str| {
+                let (_, rest) = text.split_once(&format!(" {name}=\""))?;
+                rest.split_once('"')?.0.parse::<f64>().ok()
+            };
+            Some((attribute("x")?, attribute("y")?))
+        });
+        let mut edge: Vec<f64> =
+            texts.filter(|(x, _)| (*x - 808.0).abs() < 0.1).map(|(_, y)| y).collect();
+        edge.sort_by(f64::total_cmp);
+        assert_eq!(edge.len(), 7, "{edge:?}");
+        for (one, next) in edge.iter().zip(edge.iter().skip(1)) {
+            assert!(next - one >= 13.9, "{highest}: {edge:?}");
+        }
+    }
+}
+
+#[test]
+fn one_cycle_is_explained_with_its_parts_its_reasons_and_what_reopens() {
+    let log = lines((1..).zip([0.2, 0.52]).map(|(cycle, di)| spread(cycle, di)));
+    let text = replay_text(&log, &["--explain", "2"]).unwrap().stdout;
+    for expected in [
+        "cycle    2, line 2 of the log\nindex    0.52",
+        "gate     open -> blocked\nverdict  block\n",
+        "di_block: The index is at or above `block`.",
+        "reopens  a report with di < 0.45, posture stable and native drift metrics\n",
+    ] {
+        assert!(text.contains(expected), "{expected}\nin:\n{text}");
+    }
+    let told = replay_json(&log, &["--explain", "2"]);
+    assert_eq!((&told["before"], &told["band"]), (&json!("open"), &json!("blocked")));
+    assert!(told["parts"]["scr"].is_number(), "{told}");
+    assert_eq!(replay_json(&log, &["--explain", "1"])["would_reopen"], Value::Null);
+    let fault = replay_text(&log, &["--explain", "9"]).err().unwrap();
+    assert_eq!(fault.exit_code(), 66);
+    assert!(fault.to_string().contains("they go from 1 to 2"), "{fault}");
+}
+
+#[test]
+fn every_end_of_a_report_is_counted_where_it_belongs() {
+    let indices = [0.2, 0.47, 0.47, 0.47, 0.2];
+    let mut run: Vec<Value> = (1..).zip(indices).map(|(cycle, di)| spread(cycle, di)).collect();
+    // A zero is no evidence: the gate stays open, and nothing of it could be sent.
+    run.push(spread(6, 0.0));
+    let replay = replay_json(&lines(run.clone()), &[]);
+    let verdicts = column(&replay, "verdict");
+    for (name, verdict) in [("exported", "export"), ("throttled", "throttle"), ("held", "hold")] {
+        let count = verdicts.iter().filter(|word| **word == verdict).count();
+        assert_eq!(replay["totals"][name], count, "{name}: {verdicts:?}");
+    }
+    let table = replay_text(&lines(run), &[]).unwrap().stdout;
+    assert!(table.contains("exported       3\nthrottled      2 "), "{table}");
+    assert!(!table.contains("unfillable"), "{table}");
 }
 
 #[test]

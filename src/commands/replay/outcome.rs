@@ -1,6 +1,6 @@
 //! What the gate would have done, cycle by cycle, and the sums.
 
-use crate::protocol::drift::{DriftIndex, Provenance};
+use crate::protocol::drift::{DriftIndex, DriftParts, Provenance};
 use crate::protocol::gate::{Band, Reason};
 use crate::protocol::judge::{Judge, Judgement, Policy};
 use crate::protocol::packet::Posture;
@@ -16,7 +16,11 @@ pub(super) struct Row {
     pub(super) cycle: Option<u64>,
     pub(super) di: Option<f64>,
     pub(super) source: Provenance,
+    /// What the index was made of.
+    pub(super) parts: Option<DriftParts>,
     pub(super) posture: Posture,
+    /// Before the report, and after it.
+    pub(super) before: Band,
     pub(super) band: Band,
     pub(super) verdict: Decision,
     pub(super) reasons: Vec<Reason>,
@@ -57,7 +61,8 @@ impl Outcome {
         let mut rows = Vec::with_capacity(cycles.len());
         for recorded in cycles {
             let before = judge.gate().band();
-            let Some(row) = judge_one(recorded, &mut translator, &mut judge, &mut pace) else {
+            let Some(row) = judge_one(recorded, before, &mut translator, &mut judge, &mut pace)
+            else {
                 retries += 1;
                 continue;
             };
@@ -72,6 +77,16 @@ impl Outcome {
     /// Reports that left the gate in this band.
     pub(super) fn count(&self, band: Band) -> usize {
         self.rows.iter().filter(|row| row.band == band).count()
+    }
+
+    /// Reports with this verdict.
+    pub(super) fn decided(&self, decision: Decision) -> usize {
+        self.rows.iter().filter(|row| row.verdict == decision).count()
+    }
+
+    /// Reports that the gate let through and that cannot fill a packet.
+    pub(super) fn unfillable(&self) -> usize {
+        self.rows.iter().filter(|row| row.reasons.contains(&Reason::Unfillable)).count()
     }
 
     /// `part` of all reports, in percent.
@@ -99,6 +114,7 @@ impl Outcome {
 /// `None` for a retry.
 fn judge_one(
     recorded: &Recorded,
+    before: Band,
     translator: &mut Translator,
     judge: &mut Judge,
     pace: &mut Pace,
@@ -120,7 +136,9 @@ fn judge_one(
                 cycle,
                 di: judgement.di.map(DriftIndex::value),
                 source: judgement.measurement.provenance,
+                parts: judgement.measurement.parts,
                 posture: report.posture,
+                before,
                 band: judgement.verdict.band,
                 verdict,
                 reasons,
@@ -134,7 +152,9 @@ fn judge_one(
                 cycle,
                 di: None,
                 source: Provenance::None,
+                parts: None,
                 posture: Posture::Unknown,
+                before,
                 band: verdict.band,
                 verdict: Decision::without_packets(verdict.band),
                 reasons: verdict.reasons,

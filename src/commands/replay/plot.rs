@@ -48,10 +48,17 @@ text{fill:#e6edf3}\
 .open{fill:#6cb8f0}.caution{fill:#f2c14e}.blocked{fill:#ff8050}.isolated{fill:#c49bff}\
 }";
 
+/// Least distance between two labels, in pixels.
+const LABEL: f64 = 14.0;
+/// Longest list of reasons in a tooltip, in words.
+const REASONS_SHOWN_MAX: usize = 4;
+
 /// One column of the picture: a cycle, or the worst of several.
 struct Column {
     di: Option<f64>,
     band: Band,
+    /// What it stands for, in words.
+    title: String,
 }
 
 /// Draws the picture.
@@ -72,7 +79,12 @@ struct Plot<'a> {
 impl<'a> Plot<'a> {
     fn of(outcome: &'a Outcome) -> Self {
         let per_column = outcome.rows.len().div_ceil(COLUMNS_MAX).max(1);
-        let columns: Vec<Column> = outcome.rows.chunks(per_column).map(worst).collect();
+        let columns: Vec<Column> = outcome
+            .rows
+            .chunks(per_column)
+            .enumerate()
+            .map(|(place, rows)| worst(place * per_column + 1, rows))
+            .collect();
         let highest = columns.iter().filter_map(|column| column.di).fold(0.0, f64::max);
         let axis_max = ((highest * 5.0).ceil() / 5.0).clamp(0.8, AXIS_MAX);
         let step = (RIGHT - LEFT) / number(columns.len().max(1));
@@ -116,8 +128,8 @@ impl<'a> Plot<'a> {
             "{} changes of band, at most {} cycles closed in a row. Below the plot each cycle \
              stands in the lane of its band.</desc>\n<style>{STYLE}</style>\n\
              <rect class=\"ground\" width=\"{WIDTH}\" height=\"{HEIGHT}\"/>\n\
-             <text class=\"title\" x=\"{LEFT}\" y=\"30\">Drift and gate over {total} cycles</text>\n\
-             <text class=\"quiet\" x=\"{RIGHT}\" y=\"30\" text-anchor=\"end\">{name}, {}</text>",
+             <text class=\"title\" x=\"{LEFT}\" y=\"22\">Drift and gate over {total} cycles</text>\n\
+             <text class=\"quiet\" x=\"{LEFT}\" y=\"40\">{name}, {}</text>",
             outcome.transitions,
             outcome.longest_closed,
             policy(outcome)
@@ -131,7 +143,7 @@ impl<'a> Plot<'a> {
             let count = self.outcome.count(band);
             writeln!(
                 svg,
-                r#"<rect class="{word}" x="{x}" y="49" width="12" height="12" rx="2"/><text x="{}" y="60">{word} <tspan class="quiet">{count} ({:.1} %)</tspan></text>"#,
+                r#"<rect class="{word}" x="{x}" y="53" width="12" height="12" rx="2"/><text x="{}" y="64">{word} <tspan class="quiet">{count} ({:.1} %)</tspan></text>"#,
                 x + 18.0,
                 self.outcome.percent(count),
                 word = band.word(),
@@ -177,15 +189,19 @@ impl<'a> Plot<'a> {
 
     fn marks(&self, svg: &mut String) -> fmt::Result {
         let marks = self.outcome.policy.thresholds;
+        // On a long axis two marks lie closer together than their labels are high.
+        let mut above = f64::NEG_INFINITY;
         for (word, mark) in
             [("isolate", marks.isolate), ("block", marks.block), ("reopen", marks.reopen)]
         {
             let y = self.y(mark);
+            let label = (y + 4.0).max(above + LABEL);
+            above = label;
             writeln!(
                 svg,
                 r#"<line class="mark" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1}" y2="{y:.1}"/><text x="{}" y="{:.1}">{word} {mark:.2}</text>"#,
                 RIGHT + 8.0,
-                y + 4.0,
+                label,
             )?;
         }
         Ok(())
@@ -210,10 +226,11 @@ impl<'a> Plot<'a> {
             let Some(di) = column.di else { continue };
             writeln!(
                 svg,
-                r#"<circle class="{}" cx="{:.1}" cy="{:.1}" r="3"/>"#,
+                r#"<circle class="{}" cx="{:.1}" cy="{:.1}" r="3"><title>{}</title></circle>"#,
                 column.band.word(),
                 self.x(place),
-                self.y(di)
+                self.y(di),
+                column.title
             )?;
         }
         Ok(())
@@ -240,12 +257,13 @@ impl<'a> Plot<'a> {
             let above = BANDS.into_iter().filter(|worse| *worse > band).count();
             writeln!(
                 svg,
-                r#"<rect class="{}" x="{:.1}" y="{}" width="{:.1}" height="{}"/>"#,
+                r#"<rect class="{}" x="{:.1}" y="{}" width="{:.1}" height="{}"><title>{}</title></rect>"#,
                 band.word(),
                 LEFT + self.step * number(start),
                 LANES_TOP + LANE * number(above) + 1.0,
                 self.step * number(run.len()),
-                LANE - 2.0
+                LANE - 2.0,
+                spanned(run)
             )?;
             start += run.len();
         }
@@ -253,11 +271,28 @@ impl<'a> Plot<'a> {
     }
 }
 
-fn worst(rows: &[Row]) -> Column {
-    Column {
-        di: rows.iter().filter_map(|row| row.di).reduce(f64::max),
-        band: rows.iter().map(|row| row.band).max().unwrap_or(Band::Blocked),
-    }
+/// What `rows` come to, the first of which is the one of this number.
+fn worst(first: usize, rows: &[Row]) -> Column {
+    let di = rows.iter().filter_map(|row| row.di).reduce(f64::max);
+    let band = rows.iter().map(|row| row.band).max().unwrap_or(Band::Blocked);
+    let shown = rows.iter().find(|row| row.band == band);
+    let reasons = shown.map(|row| row.reasons.as_slice()).unwrap_or_default();
+    let words: Vec<&str> =
+        reasons.iter().take(REASONS_SHOWN_MAX).map(|reason| reason.word()).collect();
+    let more = if reasons.len() > REASONS_SHOWN_MAX { " ..." } else { "" };
+    let why = if words.is_empty() { String::new() } else { format!(": {}", words.join(" ")) };
+    let cycles = match rows.len() {
+        0 | 1 => format!("cycle {first}"),
+        many => format!("cycles {first} to {}", first + many - 1),
+    };
+    let di_text = di.map_or_else(|| "no index".to_owned(), |di| format!("di {di:.3}"));
+    Column { di, band, title: format!("{cycles}, {di_text}, {}{why}{more}", band.word()) }
+}
+
+/// What neighbours in one band stand for: how it began.
+fn spanned(run: &[Column]) -> String {
+    let first = run.first().map(|column| column.title.clone()).unwrap_or_default();
+    if run.len() > 1 { format!("{first}; {} columns", run.len()) } else { first }
 }
 
 /// Every how many cycles the axis is labelled: 1, 2 or 5 times a power of ten, at most 12 labels.

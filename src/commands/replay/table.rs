@@ -74,15 +74,20 @@ fn write_sums(outcome: &Outcome, to: &mut dyn Write) -> io::Result<()> {
         writeln!(to, "{:<10}{count:>6}  {:>5.1} %", band.word(), outcome.percent(count))?;
     }
     writeln!(to, "{:<10}{total:>6}", "cycles")?;
-    let count = |decision| outcome.rows.iter().filter(|row| row.verdict == decision).count();
-    let (exported, unfillable) = (count(Decision::Export), count(Decision::Hold));
-    writeln!(to, "{:<10}{exported:>6}", "exported")?;
-    if unfillable > 0 {
-        writeln!(
-            to,
-            "{:<10}{unfillable:>6}  passed the gate with a bare index, which cannot fill a packet",
-            "unfillable"
-        )?;
+    writeln!(to, "{:<10}{:>6}", "exported", outcome.decided(Decision::Export))?;
+    let unfillable = outcome.unfillable();
+    for (name, count, what) in [
+        ("throttled", outcome.decided(Decision::Throttle), "in caution, not the one that is sent"),
+        ("unfillable", unfillable, "passed the gate with a bare index, which cannot fill a packet"),
+        (
+            "held",
+            outcome.decided(Decision::Hold).saturating_sub(unfillable),
+            "left the gate as it was and are no evidence to be sent",
+        ),
+    ] {
+        if count > 0 {
+            writeln!(to, "{name:<10}{count:>6}  {what}")?;
+        }
     }
     if outcome.retries > 0 {
         writeln!(
@@ -143,6 +148,9 @@ struct Totals {
     blocked: usize,
     isolated: usize,
     retries: usize,
+    exported: usize,
+    throttled: usize,
+    held: usize,
 }
 
 /// Writes the JSON, and a line feed.
@@ -168,6 +176,9 @@ pub(super) fn write_json(outcome: &Outcome, to: &mut dyn Write) -> io::Result<()
             blocked: outcome.count(Band::Blocked),
             isolated: outcome.count(Band::Isolated),
             retries: outcome.retries,
+            exported: outcome.decided(Decision::Export),
+            throttled: outcome.decided(Decision::Throttle),
+            held: outcome.decided(Decision::Hold),
         },
         transitions: outcome.transitions,
         longest_closed: outcome.longest_closed,
