@@ -37,7 +37,9 @@ fn main() -> ExitCode {
 
 fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
     Ok(match command {
-        Command::Run(arguments) => blocking(run::run(&arguments, color, &environment()?, &now))?,
+        Command::Run(arguments) => {
+            on(Builder::new_current_thread(), run::run(&arguments, color, &environment()?, &now))?
+        }
         Command::Demo(arguments) => blocking(demo::run(&arguments, color, &environment()?))?,
         Command::Replay(arguments) => {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
@@ -82,7 +84,13 @@ fn now() -> Timestamp {
 /// Runs a command that needs the network. What it leaves behind, such as a read of standard input
 /// that never ends or a disk that hangs, does not keep the process.
 fn blocking(command: impl Future<Output = Outcome>) -> Outcome {
-    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    on(Builder::new_multi_thread(), command)
+}
+
+/// A sidecar runs on one thread beside the connection's and those that block: between HTTP and
+/// driver every hop to another thread costs a wake-up, and there is not work enough for two.
+fn on(mut builder: Builder, command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = builder.enable_all().build().map_err(|error| {
         Fault::new(sysexits::UNAVAILABLE, format!("no threads to run on: {error}"))
     })?;
     // As long as one thread for what blocks exists, work for which the system gives no other one
