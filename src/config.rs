@@ -41,9 +41,9 @@ pub use reload::{Change, Reload};
 pub use schema::schema;
 pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
-    Audit, BlockedInbound, Caution, Containment, Deliver, DriftSource, Durability, FlappingKeys,
-    Ingest, Integrity, KeyKeys, Listen, Listener, Log, Nats, Peer, Runtime, Scopes, Snapshot,
-    TailKeys, Tls, WINDOW_MAX,
+    Audit, BlockedInbound, Caution, Console, Containment, Deliver, DriftSource, Durability,
+    FlappingKeys, Fleet, Ingest, Integrity, KeyKeys, Listen, Listener, Log, Nats, Peer, Runtime,
+    Scopes, Snapshot, TailKeys, Tls, WINDOW_MAX,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, environment, read_from_disk};
 pub use warning::Warning;
@@ -67,6 +67,11 @@ pub struct Config {
     pub tls: Tls,
     /// The local interface.
     pub listen: Listen,
+    /// The page of `listen.console`.
+    pub console: Console,
+    /// Whether the console shows its data without a token: for `run --dev` and the demo, which no
+    /// agent shares a machine with. No key says so.
+    pub open_console: bool,
     /// How reports come in.
     pub ingest: Ingest,
     /// The file that is followed.
@@ -147,7 +152,7 @@ impl Config {
         let runtime: Option<Runtime> = root.section();
         let peers = read_peers(root, runtime.as_ref().map(|runtime| &runtime.id));
         let (nats, tls) = root.within("nats", |table| (Nats::read(table), table.section()));
-        let listen = root.section();
+        let (listen, console) = (root.section(), root.section());
         let (ingest, tail) = root.within("ingest", |table| (Ingest::read(table), table.section()));
         let (containment, flapping) =
             root.within("containment", |table| (Containment::read(table), table.section()));
@@ -161,6 +166,8 @@ impl Config {
             nats: nats?,
             tls: tls?,
             listen: listen?,
+            console: console?,
+            open_console: false,
             ingest: ingest?,
             tail: tail?,
             containment: containment?,

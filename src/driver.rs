@@ -24,8 +24,8 @@ use crate::protocol::seal::Fault;
 use crate::protocol::time::Timestamp;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
-    AttractorView, DriftView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply,
-    SafetyView, TraceView,
+    AttractorView, DriftView, FieldState, FleetView, HandshakeView, OperatorReply, PeerView,
+    ReportReply, SafetyView, TraceView,
 };
 use crate::snapshots::Snapshots;
 use crate::snapshots::gate::DriverEnd;
@@ -147,6 +147,10 @@ enum Command {
     Attractor {
         id: String,
         answer: Answer<Result<AttractorView, ReadFault>>,
+    },
+    Fleet {
+        all: bool,
+        answer: Answer<Result<FleetView, ReadFault>>,
     },
     Safety {
         answer: Answer<SafetyView>,
@@ -304,6 +308,14 @@ impl Handle {
     /// [`ReadFault`].
     pub async fn attractor(&self, id: String) -> Result<AttractorView, ReadFault> {
         self.view(|answer| Command::Attractor { id, answer }).await?
+    }
+
+    /// Who is there, from presence: the configured peers and ourselves, or `all` that is there.
+    ///
+    /// # Errors
+    /// [`ReadFault`].
+    pub async fn fleet(&self, all: bool) -> Result<FleetView, ReadFault> {
+        self.view(|answer| Command::Fleet { all, answer }).await?
     }
 
     /// Thresholds, band, reasons; readable in every band.

@@ -27,6 +27,7 @@ mod trace;
 mod snapshot;
 mod operator;
 mod admin;
+mod console;
 pub mod describe;
 mod access;
 mod document;
@@ -60,8 +61,8 @@ use crate::protocol::exchange::Version;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::trace::TraceParent;
 use crate::protocol::view::{
-    AttractorView, FieldState, HandshakeView, OperatorReply, PeerView, ReportReply, SafetyView,
-    TraceView,
+    AttractorView, FieldState, FleetView, HandshakeView, OperatorReply, PeerView, ReportReply,
+    SafetyView, TraceView,
 };
 use crate::snapshots::Snapshots;
 use crate::telemetry::Feed;
@@ -72,7 +73,7 @@ use listener::Bound;
 use operation::Routes;
 use phase_telemetry::Streams;
 use problem::{Outcome, Problem};
-use settings::{ApiSettings, BodyLimits, StreamLimits};
+use settings::{ApiSettings, BodyLimits, ConsoleSettings, StreamLimits};
 
 /// What the routes ask of the driver. It exists so that the routes can be tested without one; every
 /// method is [`Handle`]'s of the same name, and every answer time is bounded there (P10).
@@ -112,6 +113,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
         &self,
         id: String,
     ) -> impl Future<Output = Result<AttractorView, ReadFault>> + Send;
+    /// See [`Handle::fleet`].
+    fn fleet(&self, all: bool) -> impl Future<Output = Result<FleetView, ReadFault>> + Send;
     /// See [`Handle::safety`].
     fn safety(&self) -> impl Future<Output = Result<SafetyView, Unavailable>> + Send;
     /// See [`Handle::handshake`].
@@ -171,6 +174,10 @@ impl Backend for Handle {
 
     async fn attractor(&self, id: String) -> Result<AttractorView, ReadFault> {
         Self::attractor(self, id).await
+    }
+
+    async fn fleet(&self, all: bool) -> Result<FleetView, ReadFault> {
+        Self::fleet(self, all).await
     }
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {
@@ -247,6 +254,21 @@ struct ApiState<A> {
     stream_budget: Budget,
 }
 
+impl<A> ApiState<A> {
+    fn new(backend: A, settings: &ApiSettings) -> Self {
+        Self {
+            backend,
+            body: settings.body,
+            budget: Budget::new(),
+            reports: settings.reports,
+            streams: Streams::new(&settings.limits),
+            report_streams: Arc::new(Semaphore::new(settings.limits.streams_max())),
+            stream: settings.stream,
+            stream_budget: Budget::of_streams(),
+        }
+    }
+}
+
 /// The API router for a listener that is bound to `bound` (the port is part of the `Host` that is
 /// allowed). What its routes do is at `/openapi.json`.
 pub fn api_router<A: Backend>(
@@ -255,18 +277,7 @@ pub fn api_router<A: Backend>(
     bound: &Bound,
     observer: Observer,
 ) -> Router {
-    let streams = Streams::new(&settings.limits);
-    let state = ApiState {
-        backend,
-        body: settings.body,
-        budget: Budget::new(),
-        reports: settings.reports,
-        streams,
-        report_streams: Arc::new(Semaphore::new(settings.limits.streams_max())),
-        stream: settings.stream,
-        stream_budget: Budget::of_streams(),
-    };
-    let routes = finish(routes().router).with_state(state);
+    let routes = finish(routes().router).with_state(ApiState::new(backend, settings));
     let access = Arc::new(Access::new(settings, bound));
     // Access is checked before the router, not inside it: a path trick can at most choose between
     // routes, never walk round the check.
@@ -306,11 +317,56 @@ fn routes<A: Backend>() -> Routes<ApiState<A>> {
 ///
 /// `metrics` gives the whole exposition in OpenMetrics text, or `None` when the driver does not
 /// answer.
-pub fn admin_router<A: Backend>(backend: A, metrics: Metrics, observer: Observer) -> Router {
+///
+/// `hosts` are names by which it may be called beside addresses and `localhost`, with any port: a
+/// kubelet and a scraper call by address, and a page that rebinds a name cannot.
+pub fn admin_router<A: Backend>(
+    backend: A,
+    metrics: Metrics,
+    hosts: Vec<String>,
+    observer: Observer,
+) -> Router {
     let routes = finish(admin::routes(metrics)).with_state(backend);
+    let hosts = Arc::new(hosts);
     let entrance = service_fn(move |request: Request| {
-        let (routes, observer) = (routes.clone(), observer.clone());
-        async move { Ok::<_, Infallible>(guarded(tell(routes.oneshot(request).await, &observer))) }
+        let (routes, hosts, observer) = (routes.clone(), Arc::clone(&hosts), observer.clone());
+        async move {
+            if let Err(problem) = admin::check_host(&request, &hosts) {
+                observer.tell("access", problem.status());
+                return Ok(guarded(problem.into_response()));
+            }
+            Ok::<_, Infallible>(guarded(tell(routes.oneshot(request).await, &observer)))
+        }
+    });
+    Router::new().fallback_service(entrance)
+}
+
+/// The console's router: one page, and what it shows.
+pub fn console_router<A: Backend>(
+    backend: A,
+    settings: ConsoleSettings,
+    bound: &Bound,
+    metrics: Metrics,
+    observer: Observer,
+) -> Router {
+    let gate = Arc::new(console::Entrance::new(&settings, bound));
+    let state = ApiState::new(backend, &ApiSettings { reports: false, ..ApiSettings::default() });
+    let routes = finish(console::routes(metrics, settings.shows_all)).with_state(state);
+    let entrance = service_fn(move |mut request: Request| {
+        let (routes, gate, observer) = (routes.clone(), Arc::clone(&gate), observer.clone());
+        async move {
+            let response = match gate.check(&request) {
+                Err(problem) => {
+                    observer.tell("access", problem.status());
+                    problem.into_response()
+                }
+                Ok(may_release) => {
+                    request.extensions_mut().insert(may_release);
+                    tell(routes.oneshot(request).await, &observer)
+                }
+            };
+            Ok::<_, Infallible>(guarded(response))
+        }
     });
     Router::new().fallback_service(entrance)
 }

@@ -27,6 +27,7 @@ use crate::snapshots::Worker;
 use crate::snapshots::spool::SpoolFault;
 use crate::telemetry::{Condition, Conditions, Feed};
 
+mod console;
 pub mod follow;
 mod hold;
 mod manifest;
@@ -74,6 +75,8 @@ pub struct Sidecar {
     pub api: Bound,
     /// Where the admin listener listens.
     pub admin: SocketAddr,
+    /// Where the console listens, if it does.
+    pub console: Option<SocketAddr>,
     tally: Arc<Tally>,
     intake: watch::Sender<bool>,
     worker: Option<Worker>,
@@ -83,6 +86,7 @@ pub struct Sidecar {
     hold_watch: JoinHandle<()>,
     api_server: JoinHandle<server::Stopped>,
     admin_server: JoinHandle<server::Stopped>,
+    console_server: Option<JoinHandle<server::Stopped>>,
 }
 
 impl Sidecar {
@@ -133,12 +137,17 @@ impl Sidecar {
         let (handle, driver) = driver::spawn(options, stop_ends);
         let hold_watch = tokio::spawn(hold::watch(hold_file, held, handle.clone()));
         let tally = Arc::<Tally>::default();
+        let console = console::start(config, &api_settings, &handle, &tally, probes_end.clone());
+        let (console, console_server) = console.await.unzip();
         let listeners = [(api, intake_ends), (admin, probes_end)];
-        let [api_server, admin_server] = serve(&handle, &api_settings, &bound, &tally, listeners);
+        let hosts = config.listen.admin_hosts.clone();
+        let [api_server, admin_server] =
+            serve(&handle, &api_settings, &bound, &tally, hosts, listeners);
         Ok(Self {
             handle,
             api: bound,
             admin: admin_address,
+            console,
             tally,
             intake,
             worker,
@@ -148,6 +157,7 @@ impl Sidecar {
             hold_watch,
             api_server,
             admin_server,
+            console_server,
         })
     }
 
@@ -175,6 +185,9 @@ impl Sidecar {
         self.hold_watch.abort();
         self.probes.send_replace(true);
         drop(self.admin_server.await);
+        if let Some(console) = self.console_server {
+            drop(console.await);
+        }
     }
 }
 
@@ -231,12 +244,13 @@ fn serve(
     settings: &ApiSettings,
     bound: &Bound,
     tally: &Arc<Tally>,
+    admin_hosts: Vec<String>,
     [api, admin]: [(Listener, watch::Receiver<bool>); 2],
 ) -> [JoinHandle<server::Stopped>; 2] {
     let observer = tally.counting();
     let api_router = http::api_router(handle.clone(), settings, bound, observer.clone());
     let metrics = tally.metrics(handle);
-    let admin_router = http::admin_router(handle.clone(), metrics, observer.clone());
+    let admin_router = http::admin_router(handle.clone(), metrics, admin_hosts, observer.clone());
     let (limits, admin_limits) = (settings.limits, settings.limits.admin());
     let parts = [(api, api_router, limits), (admin, admin_router, admin_limits)];
     parts.map(|((listener, end), router, limits)| {

@@ -150,7 +150,8 @@ impl Stage {
         for (id, temper) in CAST {
             let peers: Vec<(&str, bool)> =
                 ids.iter().filter(|peer| **peer != id).map(|peer| (*peer, true)).collect();
-            let member = Member { id, peers: &peers, api: free, admin: free };
+            let console = sidecars.is_empty();
+            let member = Member { id, peers: &peers, api: free, admin: free, console };
             let config = fleet.config(&member).map_err(|fault| fault.to_string())?;
             let sidecar = Sidecar::start(&config).await.map_err(|fault| fault.to_string())?;
             sidecars.push((id, temper, sidecar));

@@ -79,8 +79,17 @@ async fn sidecar(fleet: &Fleet<'_>, api: u16, admin: u16) -> Result<Sidecar, Dev
         peers: &[("observer", false)],
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, api)),
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, admin)),
+        console: true,
     };
     Ok(Sidecar::start(&fleet.config(&member)?).await?)
+}
+
+/// Address of the console.
+fn page(sidecar: &Sidecar) -> String {
+    match sidecar.console {
+        Some(address) => format!("http://{address}/"),
+        None => "no console: its port cannot be had".to_owned(),
+    }
 }
 
 /// Every command is indented by two spaces, its further lines by more, and works as it is pasted.
@@ -115,6 +124,9 @@ driftgate {version}, nats-server {server_version}; runtime `local`, its one peer
   curl -sw '\n' {api}/aegida/safety
   curl -sw '\n' {api}/field/state
 
+# All of it on one page, for a browser.
+  {console}
+
 # Probe and metrics.
   curl -sw '\n' {admin}/readyz
   curl -s {admin}/metrics
@@ -127,6 +139,7 @@ driftgate {version}, nats-server {server_version}; runtime `local`, its one peer
 Ctrl-C ends it and leaves nothing behind.
 
 "#,
+        console = page(sidecar),
         version = env!("CARGO_PKG_VERSION"),
         server_version = server.version(),
     )

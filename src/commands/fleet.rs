@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +23,8 @@ use crate::sidecar::Sidecar;
 
 /// The name under which the written configuration is read. It is not a file.
 const NAME: &str = "fleet.toml";
+/// Port of the console where it can be had.
+const CONSOLE_PORT: u16 = 7407;
 /// How long the sidecars may take to connect and provision; it takes some 50 ms.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at whether they have.
@@ -43,6 +45,8 @@ pub(super) struct Member<'a> {
     pub(super) peers: &'a [(&'a str, bool)],
     pub(super) api: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// Whether it has the console.
+    pub(super) console: bool,
 }
 
 /// Why a fleet cannot be had.
@@ -77,15 +81,19 @@ impl<'a> Fleet<'a> {
                 read_from_disk(path)
             }
         };
-        Ok(Config::load(&[PathBuf::from(NAME)], &BTreeMap::new(), &read)?)
+        let config = Config::load(&[PathBuf::from(NAME)], &BTreeMap::new(), &read)?;
+        // No agent shares this machine with it: there is nobody to hide the page's data from.
+        Ok(Config { open_console: true, ..config })
     }
 
     fn text(&self, member: &Member<'_>) -> String {
-        let Member { id, peers, api, admin } = member;
+        let Member { id, peers, api, admin, console } = member;
+        let console =
+            if *console { format!("console = \"{}\"\n", console_address()) } else { String::new() };
         let spool = self.server.folder().join(format!("spool-{id}"));
         let mut text = format!(
             "[runtime]\nid = \"{id}\"\nattractor_type = \"symbolic\"\nprofile = \"srip-05\"\n\
-             [nats]\nurl = [\"{}\"]\n[listen]\napi = \"{api}\"\nadmin = \"{admin}\"\n\
+             [nats]\nurl = [\"{}\"]\n[listen]\napi = \"{api}\"\nadmin = \"{admin}\"\n{console}\
              [integrity]\nsign_with = \"k1\"\nkeys = [{{ id = \"k1\", file = {} }}]\n\
              [snapshot]\nspool = {}\n",
             self.server.url(),
@@ -100,6 +108,15 @@ impl<'a> Fleet<'a> {
                 write!(text, "[[peers]]\nid = \"{peer}\"\nexport = {scopes}\nimport = {import}\n");
         }
         text
+    }
+}
+
+/// Where a console listens by itself: on its usual port, unless that is taken.
+fn console_address() -> SocketAddr {
+    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, CONSOLE_PORT));
+    match std::net::TcpListener::bind(usual) {
+        Ok(_) => usual,
+        Err(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     }
 }
 

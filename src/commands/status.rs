@@ -17,7 +17,7 @@ use crate::nats::assets::presences;
 use crate::nats::settings::Settings;
 use crate::protocol::gate::Band;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::presence::{Condition, Presence};
+use crate::protocol::presence::{Condition, Presence, Shown};
 use crate::protocol::time::Timestamp;
 
 /// Shows the fleet as its sidecars tell it in the bucket of presence
@@ -64,13 +64,7 @@ impl Row {
         let Some(presence) = &self.presence else {
             return json!({ "runtime_id": self.key, "age_s": null, "state": self.state(now) });
         };
-        let mut fields = json!(presence);
-        if let Some(fields) = fields.as_object_mut() {
-            let age_s = now.since(presence.at).as_secs();
-            fields.insert("age_s".to_owned(), age_s.into());
-            fields.insert("state".to_owned(), self.state(now).into());
-        }
-        fields
+        json!(Shown::at(presence.clone(), now))
     }
 
     fn cells(&self, now: Timestamp) -> [String; 8] {

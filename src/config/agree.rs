@@ -81,6 +81,25 @@ impl Config {
                 format!("must differ from listen.api, {address}"),
             );
         }
+        if let Some(console) = listen.console {
+            reader.rule(
+                &["listen.console", "listen.operator_token_file"],
+                console.ip().is_loopback() || listen.operator_token_file.is_some(),
+                format!("{console} is not loopback: it needs listen.operator_token_file"),
+            );
+            let is_other = |address: Option<std::net::SocketAddr>| {
+                address.is_none_or(|address| address != console) || console.port() == 0
+            };
+            let api = match listen.api {
+                Listener::Tcp(address) => Some(address),
+                Listener::Unix(_) => None,
+            };
+            reader.rule(
+                &["listen.console", "listen.api", "listen.admin"],
+                is_other(api) && is_other(Some(listen.admin)),
+                format!("must differ from listen.api and listen.admin, {console}"),
+            );
+        }
         let secret = |file: &Option<SecretFile>| file.as_ref().map(|file| file.secret.clone());
         let (token, operator_token) =
             (secret(&listen.token_file), secret(&listen.operator_token_file));

@@ -5,8 +5,8 @@ use core::fmt::Write as _;
 
 use super::key::{Absent, Row, Section};
 use super::settings::{
-    Audit, Containment, Deliver, FlappingKeys, Ingest, Integrity, KeyKeys, Listen, Log, Nats, Peer,
-    Runtime, Snapshot, TailKeys, Tls,
+    Audit, Console, Containment, Deliver, FlappingKeys, Ingest, Integrity, KeyKeys, Listen, Log,
+    Nats, Peer, Runtime, Snapshot, TailKeys, Tls,
 };
 
 /// Longest line of the example, in characters.
@@ -35,6 +35,7 @@ pub fn reference() -> Vec<SectionRows> {
         of::<Nats>(),
         of::<Tls>(),
         of::<Listen>(),
+        of::<Console>(),
         of::<Ingest>(),
         of::<TailKeys>(),
         of::<Containment>(),

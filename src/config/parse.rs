@@ -289,6 +289,15 @@ pub(super) fn http_url() -> Key<hyper::Uri> {
 /// An IP address and a port; what else there is to it only a parser can say.
 const ADDRESS: &str = "([0-9.]+|\\[[0-9a-fA-F:.%]+\\]):[0-9]{1,5}";
 
+pub(super) fn host_name() -> Key<String> {
+    let values = "a host name of letters, digits, `.` and `-`, such as planner.svc";
+    kind(Form::Quoted, values, pattern("[A-Za-z0-9]([A-Za-z0-9.-]{0,252})"), |text| {
+        let is_part = |sign: char| sign.is_ascii_alphanumeric() || ".-".contains(sign);
+        let is_name = text.starts_with(|sign: char| sign.is_ascii_alphanumeric());
+        (is_name && text.len() <= 253 && text.chars().all(is_part)).then(|| text.to_owned())
+    })
+}
+
 pub(super) fn socket_address() -> Key<SocketAddr> {
     let values = "an IP address and a port, such as 127.0.0.1:7406 or [::1]:7406";
     kind(Form::Quoted, values, pattern(ADDRESS), |text| text.parse().ok())

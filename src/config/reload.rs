@@ -129,6 +129,7 @@ fn sections(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     section(&old.nats, &new.nats, changes);
     section(&old.tls, &new.tls, changes);
     section(&old.listen, &new.listen, changes);
+    section(&old.console, &new.console, changes);
     section(&old.ingest, &new.ingest, changes);
     section(&old.tail, &new.tail, changes);
     section(&old.containment, &new.containment, changes);

@@ -17,9 +17,9 @@ use super::key::{higher, keep, lower, lower_or_any, lower_or_none};
 use super::names::{AssetName, Prefix, ServerUrl};
 use super::parse::{
     LIST_LEN_MAX, asset_name, attractor_type, capabilities, choice, coherence, duration, file,
-    flag, host, http_url, integer, key_file, key_id, list, listener, mark, nkey_file, origin, path,
-    profile, runtime_id, scopes, server, size, socket_address, subject_prefix, term, timestamp,
-    token_file, word,
+    flag, host, host_name, http_url, integer, key_file, key_id, list, listener, mark, nkey_file,
+    origin, path, profile, runtime_id, scopes, server, size, socket_address, subject_prefix, term,
+    timestamp, token_file, word,
 };
 use super::secret::{KeyFile, SecretFile};
 use super::table::Table;
@@ -157,18 +157,24 @@ section! {
         api: Listener = listener().or("127.0.0.1:7405");
         /// Probes and metrics; 0.0.0.0:7406 in a pod.
         admin: SocketAddr = socket_address().or("127.0.0.1:7406");
+        /// The console, a page for a browser on this machine; 127.0.0.1:7407 in a pod, for `kubectl
+        /// port-forward`. Anything but loopback needs operator_token_file.
+        console: Option<SocketAddr> = socket_address().optional("no console", "127.0.0.1:7407");
         /// On a Unix socket: user ids that are let in beside the sidecar's own and root's.
         socket_uids: Vec<u32> = list(integer(0..=u32::MAX), 0..=LIST_LEN_MAX).or("");
         /// The bearer token that every call of the API must carry.
         token_file: Option<SecretFile> = token_file()
             .optional("none is asked for", "/etc/driftgate/token");
-        /// The operator's bearer token, which POST /operator/release asks for.
+        /// The operator's bearer token, which POST /operator/release and the console ask for.
         operator_token_file: Option<SecretFile> = token_file()
             .optional("nobody can release over HTTP", "/etc/driftgate/operator-token");
         /// Origin values that are let in.
         allowed_origins: Vec<String> = list(origin(), 0..=LIST_LEN_MAX).or("");
         /// Host values that are let in beside the loopback ones.
         allowed_hosts: Vec<String> = list(host(), 0..=LIST_LEN_MAX).or("");
+        /// Names by which the admin listener may be called, with any port, beside addresses and
+        /// localhost.
+        admin_hosts: Vec<String> = list(host_name(), 0..=LIST_LEN_MAX).or("");
         /// Largest body of a report.
         // Below, no report fits; above, it is not a report.
         body_bytes_max: u64 = size("1KiB", "16MiB").or("256KiB");
@@ -179,6 +185,24 @@ section! {
         /// Longest time that any call takes, but one that waits for the next report's explanation.
         reply_timeout: Duration = duration("100ms", "1m").or("2s");
     }
+}
+
+section! {
+    /// The page of listen.console.
+    Console at "console" {
+        /// Whose presence it shows: peers (the configured ones) or all that is in the bucket.
+        fleet: Fleet = word(&[("peers", Fleet::Peers), ("all", Fleet::All)]).or("peers");
+    }
+}
+
+/// Whose presence the console shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fleet {
+    /// Whom the configuration names.
+    #[default]
+    Peers,
+    /// Everybody whose entry verifies.
+    All,
 }
 
 section! {

@@ -9,16 +9,18 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::BrokerState;
+use super::{BrokerState, ReadFault, Unavailable};
 use crate::nats::assets::{AssetFault, AssetReport};
 use crate::nats::backoff::backoff;
 use crate::nats::link::{ConnectFault, Link, LinkEvent};
 use crate::nats::settings::Settings;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::presence::Held;
+use crate::protocol::view::FleetView;
 
 /// Failed attempts in a row after which the broker counts as disconnected and not as connecting.
 const PATIENCE_ATTEMPTS: u32 = 3;
@@ -87,6 +89,9 @@ impl Up {
     }
 }
 
+/// Reads of presence under way, beyond which who looks at a fleet has to come again.
+const FLEET_READS_MAX: usize = 8;
+
 /// What a read of presence has found.
 #[derive(Debug)]
 pub(super) enum Read {
@@ -94,6 +99,8 @@ pub(super) enum Read {
     Own(Option<Held>),
     /// Of peers, as far as the broker says.
     Peers(Vec<(RuntimeId, Held)>),
+    /// Of a fleet, for who looks at it; `None` where the broker does not say.
+    Fleet(Option<Vec<(String, Held)>>, oneshot::Sender<Result<FleetView, ReadFault>>),
 }
 
 /// What happened to the connection while the driver waited.
@@ -291,6 +298,22 @@ impl Connector {
         if let Some(up) = self.up() {
             let reading = up.link.presences(peers);
             up.reads.spawn(async move { Read::Peers(reading.await) });
+        }
+    }
+
+    /// Reads the presence of a fleet.
+    pub(super) fn read_fleet(
+        &mut self,
+        owners: Option<Vec<RuntimeId>>,
+        answer: oneshot::Sender<Result<FleetView, ReadFault>>,
+    ) {
+        match self.up() {
+            Some(up) if up.reads.len() < FLEET_READS_MAX => {
+                let reading = up.link.fleet(owners);
+                up.reads.spawn(async move { Read::Fleet(reading.await, answer) });
+            }
+            Some(_) => drop(answer.send(Err(Unavailable::Overloaded(1).into()))),
+            None => drop(answer.send(Err(ReadFault::NoBroker))),
         }
     }
 

@@ -33,6 +33,9 @@ pub enum ReadFault {
     /// No report came in time.
     #[error("no report came within {NEXT_TIMEOUT:?}")]
     NoneCame,
+    /// The broker is away or does not say.
+    #[error("the broker says nothing of the fleet now")]
+    NoBroker,
     /// See [`Unavailable`].
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -1,15 +1,19 @@
 //! Presence as far as the driver does it: reads in tasks, writes on the link, what is said of it.
 
+use tokio::sync::oneshot;
+
 use super::run::Driver;
 use crate::nats::ack::{PublishFault, Stored};
 use crate::nats::link::Outgoing;
 use crate::nats::presence::{self, STREAM};
 use crate::protocol::audit::{Act, Way};
 use crate::protocol::bridge::{Fence, PresenceEffect, Written};
+use crate::protocol::gate::Band;
+use crate::protocol::view::FleetView;
 use crate::telemetry::Condition;
 
-use super::Order;
 use super::connection::Read;
+use super::{Order, ReadFault};
 
 /// Tokens from here up name writes of presence; the bridge numbers them with its packets.
 pub(super) const PRESENCE_TOKENS: u64 = 1 << 62;
@@ -36,7 +40,7 @@ impl Driver {
                 }
             }
             PresenceEffect::Hold => {
-                let (answer, _) = tokio::sync::oneshot::channel();
+                let (answer, _) = oneshot::channel();
                 self.operate(Order::new(Act::Isolate, Way::Presence), answer);
             }
         }
@@ -76,7 +80,25 @@ impl Driver {
         match read {
             Read::Own(held) => self.effects.extend(self.bridge.presence_read(now, held)),
             Read::Peers(held) => self.bridge.peers_read(held),
+            Read::Fleet(found, answer) => {
+                let fleet = found.map(|found| self.bridge.fleet(now, found));
+                drop(answer.send(fleet.ok_or(ReadFault::NoBroker)));
+            }
         }
+    }
+
+    /// Reads who is there, as far as `all` or the configured peers go. What is cut off looks at
+    /// nobody.
+    pub(super) fn look_at_fleet(
+        &mut self,
+        all: bool,
+        answer: oneshot::Sender<Result<FleetView, ReadFault>>,
+    ) {
+        if self.bridge.band() == Band::Isolated {
+            return drop(answer.send(Err(ReadFault::Isolated)));
+        }
+        let owners = (!all).then(|| self.bridge.fleet_owners());
+        self.connector.read_fleet(owners, answer);
     }
 
     /// Says whether another sidecar has our name, and whether our entry is ours.

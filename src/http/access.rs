@@ -102,11 +102,7 @@ impl Access {
 
     /// The operator's token opens the operator's routes and no other.
     fn check_token(&self, headers: &HeaderMap, uri: &Uri) -> Result<MayRelease, Problem> {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let guess = match (given.next(), given.next()) {
-            (Some(value), None) => bearer(value.as_bytes()),
-            _ => None,
-        };
+        let guess = bearer_of(headers);
         let fits = |token: &Token| guess.is_some_and(|guess| token.matches(guess));
         let may_release = match &self.operator_token {
             None => MayRelease::Nobody,
@@ -127,8 +123,46 @@ pub(super) fn unauthorized(detail: &str) -> Problem {
     Problem::new(Outcome::Unauthorized, detail).of_field(AUTHORIZATION.as_str())
 }
 
+/// The one bearer token that a request carries.
+pub(super) fn bearer_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    match (given.next(), given.next()) {
+        (Some(value), None) => bearer(value.as_bytes()),
+        _ => None,
+    }
+}
+
 /// The token of a `Bearer` value (RFC 6750 section 2.1); the scheme's case does not matter.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// Name and port of a `Host`.
+pub(super) fn split_host(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.is_empty() && (!name.contains(':') || name.ends_with(']')) => {
+            (name, Some(port))
+        }
+        _ => (host, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_split_at_its_port() {
+        for (host, name, port) in [
+            ("localhost", "localhost", None),
+            ("127.0.0.1:7407", "127.0.0.1", Some("7407")),
+            ("[::1]:80", "[::1]", Some("80")),
+            ("[::1]", "[::1]", None),
+            ("::1", "::1", None),
+            (":80", ":80", None),
+        ] {
+            assert_eq!(split_host(host), (name, port), "{host}");
+        }
+    }
 }

@@ -3,13 +3,17 @@
 //! A broker that is away and a gate that is closed are not unready: they must not take the agent's
 //! pod out of service. What readiness means is the driver's to say.
 
+use std::net::IpAddr;
+
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::StatusCode;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{StatusCode, Version};
 
+use super::access::split_host;
+use super::problem::{Outcome, Problem};
 use super::{Backend, Metrics};
 
 /// What `prometheus-client` writes.
@@ -22,6 +26,28 @@ pub(super) fn routes<A: Backend>(metrics: Metrics) -> Router<A> {
         .route("/livez", get(livez::<A>))
         .route("/readyz", get(readyz::<A>))
         .route("/metrics", get(|| async move { exposition(metrics().await) }))
+}
+
+/// Lets in who calls by address, as `localhost` or by one of `names`. Whoever speaks HTTP/1.0 need
+/// not say whom he calls.
+pub(super) fn check_host(request: &Request, names: &[String]) -> Result<(), Problem> {
+    let refuse =
+        |detail: &str| Err(Problem::new(Outcome::Misdirected, detail).of_field(HOST.as_str()));
+    let mut given = request.headers().get_all(HOST).iter();
+    let host = match (given.next(), given.next()) {
+        (None, _) if request.version() == Version::HTTP_10 => return Ok(()),
+        (Some(host), None) => host.to_str().unwrap_or_default(),
+        _ => return refuse("exactly one Host is needed"),
+    };
+    let (name, port) = split_host(host);
+    let is_address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    let is_named = |known: &str| known.eq_ignore_ascii_case(name);
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok());
+    if is_port && (is_address || is_named("localhost") || names.iter().any(|known| is_named(known)))
+    {
+        return Ok(());
+    }
+    refuse("neither an address nor a name of this listener; listen.admin_hosts can add one")
 }
 
 fn exposition(text: Option<String>) -> Response {

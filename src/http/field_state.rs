@@ -101,7 +101,12 @@ impl JsonSchema for Report {
 }
 
 pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {
-    Routes::new().on(&READ, read::<A>).on(&REPORT, report::<A>).on(&ATTRACTOR, attractor::<A>)
+    read_routes().on(&REPORT, report::<A>)
+}
+
+/// What only reads.
+pub(super) fn read_routes<A: Backend>() -> Routes<ApiState<A>> {
+    Routes::new().on(&READ, read::<A>).on(&ATTRACTOR, attractor::<A>)
 }
 
 /// What passes the three header checks is a report. If it cannot be read, the gate closes: a

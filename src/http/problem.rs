@@ -27,6 +27,9 @@ pub(super) const CODINGS: &str = "zstd, gzip, identity";
 /// A sidecar that stops is replaced by one that is ready within a fraction of a second.
 const STOPPING_RETRY_S: u32 = 1;
 
+/// Attempts to reach a broker are seconds apart.
+const BROKER_RETRY_S: u32 = 5;
+
 /// Everything that can go wrong at the local interface, in the order of status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Outcome {
@@ -63,6 +66,7 @@ pub(super) enum Outcome {
     BadUpgrade,
     Unencodable,
     SnapshotRefused,
+    NoBroker,
     NoSnapshots,
     Overloaded,
     Stopping,
@@ -110,6 +114,7 @@ impl Outcome {
             Self::BadUpgrade => (426, "bad-upgrade", "Not the handshake of a WebSocket"),
             Self::Unencodable => (500, "unencodable", "The answer could not be written"),
             Self::SnapshotRefused => (502, "snapshot-refused", "The snapshot was refused"),
+            Self::NoBroker => (503, "no-broker", "The broker is away"),
             Self::NoSnapshots => (503, "no-snapshots", "Snapshots cannot be served now"),
             Self::Overloaded => (503, "overloaded", "Too many reports are waiting"),
             Self::Stopping => (503, "stopping", "The sidecar is stopping"),
@@ -149,6 +154,7 @@ impl Outcome {
             | Self::UnknownSchema
             | Self::BadMediaType
             | Self::SnapshotRefused
+            | Self::NoBroker
             | Self::NoSnapshots
             | Self::SnapshotLate
             | Self::Unreadable
@@ -343,6 +349,7 @@ impl From<ReadFault> for Problem {
             ReadFault::NotKept | ReadFault::NoneCame => {
                 Self::new(Outcome::UnknownReport, detail).of_field("seq")
             }
+            ReadFault::NoBroker => Self::new(Outcome::NoBroker, detail).retry_after(BROKER_RETRY_S),
             ReadFault::Unavailable(unavailable) => unavailable.into(),
         }
     }

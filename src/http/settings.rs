@@ -179,6 +179,19 @@ impl Default for ApiSettings {
     }
 }
 
+/// The console's listener.
+#[derive(Clone, Debug, Default)]
+pub struct ConsoleSettings {
+    /// What every look at data asks for. Without one nobody sees any, unless it is `open`.
+    pub token: Option<Token>,
+    /// Whether data is shown without a token: where nobody else shares the machine.
+    pub is_open: bool,
+    /// Names by which it may be called beside loopback's, with any port.
+    pub hosts: Vec<String>,
+    /// Whether all that are there are shown, or the configured peers.
+    pub shows_all: bool,
+}
+
 /// A bearer token, kept as its digest: it cannot be printed, and comparing tells neither where a
 /// guess differs nor how long the token is.
 #[derive(Clone)]

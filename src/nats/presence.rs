@@ -5,6 +5,7 @@
 
 use async_nats::{HeaderMap, StatusCode, Subject};
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 
 use super::headers;
@@ -17,6 +18,8 @@ use crate::protocol::presence::{Held, TTL};
 pub const STREAM: &str = "KV_driftgate-presence";
 /// JetStream errors "wrong last sequence": somebody else has written since.
 const ERR_WRONG_SEQUENCE: [u32; 2] = [10_071, 10_164];
+/// Entries that are asked for at once.
+const READS_MAX: usize = 32;
 /// Peers whose entries are read in one round.
 const PEERS_MAX: usize = 10_000;
 
@@ -71,12 +74,14 @@ pub(super) async fn list(requests: &Requests) -> Result<Vec<(String, Held)>, Req
     let body = json!({ "subjects_filter": ">" });
     let answer = requests.demand(&format!("STREAM.INFO.{STREAM}"), &body).await?;
     let subjects = answer.pointer("/state/subjects").and_then(Value::as_object);
-    let mut found = Vec::new();
-    for subject in subjects.into_iter().flat_map(|subjects| subjects.keys()).take(PEERS_MAX) {
-        let key = subject.rsplit('.').next().unwrap_or_default().to_owned();
-        found.push((key, get(requests, subject).await?));
-    }
-    Ok(found)
+    let subjects = subjects.into_iter().flat_map(|subjects| subjects.keys()).take(PEERS_MAX);
+    let reads: Vec<_> = subjects.map(|subject| entry(requests.clone(), subject.clone())).collect();
+    stream::iter(reads).buffered(READS_MAX).try_collect().await
+}
+
+async fn entry(requests: Requests, subject: String) -> Result<(String, Held), RequestFault> {
+    let held = get(&requests, &subject).await?;
+    Ok((subject.rsplit('.').next().unwrap_or_default().to_owned(), held))
 }
 
 /// What stands under the keys of these peers, one after the other: of whom the broker does not say

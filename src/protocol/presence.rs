@@ -201,6 +201,27 @@ impl Presence {
     }
 }
 
+/// One runtime of a fleet, as `driftgate status --json` and the console show it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown {
+    /// What its sidecar says.
+    #[serde(flatten)]
+    pub presence: Presence,
+    /// Seconds since it said so.
+    pub age_s: u64,
+    /// What a reader makes of it.
+    pub state: Condition,
+}
+
+impl Shown {
+    /// As it is at `now`.
+    #[must_use]
+    pub fn at(presence: Presence, now: Timestamp) -> Self {
+        let (age_s, state) = (now.since(presence.at).as_secs(), presence.condition(now));
+        Self { presence, age_s, state }
+    }
+}
+
 impl Raw {
     fn parse(self) -> Result<Presence, Refusal> {
         let time = |field: &str, text: &str| {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::exchange::{ExchangeMode, ModeReason};
 use super::gate::{Band, Reason};
 use super::packet::{PROTOCOL_VERSION, RuntimeId};
+use super::presence::Shown;
 use super::time::Timestamp;
 
 mod field;
@@ -24,6 +25,15 @@ pub use safety::{
 };
 
 pub use trace::{GateView, IndexView, Inspection, ParseView, RefusedView, TargetTrace, TraceView};
+
+/// Who is there, from presence alone.
+#[derive(Clone, Debug, Serialize)]
+pub struct FleetView {
+    /// When it was read.
+    pub at: Timestamp,
+    /// Each runtime whose entry verifies.
+    pub runtimes: Vec<Shown>,
+}
 
 /// Who waits for an answer: a number that the caller chooses, and that no two who wait share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

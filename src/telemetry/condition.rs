@@ -36,6 +36,8 @@ pub enum Condition {
     BrokerUnreachable,
     /// What stands under our name in the capabilities bucket is not of our making.
     CapabilitiesForeign,
+    /// The address of the console is taken or cannot be had.
+    ConsoleUnbound,
     /// The capabilities of peers cannot be read, or their bucket is not as it should be.
     CapabilitiesUnread,
     /// The wall clock jumped.

@@ -315,6 +315,9 @@ fn served() -> SocketAddr {
                 let folder = tempfile::tempdir().expect("a folder");
                 let runtime = tokio::runtime::Runtime::new().expect("a runtime");
                 runtime.block_on(async {
+                    // libFuzzer's `main` is not Rust's: a client that hangs up would end us.
+                    let pipe = tokio::signal::unix::SignalKind::pipe();
+                    let _pipe = tokio::signal::unix::signal(pipe).expect("a handler");
                     let sidecar = Sidecar::start(&settings(folder.path())).await.expect("starts");
                     let Bound::Tcp(api) = sidecar.api else { panic!("no address") };
                     tell.send(api).expect("somebody waits");

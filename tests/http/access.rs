@@ -1,6 +1,11 @@
 //! Host and Origin over a raw socket: DNS rebinding, CSRF.
 
-use super::rig::{Mood, Served, settings};
+use axum::body::Body;
+use driftgate::http::{Metrics, admin_router};
+use hyper::{Request, Version};
+use tower::ServiceExt as _;
+
+use super::rig::{Actor, Log, Mood, Served, settings};
 
 /// Sends a GET of the safety view with exactly these lines, and gives the status.
 async fn status(served: &Served, target: &str, lines: &str) -> u16 {
@@ -119,4 +124,28 @@ async fn a_page_of_a_foreign_origin_gets_nothing_and_does_nothing() {
     }
     assert_eq!((served.actor.reports(), served.actor.unreadable_count()), (0, 0));
     served.assert_works().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_listener_is_called_by_address_or_by_a_name_that_is_configured() {
+    let metrics: Metrics = std::sync::Arc::new(|| Box::pin(async { Some(String::new()) }));
+    let names = vec!["planner.svc".to_owned()];
+    let router = admin_router(Actor::new(Mood::Calm), metrics, names, Log::default().observer());
+    let call = async |version: Version, host: Option<&str>| {
+        let mut request = Request::builder().uri("/livez").version(version);
+        if let Some(host) = host {
+            request = request.header("Host", host);
+        }
+        let request = request.body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    let newer = Version::HTTP_11;
+    for host in ["10.1.2.3:7406", "[fd00::1]:7406", "localhost:1", "127.0.0.1", "PLANNER.svc:99"] {
+        assert_eq!(call(newer, Some(host)).await, 200, "{host}");
+    }
+    for host in ["evil.example:7406", "planner.svc.evil.example", "localhost:x", ""] {
+        assert_eq!(call(newer, Some(host)).await, 421, "{host}");
+    }
+    assert_eq!(call(newer, None).await, 421);
+    assert_eq!(call(Version::HTTP_10, None).await, 200);
 }

@@ -38,6 +38,9 @@ mod access;
 mod body;
 
 #[cfg(test)]
+mod console;
+
+#[cfg(test)]
 mod connection;
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use driftgate::protocol::packet::{Posture, RuntimeId};
 use driftgate::protocol::time::Timestamp;
 use driftgate::protocol::trace::TraceParent;
 use driftgate::protocol::view::{
-    AttractorView, Barrier, DriftView, FieldState, HandshakeView, OperatorReply, PeerMode,
-    PeerView, ReportReply, SafetyView, TraceView,
+    AttractorView, Barrier, DriftView, FieldState, FleetView, HandshakeView, OperatorReply,
+    PeerMode, PeerView, ReportReply, SafetyView, TraceView,
 };
 use driftgate::telemetry::Feed;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -265,6 +265,11 @@ impl Backend for Actor {
         let (mode, reason) = (ExchangeMode::Unreachable, ModeReason::NoAnswer);
         let critic = PeerMode { id: runtime("critic"), mode, reason };
         Ok(HandshakeView::new(runtime("planner"), Band::Open, vec![critic]))
+    }
+
+    async fn fleet(&self, _all: bool) -> Result<FleetView, ReadFault> {
+        self.unavailable().await?;
+        Err(ReadFault::NoBroker)
     }
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {

@@ -398,7 +398,7 @@ async fn the_admin_listener_answers_probes_and_writes_nothing() {
         let text = alive.with(|script| script.alive).then(|| "# EOF\n".to_owned());
         Box::pin(async { text })
     });
-    let router = admin_router(actor.clone(), metrics, log.observer());
+    let router = admin_router(actor.clone(), metrics, Vec::new(), log.observer());
     let probe = async |path: &str| {
         let line = format!("GET {path}");
         reply(router.clone(), (&line, "host: 10.1.2.3:7406", b"")).await

@@ -70,6 +70,7 @@ impl Driver {
             Command::Handshake { runtime_id, version, answer } => {
                 drop(answer.send(self.negotiate(now, &runtime_id, version)));
             }
+            Command::Fleet { all, answer } => self.look_at_fleet(all, answer),
             Command::Safety { answer } => drop(answer.send(self.safety(now))),
             Command::Books { answer } => drop(answer.send(self.books())),
             Command::Ping { answer } => drop(answer.send(())),

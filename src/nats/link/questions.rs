@@ -38,6 +38,24 @@ impl Link {
         async move { presence::read_all(&requests, peers).await }
     }
 
+    /// What stands in the bucket of presence: under the keys of `owners`, or all of it. `None` when
+    /// the broker does not say.
+    pub fn fleet(
+        &self,
+        owners: Option<Vec<RuntimeId>>,
+    ) -> impl Future<Output = Option<Vec<(String, Held)>>> + Send + use<> {
+        let requests = self.requests.clone();
+        async move {
+            match owners {
+                None => presence::list(&requests).await.ok(),
+                Some(owners) => {
+                    let found = presence::read_all(&requests, owners).await;
+                    Some(found.into_iter().map(|(id, held)| (id.to_string(), held)).collect())
+                }
+            }
+        }
+    }
+
     /// Opens doors for questions: [`LinkEvent::Asked`]. Twice is once. `instance` is the micro
     /// service's id, one token.
     ///

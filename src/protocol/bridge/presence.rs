@@ -12,10 +12,11 @@ use bytes::Bytes;
 
 use super::{Band, Bridge, Cause, Connection, Duration, Effect, Now, RuntimeId};
 use crate::protocol::presence::{
-    Fence, Held, Instance, Lease, Life, Order, PEERS_INTERVAL, Presence, Reading,
+    Fence, Held, Instance, Lease, Life, Order, PEERS_INTERVAL, Presence, Reading, Shown,
 };
 use crate::protocol::reason::Reason;
 use crate::protocol::time::Timestamp;
+use crate::protocol::view::FleetView;
 
 /// What the driver has to do about presence.
 #[derive(Clone, Debug)]
@@ -86,6 +87,31 @@ impl Showing {
 }
 
 impl Bridge {
+    /// Ourselves and whom the configuration names.
+    #[must_use]
+    pub fn fleet_owners(&self) -> Vec<RuntimeId> {
+        let me = core::iter::once(&self.identity.runtime_id);
+        me.chain(self.live.peers.keys()).cloned().collect()
+    }
+
+    /// What of these entries is true: each that verifies under the key of whom it is about. A
+    /// runtime that is no peer may have any key of the ring.
+    #[must_use]
+    pub fn fleet(&self, now: Now, found: Vec<(String, Held)>) -> FleetView {
+        let live = &self.live;
+        let shown = |(key, Held { bytes, .. }): (String, Held)| {
+            let owner = RuntimeId::new(&key)?;
+            let signer = if owner == self.identity.runtime_id {
+                live.keyring.sign_with()
+            } else {
+                live.peers.get(&owner).and_then(|peer| peer.key_id.as_deref())
+            };
+            let entry = Presence::open(&live.keyring, signer, &owner, &bytes?).ok()?;
+            Some(Shown::at(entry, now.wall))
+        };
+        FleetView { at: now.wall, runtimes: found.into_iter().filter_map(shown).collect() }
+    }
+
     /// What stands under the own key; `None` when the broker does not say.
     #[must_use]
     pub fn presence_read(&mut self, now: Now, held: Option<Held>) -> Vec<Effect> {
