@@ -344,12 +344,12 @@ pub fn admin_router<A: Backend>(
 /// The console's router: one page, and what it shows.
 pub fn console_router<A: Backend>(
     backend: A,
-    settings: ConsoleSettings,
+    settings: &ConsoleSettings,
     bound: &Bound,
     metrics: Metrics,
     observer: Observer,
 ) -> Router {
-    let gate = Arc::new(console::Entrance::new(&settings, bound));
+    let gate = Arc::new(console::Entrance::new(settings, bound));
     let state = ApiState::new(backend, &ApiSettings { reports: false, ..ApiSettings::default() });
     let routes = finish(console::routes(metrics, settings.shows_all)).with_state(state);
     let entrance = service_fn(move |mut request: Request| {

@@ -1,5 +1,5 @@
-//! The console's listener. It is a convenience: where it cannot be had, that is said, and everything
-//! else runs.
+//! The console's listener. It is a convenience: where it cannot be had, that is said, and all else
+//! runs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) async fn start(
     };
     let observer = tally.counting();
     let metrics = tally.metrics(handle);
-    let router = http::console_router(handle.clone(), settings, &bound, metrics, observer.clone());
+    let router = http::console_router(handle.clone(), &settings, &bound, metrics, observer.clone());
     let limits = Limits {
         connections_max: config.listen.connections_max.min(CONNECTIONS_MAX),
         ..api.limits

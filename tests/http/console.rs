@@ -35,7 +35,7 @@ impl Console {
         let Bound::Tcp(address) = bound else { panic!("no address") };
         let metrics: driftgate::http::Metrics =
             Arc::new(|| Box::pin(async { Some("driftgate_up 1\n".to_owned()) }));
-        let router = console_router(actor.clone(), settings, &bound, metrics, log.observer());
+        let router = console_router(actor.clone(), &settings, &bound, metrics, log.observer());
         let (stop, stopped) = oneshot::channel::<()>();
         let end = async move { drop(stopped.await) };
         tokio::spawn(serve(listener, router, Limits::default(), log.observer(), end));
