@@ -28,6 +28,7 @@ mod schema;
 mod settings;
 mod parse;
 mod key;
+mod words;
 pub mod names;
 mod secret;
 mod warning;
@@ -41,12 +42,12 @@ pub use reload::{Change, Reload};
 pub use schema::schema;
 pub use secret::{KeyFile, Secret, SecretFile};
 pub use settings::{
-    Audit, BlockedInbound, Caution, Console, Containment, Deliver, DriftSource, Durability,
-    FlappingKeys, Fleet, Ingest, Integrity, KeyKeys, Listen, Listener, Log, Nats, Peer, Runtime,
-    Scopes, Snapshot, TailKeys, Tls, WINDOW_MAX,
+    Audit, Console, Containment, Deliver, FlappingKeys, Ingest, Integrity, KeyKeys, Listen, Log,
+    Nats, Peer, Runtime, Scopes, Snapshot, TailKeys, Tls, WINDOW_MAX,
 };
 pub use source::{ENVIRONMENT_PREFIX, ReadFile, environment, read_from_disk};
 pub use warning::Warning;
+pub use words::{BlockedInbound, Caution, DriftSource, Durability, Fleet, Listener};
 
 use key::Section as _;
 use table::{Reader, Table};

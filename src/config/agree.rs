@@ -7,8 +7,8 @@ use super::Config;
 use super::mistake::Mistake;
 use super::parse::show_duration;
 use super::secret::SecretFile;
-use super::settings::{Durability, Listener};
 use super::table::Reader;
+use super::words::{Durability, Listener};
 use crate::protocol::gate::Thresholds;
 
 impl Reader<'_> {

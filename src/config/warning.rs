@@ -4,7 +4,8 @@ use core::fmt;
 use std::path::Path;
 
 use super::Config;
-use super::settings::{Listener, Peer};
+use super::settings::Peer;
+use super::words::Listener;
 use crate::protocol::drift::Provenance;
 use crate::protocol::keyring::Alg;
 use crate::protocol::time::Timestamp;
