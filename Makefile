@@ -45,7 +45,7 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 
-documents: ## what is written out: config/driftgate.toml, docs/{api,configuration,conformance}.md, docs/drift.svg, deliveries in deploy/
+documents: ## what is written out: config/driftgate.toml, docs/{api,configuration,conformance,metrics}.md, docs/drift.svg, deliveries in deploy/
 	DRIFTGATE_WRITE_DOCUMENTS=1 cargo test --locked -q --test cli --test config --test deploy --test http --test tidy -- documents matrix
 
 deny: ## licences, sources, bans and advisories of all that is built in

@@ -36,6 +36,7 @@ mod room;
 mod tally;
 
 use tally::Tally;
+pub use tally::metrics_manual;
 
 /// How long a stop waits for requests in flight. Kubernetes leaves a native sidecar as little as 2
 /// s, and the driver needs its part of that.

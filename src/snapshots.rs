@@ -53,6 +53,7 @@ pub mod spool;
 mod upload;
 mod worker;
 
+pub use counts::unused_exposition;
 pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
 pub use memory::{container_limit, restorable_bytes_max};

@@ -19,6 +19,7 @@ pub use prometheus_client::metrics::histogram::Histogram;
 
 pub mod condition;
 pub mod feed;
+mod manual;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

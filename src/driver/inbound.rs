@@ -29,7 +29,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Upper bounds of the buckets of exchange latency, in seconds: from one broker beside both to a
 /// packet that waited on the stream until it was nearly too old.
-const LATENCY_BUCKETS_S: [f64; 10] =
+pub(super) const LATENCY_BUCKETS_S: [f64; 10] =
     [0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0, 300.0];
 
 /// Which refusals get a log line: the first of each fault, then one in [`LOG_INTERVAL`].

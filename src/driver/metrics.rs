@@ -1,15 +1,23 @@
-//! The books as metrics. Names are part of the interface; each is listed in the README.
+//! The books as metrics. Names are part of the interface; `docs/metrics.md` lists them.
 
-use super::{Books, BrokerState};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use strum::VariantArray as _;
+
+use super::inbound::LATENCY_BUCKETS_S;
+use super::{Books, BrokerState, CLOSING_BUCKETS_S};
 use crate::deliver::Counts;
 use crate::protocol::bridge::Counters;
 use crate::protocol::drift::Provenance;
 use crate::protocol::envelope::Ruling;
-use crate::protocol::gate::Band;
+use crate::protocol::exchange::ExchangeMode;
+use crate::protocol::gate::{Band, Thresholds};
 use crate::protocol::outbox::Ledger;
+use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
-use crate::protocol::view::DriftView;
-use crate::telemetry::{Distribution, Exposition, Family, number};
+use crate::protocol::view::{Decision, DriftView};
+use crate::telemetry::{Distribution, Exposition, Family, Histogram, number};
 
 /// Targets that have labels of their own; what there are more is added up under [`OTHER`].
 const TARGET_LABELS_MAX: usize = 100;
@@ -19,6 +27,44 @@ const OTHER: &str = "other";
 /// A time as Prometheus takes it, in seconds since 1970.
 fn seconds(at: Timestamp) -> f64 {
     number(at.unix_us()) / 1e6
+}
+
+/// Those of a sidecar that has just begun: every metric, nothing counted.
+impl Default for Books {
+    fn default() -> Self {
+        Self {
+            ledgers: Vec::new(),
+            counters: Counters::default(),
+            verdicts: Decision::VARIANTS.iter().map(|word| (word.into(), 0)).collect(),
+            refused: Fault::VARIANTS.iter().map(|fault| (*fault, 0)).collect(),
+            quarantined: 0,
+            quarantine_lost: 0,
+            band: Band::Blocked,
+            band_since: Timestamp::default(),
+            operator_hold: false,
+            thresholds: Thresholds::default(),
+            closing_reasons: BTreeMap::new(),
+            silence: Duration::ZERO,
+            received: Vec::new(),
+            away: Duration::ZERO,
+            questions_dropped: BTreeMap::new(),
+            peers: ExchangeMode::VARIANTS.iter().map(|mode| (*mode, 0)).collect(),
+            publish_refused: BTreeMap::new(),
+            drift: DriftView::default(),
+            drift_source: Provenance::WORDS[0],
+            broker: BrokerState::Connecting,
+            connections: 0,
+            closings: Histogram::new(CLOSING_BUCKETS_S),
+            latencies: Histogram::new(LATENCY_BUCKETS_S),
+            duplicate_alarms: 0,
+            frames_sent: 0,
+            frames_accepted: 0,
+            frames_refused: BTreeMap::new(),
+            delivered: Counts::default(),
+            audit_seq: 0,
+            audit_lost: 0,
+        }
+    }
 }
 
 impl Books {

@@ -4,9 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::driver::Handle;
+use crate::driver::{Books, Handle};
 use crate::http::{Metrics, Observer};
-use crate::telemetry::{Family, number};
+use crate::snapshots;
+use crate::telemetry::{Conditions, Exposition, Family, number};
+
+/// `docs/metrics.md`: what a scrape of a sidecar shows that has just begun.
+#[must_use]
+pub fn metrics_manual() -> String {
+    let snapshots = Some(snapshots::unused_exposition());
+    gathered(&Books::default(), &Tally::default(), &Conditions::new(), snapshots).manual()
+}
+
+/// Everything that is counted.
+fn gathered(
+    books: &Books,
+    tally: &Tally,
+    conditions: &Conditions,
+    snapshots: Option<Exposition>,
+) -> Exposition {
+    let mut exposition = books.exposition();
+    exposition.families.extend(tally.families());
+    exposition.families.push(conditions.family());
+    if let Some(more) = snapshots {
+        exposition.families.extend(more.families);
+        exposition.distributions.extend(more.distributions);
+    }
+    exposition
+}
 
 /// Counts since the start.
 #[derive(Debug, Default)]
@@ -34,15 +59,9 @@ impl Tally {
         Arc::new(move || {
             let (handle, tally) = (handle.clone(), Arc::clone(&tally));
             Box::pin(async move {
-                let mut exposition = handle.books().await.ok()?.exposition();
-                exposition.families.extend(tally.families());
-                exposition.families.push(handle.conditions().family());
-                if let Some(snapshots) = handle.snapshots() {
-                    let more = snapshots.exposition();
-                    exposition.families.extend(more.families);
-                    exposition.distributions.extend(more.distributions);
-                }
-                Some(exposition.render())
+                let books = handle.books().await.ok()?;
+                let snapshots = handle.snapshots().map(|snapshots| snapshots.exposition());
+                Some(gathered(&books, &tally, handle.conditions(), snapshots).render())
             })
         })
     }

@@ -1,5 +1,5 @@
 //! What the room counts, and how `/metrics` shows it. Names are part of the interface; each is
-//! listed in the README.
+//! listed in `docs/metrics.md`.
 //!
 //! What deliberately is not here: the answers of the routes, which `driftgate_http_requests` has.
 
@@ -147,7 +147,25 @@ impl Snapshots {
         let tally = self.room.counts.tally().clone();
         let spool = self.room.spool().ok();
         let revoked = spool.as_ref().map_or(0, |spool| spool.revoked());
-        let mut families = tally.families();
+        let spool = spool.map(|spool| {
+            let bytes_max = self.room.settings.spool_bytes_max;
+            spool_families(&spool.entries(), spool.used(), bytes_max, spool.damaged().len())
+        });
+        tally.exposition(revoked, spool)
+    }
+}
+
+/// The same of a room that nothing has happened in.
+#[must_use]
+pub fn unused_exposition() -> Exposition {
+    Counts::new().tally().clone().exposition(0, Some(spool_families(&[], 0, 0, 0)))
+}
+
+impl Tally {
+    /// `spool` is absent while it cannot be read.
+    fn exposition(self, revoked: u64, spool: Option<Vec<Family>>) -> Exposition {
+        let mut families = self.families();
+        families.extend(self.fetches());
         families.push(Family::counter(
             "snapshot_revoked",
             "Snapshots that a closing gate kept from being sent",
@@ -156,35 +174,22 @@ impl Snapshots {
         families.push(Family::counter(
             "snapshot_worker_restarts",
             "Panics of the task that talks to the bucket",
-            tally.restarts,
+            self.restarts,
         ));
-        if let Some(spool) = spool {
-            families.extend(spool_families(&spool.entries(), spool.used(), spool.damaged().len()));
-            families.push(Family::gauge(
-                "snapshot_spool_bytes_max",
-                "Bytes that the spool may hold",
-                number(self.room.settings.spool_bytes_max),
-            ));
-        }
+        families.extend(spool.into_iter().flatten());
         let distributions = vec![Distribution {
             name: "snapshot_upload_seconds",
             help: "From the first chunk of an object to its last acknowledgement",
-            histogram: tally.upload_times,
+            histogram: self.upload_times,
         }];
         Exposition { families, distributions }
     }
-}
 
-impl Tally {
     fn families(&self) -> Vec<Family> {
         let by_kind = |of: fn(&Uploaded) -> u64| {
             [(FrameKind::Full, &self.full), (FrameKind::Delta, &self.delta)]
                 .map(|(kind, uploaded)| (vec![kind.word().to_owned()], of(uploaded)))
                 .into_iter()
-        };
-        let by_reason = |counts: &BTreeMap<&'static str, u64>| {
-            let row = |(reason, count): (&&'static str, &u64)| (vec![(*reason).to_owned()], *count);
-            counts.iter().map(row).collect::<Vec<_>>().into_iter()
         };
         let known = |of: fn((u64, u64)) -> u64| {
             self.stored.map(|stored| (Vec::new(), number(of(stored)))).into_iter().collect()
@@ -227,7 +232,7 @@ impl Tally {
             ),
             Family::gauges(
                 "snapshot_stored_bytes",
-                "Their stored bytes",
+                "Bytes of our objects in the bucket, once that is known",
                 &[],
                 known(|(_, bytes)| bytes),
             ),
@@ -236,8 +241,17 @@ impl Tally {
                 "Objects that retention let go of",
                 self.collected,
             ),
+        ]
+    }
+
+    fn fetches(&self) -> [Family; 3] {
+        [
             Family::counter("snapshot_fetched", "Snapshots fetched and verified", self.fetched),
-            Family::counter("snapshot_fetched_bytes", "Their plain bytes", self.fetched_bytes),
+            Family::counter(
+                "snapshot_fetched_bytes",
+                "Plain bytes of the snapshots fetched",
+                self.fetched_bytes,
+            ),
             Family::counters(
                 "snapshot_fetch_failures",
                 "Fetches that gave no snapshot",
@@ -248,7 +262,11 @@ impl Tally {
     }
 }
 
-fn spool_families(entries: &[Entry], used: u64, damaged: usize) -> Vec<Family> {
+fn by_reason(counts: &BTreeMap<&'static str, u64>) -> impl Iterator<Item = (Vec<String>, u64)> {
+    counts.iter().map(|(reason, count)| (vec![(*reason).to_owned()], *count))
+}
+
+fn spool_families(entries: &[Entry], used: u64, bytes_max: u64, damaged: usize) -> Vec<Family> {
     let count = |is_it: fn(&State) -> bool| {
         let count = entries.iter().filter(|entry| is_it(&entry.state)).count();
         number(u64::try_from(count).unwrap_or(u64::MAX))
@@ -261,6 +279,11 @@ fn spool_families(entries: &[Entry], used: u64, damaged: usize) -> Vec<Family> {
     let damaged = number(u64::try_from(damaged).unwrap_or(u64::MAX));
     vec![
         Family::gauge("snapshot_spool_bytes", "Bytes that the spool holds", number(used)),
+        Family::gauge(
+            "snapshot_spool_bytes_max",
+            "Bytes that the spool may hold",
+            number(bytes_max),
+        ),
         Family::gauges("snapshot_spool_entries", "Snapshots in the spool", &["state"], rows),
         Family::gauge(
             "snapshot_spool_damaged",

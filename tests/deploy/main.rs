@@ -17,4 +17,6 @@ mod deliveries;
 #[cfg(test)]
 mod inject;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod tools;

@@ -55,6 +55,13 @@ async fn alerts_and_dashboard_name_metrics_that_are_there_and_entries_that_stand
     let answer = Caller::new(planner.admin).get("/metrics").await.unwrap().text();
     let types: BTreeMap<&str, &str> =
         answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let manual = include_str!("../../docs/metrics.md");
+    let listed: BTreeMap<&str, &str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(name, rest)| (name.trim_end_matches("_total"), rest.split(' ').next().unwrap()))
+        .collect();
+    assert_eq!(types, listed, "docs/metrics.md");
     let has = |metric: &str| {
         let of = |end: &str, kind| {
             metric.strip_suffix(end).is_some_and(|name| types.get(name) == Some(&kind))
