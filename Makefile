@@ -97,7 +97,7 @@ kubernetes: image ## the deliveries on a real Kubernetes; needs root and Go, the
 	@$(with_nats) tests/deploy/kubernetes/run.sh
 
 clusters: build ## two edges and a hub, a cut link, a killed hub, a compromised edge; needs the nats command
-	@$(with_nats) tests/deploy/clusters.py $(ARGS)
+	@export DRIFTGATE_NATS_LEAST=2.15.2; $(with_nats) tests/deploy/clusters.py $(ARGS)
 
 bench: ## throughput beside a bare NATS client in the same run
 	@$(with_nats) cargo bench --locked $(ARGS)
