@@ -11,6 +11,7 @@ mod promise;
 mod runtime;
 mod screen;
 mod script;
+mod story;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -187,13 +188,19 @@ impl Stage {
             Bound::Unix(path) => path.display().to_string(),
         });
         let admin = self.sidecars.first().map(|(_, _, sidecar)| sidecar.admin);
+        let key = Fleet::key_of(&self.server).display().to_string();
         let (api, monitor) = (api.unwrap_or_default(), self.server.monitor().url());
         let admin = admin.map(|admin| format!("http://{admin}")).unwrap_or_default();
+        let console = self.sidecars.first().and_then(|(_, _, sidecar)| sidecar.console);
+        let page = console.map_or_else(String::new, |address| {
+            format!("Planner and its fleet on a page, for a browser: http://{address}/\n\n")
+        });
         let all = format!(
-            "Driftgate demo. While it runs, look at it from another terminal:\n\n  \
+            "Driftgate demo. {page}While it runs, look at it from another terminal:\n\n  \
              {nats} sub 'driftgate.v1.>'\n  \
              {nats} stream subjects DRIFTGATE_STATE\n  \
              {nats} consumer ls DRIFTGATE_STATE\n  \
+             {nats} sub --raw 'driftgate.v1.state.>' | driftgate verify --key-file k1={key}\n  \
              curl -s {api}/aegida/safety\n  \
              curl -s {admin}/metrics\n  \
              curl -s '{monitor}/connz?subs=detail'\n\n"
@@ -224,6 +231,7 @@ impl Show {
             held: 0,
             received: 0,
             barrier: String::new(),
+            why: String::new(),
         };
         let rows = stage.sidecars.iter().map(row).collect();
         let (_, hints) = stage.hints();
@@ -300,6 +308,8 @@ impl Show {
         if let Some(row) = self.board.rows.iter_mut().find(|row| row.id == source) {
             row.band = reply.band;
             row.drift = Some(drift);
+            row.why =
+                reply.reasons.iter().map(|reason| reason.word()).collect::<Vec<_>>().join(" ");
             match reply.barrier {
                 Some(Barrier::Confirmed) => row.barrier = format!("{} ms", ms(took)),
                 Some(Barrier::Unconfirmed) => "cut off".clone_into(&mut row.barrier),

@@ -22,6 +22,9 @@ use crate::telemetry::{self, LogFormat};
 /// Ports of the README's examples; free ones are taken where these are not to be had.
 const API_PORT: u16 = 7405;
 const ADMIN_PORT: u16 = 7406;
+/// The sidecar to try, and its peer: somebody has to be a target, or nothing would be published.
+const LOCAL: &str = "local";
+const OBSERVER: &str = "observer";
 
 /// Why there is no sidecar.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,7 @@ enum DevFault {
 
 /// Runs until told to stop. `environment` is only asked for the nats-server.
 pub(super) async fn run(
+    has_peer: bool,
     color: When,
     environment: &BTreeMap<String, String>,
     operator: OperatorSignals,
@@ -42,44 +46,65 @@ pub(super) async fn run(
     let program = child::find(environment).map_err(Fault::unavailable)?;
     let has_colours = color.applies(environment, stderr().is_terminal());
     telemetry::start_log(Level::INFO, LogFormat::Text, has_colours).map_err(Fault::unavailable)?;
-    let (server, sidecar) = tokio::select! {
-        started = start(&program) => started.map_err(Fault::unavailable)?,
+    let Stage { sidecar, peer, server, .. } = tokio::select! {
+        started = start(&program, has_peer) => started.map_err(Fault::unavailable)?,
         _ = signals.recv() => return Ok(()),
     };
     // Whoever closes standard output does not want to read it; the sidecar runs all the same.
-    let _ = stdout().write_all(banner(&server, &sidecar).as_bytes());
+    let _ = stdout().write_all(banner(&server, &sidecar, peer.as_ref()).as_bytes());
     let _ = stdout().flush();
     let operator = tokio::spawn(operator.obey(sidecar.handle.clone()));
     signals.recv().await;
     operator.abort();
     let _ = sidecar.stop().await;
+    if let Some(peer) = peer {
+        let _ = peer.stop().await;
+    }
     server.stop().await;
     Ok(())
 }
 
-async fn start(program: &Path) -> Result<(ChildServer, Sidecar), String> {
+/// What runs.
+struct Stage {
+    sidecar: Sidecar,
+    peer: Option<Sidecar>,
+    server: ChildServer,
+}
+
+async fn start(program: &Path, has_peer: bool) -> Result<Stage, String> {
     let server = ChildServer::start(program).await.map_err(|fault| fault.to_string())?;
     let fleet = Fleet::new(&server).map_err(|fault| fault.to_string())?;
-    let sidecar = match sidecar(&fleet, API_PORT, ADMIN_PORT).await {
+    let peers = [(OBSERVER, has_peer)];
+    let started = match start_one(&fleet, LOCAL, &peers, [API_PORT, ADMIN_PORT]).await {
         Err(DevFault::Start(StartFault::Api(..) | StartFault::Admin(..))) => {
-            sidecar(&fleet, 0, 0).await
+            start_one(&fleet, LOCAL, &peers, [0, 0]).await
         }
         other => other,
     };
-    let sidecar = sidecar.map_err(|fault| fault.to_string())?;
-    connected(std::iter::once(&sidecar)).await;
-    Ok((server, sidecar))
+    let sidecar = started.map_err(|fault| fault.to_string())?;
+    let peer = if has_peer {
+        let started = start_one(&fleet, OBSERVER, &[(LOCAL, true)], [0, 0]).await;
+        Some(started.map_err(|fault| fault.to_string())?)
+    } else {
+        None
+    };
+    connected([Some(&sidecar), peer.as_ref()].into_iter().flatten()).await;
+    Ok(Stage { sidecar, peer, server })
 }
 
 /// The sidecar on these ports of loopback; 0 is any free one.
-async fn sidecar(fleet: &Fleet<'_>, api: u16, admin: u16) -> Result<Sidecar, DevFault> {
+async fn start_one(
+    fleet: &Fleet<'_>,
+    id: &str,
+    peers: &[(&str, bool)],
+    [api, admin]: [u16; 2],
+) -> Result<Sidecar, DevFault> {
     let member = Member {
-        id: "local",
-        // Somebody has to be a target, or nothing would be published.
-        peers: &[("observer", false)],
+        id,
+        peers,
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, api)),
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, admin)),
-        console: true,
+        console: id == LOCAL,
     };
     Ok(Sidecar::start(&fleet.config(&member)?).await?)
 }
@@ -92,12 +117,32 @@ fn page(sidecar: &Sidecar) -> String {
     }
 }
 
-/// Every command is indented by two spaces, its further lines by more, and works as it is pasted.
-fn banner(server: &ChildServer, sidecar: &Sidecar) -> String {
-    let api = match &sidecar.api {
+fn url(sidecar: &Sidecar) -> String {
+    match &sidecar.api {
         Bound::Tcp(address) => format!("http://{address}"),
         Bound::Unix(path) => path.display().to_string(),
+    }
+}
+
+/// How packets come in is seen.
+fn inbound(api: &str, peer: Option<&Sidecar>) -> String {
+    let Some(peer) = peer else {
+        return "# A second sidecar, to see what comes in: run --dev --peer.\n\n".to_owned();
     };
+    let (peer, api) = (url(peer), api.trim_start_matches("http://"));
+    let peer_api = peer.trim_start_matches("http://").to_owned();
+    format!(
+        "# The second sidecar, `observer`: what it reports comes in at `local`, and the other way.\n  \
+         driftgate send --api {peer_api}\n  \
+         curl -sw '\\n' http://{api}/field/state\n  \
+         driftgate send --api {api}\n  \
+         curl -sw '\\n' {peer}/field/state\n\n"
+    )
+}
+
+/// Every command is indented by two spaces, its further lines by more, and works as it is pasted.
+fn banner(server: &ChildServer, sidecar: &Sidecar, peer: Option<&Sidecar>) -> String {
+    let api = url(sidecar);
     let admin = format!("http://{}", sidecar.admin);
     let nats = server.url();
     let post = format!(
@@ -124,8 +169,7 @@ driftgate {version}, nats-server {server_version}; runtime `local`, its one peer
   curl -sw '\n' {api}/aegida/safety
   curl -sw '\n' {api}/field/state
 
-# All of it on one page, for a browser.
-  {console}
+# All of it on one page, for a browser: {console}
 
 # Probe and metrics.
   curl -sw '\n' {admin}/readyz
@@ -135,12 +179,20 @@ driftgate {version}, nats-server {server_version}; runtime `local`, its one peer
   nats --server {nats} sub 'driftgate.v1.>'
   nats --server {nats} stream ls
   nats --server {nats} consumer ls DRIFTGATE_STATE
+  nats --server {nats} sub --raw 'driftgate.v1.state.>' | driftgate verify --key-file k1={key}
 
-Ctrl-C ends it and leaves nothing behind.
+# What the gate did, hash-chained, and whether the chain is whole.
+  tail -f {audit}
+  driftgate audit verify {audit}
+
+{inbound}Ctrl-C ends it and leaves nothing behind.
 
 "#,
         console = page(sidecar),
         version = env!("CARGO_PKG_VERSION"),
         server_version = server.version(),
+        key = Fleet::key_of(server).display(),
+        audit = Fleet::audit_of(server, LOCAL).display(),
+        inbound = inbound(&api, peer),
     )
 }

@@ -65,10 +65,20 @@ impl<'a> Fleet<'a> {
     /// Writes a fresh key into the server's folder.
     pub(super) fn new(server: &'a ChildServer) -> Result<Self, FleetFault> {
         let fresh = keys::generate(Alg::HmacSha256)?;
-        let key = server.folder().join("key");
+        let key = Self::key_of(server);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&key)?;
         writeln!(file, "{}", fresh.secret_text)?;
         Ok(Self { server, key })
+    }
+
+    /// The file of the key `k1` of every sidecar on this server.
+    pub(super) fn key_of(server: &ChildServer) -> PathBuf {
+        server.folder().join("key")
+    }
+
+    /// The audit log of one sidecar.
+    pub(super) fn audit_of(server: &ChildServer, id: &str) -> PathBuf {
+        server.folder().join(format!("audit-{id}.jsonl"))
     }
 
     /// The configuration of one sidecar. The environment has no say: nothing of it is needed.
@@ -95,10 +105,11 @@ impl<'a> Fleet<'a> {
             "[runtime]\nid = \"{id}\"\nattractor_type = \"symbolic\"\nprofile = \"srip-05\"\n\
              [nats]\nurl = [\"{}\"]\n[listen]\napi = \"{api}\"\nadmin = \"{admin}\"\n{console}\
              [integrity]\nsign_with = \"k1\"\nkeys = [{{ id = \"k1\", file = {} }}]\n\
-             [snapshot]\nspool = {}\n",
+             [snapshot]\nspool = {}\n[audit]\nfile = {}\n",
             self.server.url(),
             quoted(&self.key),
             quoted(&spool),
+            quoted(&Self::audit_of(self.server, id)),
         );
         for (peer, is_heard) in *peers {
             let scopes = r#"["state", "snapshot", "telemetry"]"#;

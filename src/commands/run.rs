@@ -31,7 +31,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Runs the sidecar
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  driftgate run --config /etc/driftgate/driftgate.toml\n  \
-                        driftgate run --dev\n\nSIGHUP reads the configuration again; SIGTERM \
+                        driftgate run --dev --peer\n\nSIGHUP reads the configuration again; SIGTERM \
                         drains and exits 0; SIGUSR1 isolates and SIGUSR2 releases.")]
 pub struct Run {
     /// Where the configuration is read from.
@@ -41,6 +41,9 @@ pub struct Run {
     /// loopback only
     #[arg(long, conflicts_with = "config")]
     pub dev: bool,
+    /// With --dev, starts a second sidecar `observer`, which hears `local` and is heard by it
+    #[arg(long, requires = "dev")]
+    pub peer: bool,
 }
 
 /// Runs until told to stop. `now` tells which authorisations have ended.
@@ -56,7 +59,7 @@ pub async fn run(
     // First of all: until somebody listens, each of them would end the process.
     let (operator, mut signals) = (OperatorSignals::listen()?, StopSignals::listen()?);
     if run.dev {
-        super::dev::run(color, environment, operator, signals).await?;
+        super::dev::run(run.peer, color, environment, operator, signals).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let sources =

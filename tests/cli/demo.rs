@@ -155,8 +155,12 @@ async fn the_banner_of_run_dev_works_as_it_is_pasted() {
 
     let nats: Vec<&String> =
         commands.iter().filter(|command| command.starts_with("nats --server nats://")).collect();
-    assert_eq!(nats.len(), 3, "{banner}");
-    assert_eq!(curls.len() + nats.len(), commands.len(), "{banner}");
+    assert_eq!(nats.len(), 4, "{banner}");
+    let audit = commands.iter().find(|command| command.starts_with("driftgate audit")).unwrap();
+    assert!(run_pasted(audit).await.contains("whole "), "{audit}");
+    let follow = commands.iter().filter(|command| command.starts_with("tail -f /")).count();
+    assert_eq!(curls.len() + nats.len() + 1 + follow, commands.len(), "{banner}");
+    assert_nats_lines_work(&nats, curls[0]).await;
     let client = async_nats::connect(nats_url(&banner)).await.unwrap();
     let info = client.request("$JS.API.CONSUMER.NAMES.DRIFTGATE_STATE", "".into()).await.unwrap();
     let info: Value = serde_json::from_slice(&info.payload).unwrap();
@@ -165,6 +169,87 @@ async fn the_banner_of_run_dev_works_as_it_is_pasted() {
     signal(&child, "TERM").await;
     assert_eq!(status(child).await, Some(0));
     assert_nothing_is_left(folder.path(), &nats_url(&banner)).await;
+}
+
+/// With the `nats` command: each line as it stands, but that it ends after one message.
+async fn assert_nats_lines_work(lines: &[&String], report: &str) {
+    if Command::new("nats").arg("--version").output().await.is_err() {
+        println!("SKIPPED: no `nats` command to paste its lines for");
+        return;
+    }
+    for line in lines.iter().filter(|line| line.contains(" ls")) {
+        let expected =
+            if line.contains("consumer") { "driftgate-local" } else { "DRIFTGATE_STATE" };
+        assert!(run_pasted(line).await.contains(expected), "{line}");
+    }
+    let verified = lines.iter().find(|line| line.contains("| driftgate verify")).unwrap();
+    let line = verified.replace(" sub --raw", " sub --count 1 --raw");
+    let pasted = tokio::spawn(async move { run_pasted(&line).await });
+    while !pasted.is_finished() {
+        // A report under the mark, and so a packet.
+        paste(report).await;
+    }
+    let said = pasted.await.unwrap();
+    assert!(said.contains("ok local->observer") && said.contains("1 ok, 0 bad"), "{said}");
+}
+
+/// What a shell answers that finds this program as `driftgate`.
+async fn run_pasted(command: &str) -> String {
+    let folder = Path::new(env!("CARGO_BIN_EXE_driftgate")).parent().unwrap().display();
+    let path = format!("{folder}:{}", std::env::var_os("PATH").unwrap_or_default().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).env("PATH", path).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, shell.output()).await.expect("an end").unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn with_a_peer_what_one_reports_comes_in_at_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = driftgate(folder.path(), &["run", "--dev", "--peer"]);
+    let mut lines = lines(&mut child);
+    let banner = read_until(&mut lines, |line| line.starts_with("Ctrl-C ends it")).await;
+    let (_, second) = banner.split_once("# The second sidecar").expect("its commands");
+    let commands = commands(second);
+    assert_eq!(commands.len(), 4, "{second}");
+    for (send, look, source) in [(0, 1, "observer"), (2, 3, "local")] {
+        let sent = run_pasted(&commands[send]).await;
+        assert!(sent.contains("verdict  export"), "{sent}");
+        let seen = async {
+            loop {
+                let field = paste(&commands[look]).await;
+                if field.contains(&format!(r#""{source}""#)) && field.contains("drift_metrics") {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, seen).await.expect("it comes in");
+    }
+    signal(&child, "TERM").await;
+    assert_eq!(status(child).await, Some(0));
+    assert_nothing_is_left(folder.path(), &nats_url(&banner)).await;
+}
+
+#[tokio::test]
+async fn plain_lines_tell_the_story_with_a_legend_and_the_line_that_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = end(driftgate(folder.path(), &["demo", "--seconds", "4"])).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut rest = text.as_str();
+    for expected in [
+        "| driftgate verify --key-file k1=/",
+        "Gates: open sends all; caution sends 1 in 3;",
+        "        Open: ",
+        "        Blocked: drift reached 0.50.",
+        "        Reopened: ",
+        "        Isolated: ",
+        "        Reopened: ",
+    ] {
+        let (_, after) =
+            rest.split_once(expected).unwrap_or_else(|| panic!("{expected} in {text}"));
+        rest = after;
+    }
 }
 
 #[tokio::test]

@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Stylize as _;
+use ratatui::symbols::bar::NINE_LEVELS;
 use ratatui::text::{Line, Span, Text};
-use ratatui::widgets::{Bar, BarChart, BarGroup};
 
 use super::super::terminal::{Canvas, colour};
 use super::promise::{Outcome, Promise};
+use super::story::{self, LEGEND};
 use crate::protocol::gate::Band;
 
 /// A terminal smaller than this gets plain lines.
 const COLUMNS: u16 = 80;
 const ROWS: u16 = 24;
-/// Columns of the drift curve: with its labels it fits.
-const CURVE_COLUMNS: u16 = 62;
+/// Columns of the labels beside the drift curve, which has all others.
+const LABEL_COLUMNS: u16 = 16;
+/// Columns from which the reasons have room in the table.
+const WIDE: u16 = 100;
 /// What the curve's rows stand for: where its lowest begins, and how high each is. The lowest holds
 /// everything below it, too.
 const CURVE_FLOOR: f64 = 0.30;
@@ -33,10 +37,13 @@ isolates 0.60 ┤
 
 
 planner's gate";
-/// Eighths of a row that the curve is high.
-const CURVE_EIGHTHS: u32 = 64;
-/// Transitions that are shown.
-const NEWS_MAX: usize = 3;
+/// Rows of the curve, and the marks of height in one of them.
+const CURVE_ROWS: u16 = 8;
+const CURVE_EIGHTHS: u16 = CURVE_ROWS * 8;
+/// Reports of planner that the curve is drawn from: more than the longest run has.
+const SAMPLES_MAX: usize = 4096;
+/// Transitions that are kept, for a terminal that has rows for them.
+const NEWS_MAX: usize = 24;
 
 /// One sidecar's line.
 #[derive(Clone, Debug)]
@@ -50,6 +57,8 @@ pub(super) struct Row {
     pub(super) received: u64,
     /// How the newest closing ended.
     pub(super) barrier: String,
+    /// Why the gate stands where it stands.
+    pub(super) why: String,
 }
 
 /// Everything that is shown.
@@ -58,8 +67,10 @@ pub(super) struct Board {
     pub(super) elapsed: Duration,
     pub(super) length: Duration,
     pub(super) rows: Vec<Row>,
-    /// What the drift curve shows, column by column.
-    curve: Vec<Option<(f64, Band)>>,
+    /// What the drift curve shows: when, how much, and the gate after it.
+    curve: Vec<(Duration, f64, Band)>,
+    /// Whether planner's gate has closed since it first opened.
+    has_been_closed: bool,
     /// The newest transitions, oldest first.
     news: VecDeque<String>,
     /// Packets and notices that the observer saw.
@@ -75,7 +86,8 @@ impl Board {
             elapsed: Duration::ZERO,
             length,
             rows,
-            curve: vec![None; usize::from(CURVE_COLUMNS)],
+            curve: Vec::new(),
+            has_been_closed: false,
             news: VecDeque::new(),
             seen: (0, 0),
             promises: Vec::new(),
@@ -85,17 +97,17 @@ impl Board {
 
     /// Draws one report of the drifting runtime into the curve.
     pub(super) fn plot(&mut self, at: Duration, drift: f64, band: Band) {
-        let column = at.as_millis() * u128::from(CURVE_COLUMNS) / self.length.as_millis().max(1);
-        let column = usize::try_from(column).unwrap_or(0).min(self.curve.len().saturating_sub(1));
-        // Columns between two reports repeat the older one.
-        let first = self.curve.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        let older = first.checked_sub(1).and_then(|last| *self.curve.get(last)?);
-        for cell in self.curve.iter_mut().take(column).skip(first) {
-            *cell = older;
+        if self.curve.len() < SAMPLES_MAX {
+            self.curve.push((at, drift, band));
         }
-        if let Some(cell) = self.curve.get_mut(column) {
-            *cell = Some((drift, band));
-        }
+        let has_opened = self.curve.iter().any(|(_, _, band)| !band.is_closed());
+        self.has_been_closed |= band.is_closed() && has_opened;
+    }
+
+    /// What is being shown, and why.
+    pub(super) fn story(&self) -> &'static str {
+        let newest = self.curve.last().map(|(_, drift, band)| (*band, *drift));
+        story::told(newest, self.has_been_closed)
     }
 
     /// Notes one transition.
@@ -109,20 +121,42 @@ impl Board {
     /// The picture.
     fn render(&self, frame: &mut Frame<'_>) {
         let rows = u16::try_from(self.rows.len()).unwrap_or(0);
-        let heights = [2, rows + 2, 9, 3, 1, 2].map(Constraint::Length);
-        let page = Rect { width: COLUMNS, ..frame.area() }.intersection(frame.area());
-        let [title, table, curve, news, wire, hints] = Layout::vertical(heights).areas(page);
-        let [labels, curve] = Layout::horizontal([16, CURVE_COLUMNS]).areas(curve);
+        let heights = [
+            Constraint::Length(1),
+            Constraint::Length(2),
+            Constraint::Length(rows + 2),
+            Constraint::Length(CURVE_ROWS + 1),
+            Constraint::Length(1),
+            Constraint::Min(3),
+            Constraint::Length(1),
+            Constraint::Length(2),
+        ];
+        let page = frame.area();
+        let [title, told, table, curve, legend, news, wire, hints] =
+            Layout::vertical(heights).areas(page);
+        let [labels, curve] =
+            Layout::horizontal([Constraint::Length(LABEL_COLUMNS), Constraint::Min(0)])
+                .areas(curve);
         let name = "Driftgate demo: three sidecars, one nats-server, and planner's drift";
         let clock = format!("{:.0} of {} s", self.elapsed.as_secs_f64(), self.length.as_secs());
         frame.render_widget(name, title);
         frame.render_widget(Line::from(clock).right_aligned(), title);
-        let heads = "           gate      drift   stored  throttled   held  received  last barrier";
-        let rows = self.rows.iter().map(Row::line);
+        frame.render_widget(Line::from(self.story()).bold(), told);
+        let is_wide = page.width >= WIDE;
+        let mut heads =
+            "           gate      drift   stored  throttled   held  received  last barrier"
+                .to_owned();
+        if is_wide {
+            heads.push_str("  why");
+        }
+        let rows = self.rows.iter().map(|row| row.line(is_wide));
         frame.render_widget(Text::from_iter([heads.into()].into_iter().chain(rows)), table);
         frame.render_widget(Text::from(CURVE_LABELS), labels);
-        frame.render_widget(self.curve(), curve);
-        frame.render_widget(Text::from_iter(self.news.iter().map(String::as_str)), news);
+        self.draw_curve(frame, curve);
+        frame.render_widget(legend_line(), legend);
+        let shown = self.news.len().saturating_sub(usize::from(news.height));
+        frame
+            .render_widget(Text::from_iter(self.news.iter().skip(shown).map(String::as_str)), news);
         frame.render_widget(self.wire(), wire);
         frame.render_widget(
             Text::from_iter(self.hints.iter().map(|hint| format!("$ {hint}"))),
@@ -130,23 +164,38 @@ impl Board {
         );
     }
 
-    /// One bar for each column, and under it the band's letter, for whoever sees no colours.
-    fn curve(&self) -> BarChart<'_> {
-        let bar = |(drift, band): &(f64, Band)| {
-            let is_reached =
-                |eighth: &u32| *drift >= CURVE_FLOOR + CURVE_STEP * f64::from(*eighth) / 8.0;
-            let height = (1..=CURVE_EIGHTHS).rev().find(is_reached).unwrap_or(1);
-            let letter = match band {
-                Band::Open => "o",
-                Band::Caution => "c",
-                Band::Blocked => "B",
-                Band::Isolated => "I",
-            };
-            Bar::with_label(letter, height.into()).text_value("").style(colour(*band))
-        };
-        let bars: Vec<Bar<'_>> = self.curve.iter().map_while(Option::as_ref).map(bar).collect();
-        let chart = BarChart::default().data(BarGroup::new(bars)).max(CURVE_EIGHTHS.into());
-        chart.bar_width(1).bar_gap(0)
+    /// One bar for each column, and under it, in the same column, the band's letter for whoever
+    /// sees no colours. Columns between two reports repeat the older one.
+    fn draw_curve(&self, frame: &mut Frame<'_>, area: Rect) {
+        let area = area.intersection(frame.area());
+        let mut samples = self.curve.iter().peekable();
+        let mut newest = None;
+        let end = self.curve.last().map(|(at, _, _)| *at).unwrap_or_default();
+        for column in 0..area.width {
+            let width = f64::from(area.width).max(1.0);
+            let from = self.length.mul_f64(f64::from(column) / width);
+            let until = self.length.mul_f64(f64::from(column + 1) / width);
+            let is_last = column + 1 == area.width;
+            // Of several reports in one column the newest is shown.
+            while let Some(sample) = samples.next_if(|(at, _, _)| *at < until || is_last) {
+                newest = Some(sample);
+            }
+            let Some((_, drift, band)) = newest.filter(|_| from <= end) else { break };
+            let x = area.x + column;
+            let mut eighths = height(*drift);
+            for row in (0..CURVE_ROWS).rev() {
+                let part = eighths.min(8);
+                eighths -= part;
+                if let Some(cell) = frame.buffer_mut().cell_mut((x, area.y + row)) {
+                    cell.set_symbol(level(part)).set_style(colour(*band));
+                }
+            }
+            let letter =
+                LEGEND.iter().find(|(of, _, _)| of == band).map_or("?", |(_, letter, _)| letter);
+            if let Some(cell) = frame.buffer_mut().cell_mut((x, area.y + CURVE_ROWS)) {
+                cell.set_symbol(letter).set_style(colour(*band));
+            }
+        }
     }
 
     fn wire(&self) -> String {
@@ -180,14 +229,47 @@ impl Board {
 }
 
 impl Row {
-    fn line(&self) -> Line<'_> {
-        let Self { id, band, drift, sent, throttled, held, received, barrier } = self;
+    fn line(&self, is_wide: bool) -> Line<'_> {
+        let Self { id, band, drift, sent, throttled, held, received, barrier, why } = self;
         let word = Span::styled(format!("{:<8}", band.word().to_ascii_uppercase()), colour(*band));
         let drift = drift.map_or_else(|| "-".to_owned(), |drift| format!("{drift:.3}"));
-        let rest =
+        let mut rest =
             format!("  {drift:>5}  {sent:>7}  {throttled:>9}  {held:>5}  {received:>8}  {barrier}");
+        if is_wide {
+            let _ = write!(rest, "{:<1$}{why}", "", 14_usize.saturating_sub(barrier.len()));
+        }
         Line::from_iter([format!("  {id:<8} ").into(), word, rest.into()])
     }
+}
+
+/// Eighths of a row that a bar is high.
+fn height(drift: f64) -> u16 {
+    let is_reached = |eighth: &u16| drift >= CURVE_FLOOR + CURVE_STEP * f64::from(*eighth) / 8.0;
+    (1..=CURVE_EIGHTHS).rev().find(is_reached).unwrap_or(1)
+}
+
+/// A cell that is filled by so many eighths.
+fn level(eighths: u16) -> &'static str {
+    match eighths {
+        0 => NINE_LEVELS.empty,
+        1 => NINE_LEVELS.one_eighth,
+        2 => NINE_LEVELS.one_quarter,
+        3 => NINE_LEVELS.three_eighths,
+        4 => NINE_LEVELS.half,
+        5 => NINE_LEVELS.five_eighths,
+        6 => NINE_LEVELS.three_quarters,
+        7 => NINE_LEVELS.seven_eighths,
+        _ => NINE_LEVELS.full,
+    }
+}
+
+/// What the strip's letters stand for.
+fn legend_line() -> Line<'static> {
+    let entry = |(band, letter, what): (Band, &'static str, &'static str)| {
+        let name = Span::styled(format!("{letter} {}", band.word()), colour(band));
+        [name, format!(" {what}  ").into()]
+    };
+    LEGEND.into_iter().flat_map(entry).collect()
 }
 
 /// How the run is shown.
@@ -196,7 +278,12 @@ pub(super) enum Screen {
     /// A picture.
     Live(Box<Canvas>),
     /// One line a second, and one for each transition.
-    Plain { second: u64 },
+    Plain {
+        /// Of the newest line.
+        second: u64,
+        /// The phase that was told last.
+        told: &'static str,
+    },
     /// Nothing before the end.
     Silent,
 }
@@ -210,7 +297,11 @@ impl Screen {
         // Where nobody reads, the first picture will tell.
         let _ = write_out(text);
         let canvas = Canvas::open(COLUMNS, ROWS, colours);
-        canvas.map_or(Self::Plain { second: 0 }, |canvas| Self::Live(Box::new(canvas)))
+        if canvas.is_none() {
+            let bands = LEGEND.map(|(band, _, what)| format!("{} {what}", band.word()));
+            let _ = write_out(&format!("Gates: {}.\n\n", bands.join("; ")));
+        }
+        canvas.map_or(Self::Plain { second: 0, told: "" }, |canvas| Self::Live(Box::new(canvas)))
     }
 
     /// A transition: part of the picture, or a line of its own.
@@ -226,7 +317,11 @@ impl Screen {
     pub(super) fn draw(&mut self, board: &Board) -> io::Result<()> {
         match self {
             Self::Silent => Ok(()),
-            Self::Plain { second } => {
+            Self::Plain { second, told } => {
+                if *told != board.story() {
+                    *told = board.story();
+                    write_out(&format!("        {told}\n"))?;
+                }
                 if board.elapsed.as_secs() <= *second {
                     return Ok(());
                 }
@@ -247,4 +342,73 @@ fn write_out(text: &str) -> io::Result<()> {
     let mut output = stdout().lock();
     output.write_all(text.as_bytes())?;
     output.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+
+    /// The rows of a picture of this size, half way through a run.
+    fn picture(columns: u16, rows: u16) -> Vec<String> {
+        let row = |id: &str| Row {
+            id: id.to_owned(),
+            band: Band::Blocked,
+            drift: Some(0.52),
+            sent: 12,
+            throttled: 3,
+            held: 4,
+            received: 9,
+            barrier: "1.2 ms".to_owned(),
+            why: "di_block".to_owned(),
+        };
+        let sidecars = ["planner", "critic", "monitor"].map(row).to_vec();
+        let hints = ["nats sub".to_owned(), "curl".to_owned()];
+        let mut board = Board::new(Duration::from_secs(40), sidecars, hints);
+        let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
+        for (step, band) in (0..).zip(bands) {
+            let at = Duration::from_secs(10 * step);
+            board.plot(at, 0.3 + 0.1 * at.as_secs_f64() / 10.0, band);
+        }
+        board.plot(Duration::from_secs(40), 0.3, Band::Open);
+        let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
+        terminal.draw(|frame| board.render(frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        buffer
+            .content
+            .chunks(usize::from(columns))
+            .map(|row| row.iter().map(|cell| cell.symbol()).collect())
+            .collect()
+    }
+
+    #[test]
+    fn the_strip_stands_under_the_bars_and_every_column_is_used() {
+        for (columns, rows) in [(80, 24), (120, 40)] {
+            let picture = picture(columns, rows);
+            let place = picture.iter().position(|row| row.starts_with("planner's gate")).unwrap();
+            let strip: Vec<char> = picture[place].chars().collect();
+            let lowest: Vec<char> = picture[place - 1].chars().collect();
+            for (column, letter) in strip.iter().enumerate().skip(usize::from(LABEL_COLUMNS)) {
+                assert!("ocBI".contains(*letter), "{columns}: {column}: {letter:?}");
+                assert_ne!(lowest[column], ' ', "{columns}: {column}");
+            }
+            assert_eq!(strip.len(), usize::from(columns));
+            let share = strip.iter().filter(|letter| **letter == 'B').count();
+            let quarter = (usize::from(columns) - 16) / 4;
+            assert!(share.abs_diff(quarter) <= 1, "{columns}: {share}");
+        }
+    }
+
+    #[test]
+    fn the_picture_has_its_legend_its_story_and_where_there_is_room_the_reasons() {
+        for (columns, has_room) in [(80, false), (120, true)] {
+            let text = picture(columns, 24).join("\n");
+            for expected in ["o open sends all", "I isolated cut off", "Reopened: ", "$ curl"] {
+                assert!(text.contains(expected), "{expected}\n{text}");
+            }
+            assert_eq!(text.contains("di_block"), has_room, "{text}");
+        }
+    }
 }
