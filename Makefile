@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked clients schemathesis image kubernetes clusters bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image kubernetes clusters bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -71,6 +71,12 @@ clients: ## the clients of docs/first-hour.md against a real sidecar; a TypeScri
 	$(with_nats) DRIFTGATE_TSC=$$PWD/$$folder/node_modules/.bin/tsc \
 		DRIFTGATE_TYPES=$$PWD/$$folder/node_modules/@types \
 		cargo test --locked --test live first_hour -- --nocapture
+
+browser: ## the console in a headless Chromium, a whole rise and fall; SKIPPED without one
+	@folder=target/browser; test -d $$folder/node_modules/axe-core || \
+		npm install --silent --no-fund --no-audit --prefix $$folder puppeteer-core@24.43.1 axe-core@4.14.1; \
+	mkdir -p $$folder/pictures; $(with_nats) cargo build --locked --quiet; \
+	node tests/browser/console.mjs target/debug/driftgate $$folder $$folder/pictures
 
 schemathesis: ## the running server against its OpenAPI document, some thousand requests; fetched when there is none
 	@folder=target/schemathesis/bin; test -x $$folder/openapi-spec-validator -a -x $$folder/schemathesis || { \

@@ -83,9 +83,9 @@ impl Config {
         }
         if let Some(console) = listen.console {
             reader.rule(
-                &["listen.console", "listen.operator_token_file"],
-                console.ip().is_loopback() || listen.operator_token_file.is_some(),
-                format!("{console} is not loopback: it needs listen.operator_token_file"),
+                &["listen.console"],
+                console.ip().is_loopback(),
+                format!("{console} is not loopback: forward a port to it instead"),
             );
             let is_other = |address: Option<std::net::SocketAddr>| {
                 address.is_none_or(|address| address != console) || console.port() == 0

@@ -158,7 +158,7 @@ section! {
         /// Probes and metrics; 0.0.0.0:7406 in a pod.
         admin: SocketAddr = socket_address().or("127.0.0.1:7406");
         /// The console, a page for a browser on this machine; 127.0.0.1:7407 in a pod, for `kubectl
-        /// port-forward`. Anything but loopback needs operator_token_file.
+        /// port-forward`. Loopback only; what it shows asks for operator_token_file.
         console: Option<SocketAddr> = socket_address().optional("no console", "127.0.0.1:7407");
         /// On a Unix socket: user ids that are let in beside the sidecar's own and root's.
         socket_uids: Vec<u32> = list(integer(0..=u32::MAX), 0..=LIST_LEN_MAX).or("");

@@ -378,7 +378,10 @@ fn what_two_keys_must_agree_on_is_checked() {
         (&[("containment.barrier_timeout", "3s")], "containment.barrier_timeout"),
         (&[("listen.admin", "127.0.0.1:7405")], "listen.admin"),
         (&[("listen.console", "127.0.0.1:7406")], "listen.console"),
-        (&[("listen.console", "0.0.0.0:7407")], "listen.console"),
+        (
+            &[("listen.console", "0.0.0.0:7407"), ("listen.operator_token_file", "/token")],
+            "listen.console",
+        ),
         (&[("listen.admin_hosts", "not a name")], "listen.admin_hosts[0]"),
         (&[("nats.durability", "synced")], "nats.durability"),
         (&[("nats.creds_file", "/a"), ("nats.nkey_file", "/b.nk")], "nats.nkey_file"),

@@ -75,6 +75,7 @@ let view = null;
 let seen = 0;
 let points = [];
 let runbook = null;
+let exposition = "";
 const history = new Map();
 
 function element(name, properties, ...children) {
@@ -190,6 +191,7 @@ function show() {
     ["isolated from", number(safety.thresholds.isolate)],
   ]);
   showDegraded(readiness.degraded);
+  if (exposition) showStores();
   table(
     "transitions",
     ["When", "From", "To", "Index", "Why"],
@@ -242,7 +244,9 @@ function showDegraded(texts) {
       more.addEventListener("click", async () => {
         runbook ??= await (await ask("/operations.md")).text();
         const [, after = ""] = runbook.split(`\n### \`${code}\`\n`);
-        entry.textContent = after.split("\n##")[0].trim() || "docs/operations.md has no entry for it";
+        const lines = after.split("\n##")[0].trim().replaceAll("**", "");
+        entry.textContent =
+          lines.replace(/(?<=\S)\n(?=[^\s-])/g, " ") || "docs/operations.md has no entry for it";
         entry.hidden = !entry.hidden;
         more.setAttribute("aria-expanded", String(!entry.hidden));
       });
@@ -263,7 +267,7 @@ function sums(exposition, name, label) {
   return found;
 }
 
-function showStores(exposition) {
+function showStores() {
   const one = (name) => sums(exposition, name)[""];
   const kinds = sums(exposition, "driftgate_snapshot_uploaded_bytes", "kind");
   const objects = sums(exposition, "driftgate_snapshot_uploaded_objects", "kind");
@@ -303,6 +307,7 @@ function showFleet({ runtimes }) {
   at("fleet-said").textContent = sorted.length
     ? `${sorted.length} known from presence: ${said.join(", ")}.`
     : "Nobody is known from presence.";
+  at("matrix").setAttribute("aria-label", at("fleet-said").textContent);
   const cells = at("matrix").children;
   while (cells.length > sorted.length) cells[cells.length - 1].remove();
   while (cells.length < sorted.length) at("matrix").append(element("i"));
@@ -336,6 +341,8 @@ function order(act) {
   at("order-fields").hidden = !may;
   at("order-do").hidden = !may;
   at("order-said").textContent = "";
+  at("order-reason").value = "";
+  at("order-do").textContent = isRelease ? "Release" : "Isolate";
   if (!may) {
     at("order-text").textContent = "No operator's token is configured. On the sidecar's machine:";
     at("order-command").textContent = "kill -USR2 $(pidof driftgate)     # or take the hold file away";
@@ -395,15 +402,19 @@ function showLife() {
   const isStale = seen > 0 && age > STALE_AFTER_MS;
   at("live").textContent = !seen ? "connecting" : isStale ? `stale: nothing heard for ${ago(age)}` : "live";
   at("live").toggleAttribute("data-stale", isStale);
+  document.body.toggleAttribute("data-stale", isStale);
+  if (view && isStale) document.title = `stale · ${view.safety.runtime_id}`;
 }
 
+let listening = null;
 async function follow() {
   let last = "";
   for (;;) {
-    if (view) {
+    if (view && !document.hidden) {
       try {
         const headers = { accept: "text/event-stream", ...(last ? { "last-event-id": last } : {}) };
-        const answer = await ask("/phase/telemetry", { headers });
+        listening = new AbortController();
+        const answer = await ask("/phase/telemetry", { headers, signal: listening.signal });
         let rest = "";
         for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
           const blocks = (rest + chunk).split("\n\n");
@@ -440,14 +451,24 @@ at("isolate").addEventListener("click", () => order("isolate"));
 at("release").addEventListener("click", () => order("release"));
 at("order-close").addEventListener("click", () => at("order").close());
 
+// A browser has six connections to a host: a page that nobody looks at lets go of its stream.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) listening?.abort();
+  else look();
+});
 setInterval(showLife, 500);
 every(VIEW_EVERY_MS, look);
 every(FLEET_EVERY_MS, async () => {
   try {
     showFleet(await (await ask("/console/fleet")).json());
   } catch (error) {
+    // What was known is not shown as if it still were.
+    showFleet({ runtimes: [] });
     at("fleet-said").textContent = `Nothing is known of the fleet: ${error.message}`;
   }
 });
-every(FLEET_EVERY_MS, async () => showStores(await (await ask("/console/metrics")).text()));
+every(FLEET_EVERY_MS, async () => {
+  exposition = await (await ask("/console/metrics")).text();
+  showStores();
+});
 follow();
