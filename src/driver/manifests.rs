@@ -145,6 +145,9 @@ impl Driver {
         for (peer, entry) in &looked.peers {
             self.effects.extend(self.bridge.peer_manifest(now, peer, found(entry)));
         }
+        for (peer, number) in self.bridge.manifest_floors() {
+            self.keeper.manifest(peer, number);
+        }
         let mut waits = false;
         for ((peer, (mode, reason)), before) in self.bridge.standings(now).zip(before) {
             waits |= reason == ModeReason::NoManifest;

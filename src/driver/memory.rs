@@ -1,4 +1,4 @@
-//! What survives a restart: sequence numbers, the floors of peers, an operator's hold, and whether
+//! What survives a restart: sequence numbers, the floors of peers (packets and manifests), an operator's hold, and whether
 //! the broker may still have to read something of ours.
 //!
 //! Each of them is written before it matters: a floor before its packet can be shown, the doubt
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use super::clock::Clock;
 use super::slots;
 use crate::protocol::bridge::Memory;
-use crate::protocol::memory::{self, Content, FILE_BYTES_MAX, Found, Head, Holds, Patch};
+use crate::protocol::memory::{self, Content, FILE_BYTES_MAX, Found, Full, Head, Holds, Patch};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::presence::Instance;
 use crate::telemetry::{Condition, Conditions};
@@ -103,7 +103,7 @@ impl Keeper {
         Self {
             path,
             file: None,
-            content: Content::new(head, &memory.floors),
+            content: Content::new(head, &memory.floors, &memory.manifests),
             work: None,
             waiting: Vec::new(),
             waiting_next: Vec::new(),
@@ -129,10 +129,23 @@ impl Keeper {
     /// A packet of `source` with this number is about to be shown.
     pub(super) fn floor(&mut self, source: &RuntimeId, seq: u64) {
         if self.path.is_some() {
-            match self.content.floor(source, seq) {
-                Ok(patches) => self.put(&patches),
-                Err(full) => self.fail(&io::Error::other(full)),
-            }
+            let patches = self.content.floor(source, seq);
+            self.put_floor(patches);
+        }
+    }
+
+    /// A capability manifest of `source` with this number is about to count.
+    pub(super) fn manifest(&mut self, source: &RuntimeId, number: u64) {
+        if self.path.is_some() {
+            let patches = self.content.manifest(source, number);
+            self.put_floor(patches);
+        }
+    }
+
+    fn put_floor(&mut self, patches: Result<Vec<Patch>, Full>) {
+        match patches {
+            Ok(patches) => self.put(&patches),
+            Err(full) => self.fail(&io::Error::other(full)),
         }
     }
 
@@ -236,10 +249,7 @@ impl Keeper {
             self.file = None;
             return;
         }
-        self.put(&[self.content.head_patch()]);
-        for (source, seq) in self.content.since(&made) {
-            self.floor(&source, seq);
-        }
+        self.put(&self.content.since(&made));
     }
 
     /// The last sync of this life.
@@ -294,7 +304,7 @@ mod tests {
             ..Head::default()
         };
         let floors = BTreeMap::from([(id("critic"), 11), (id("monitor"), 12)]);
-        drop(slots::create(&path, &Content::new(head, &floors)).unwrap());
+        drop(slots::create(&path, &Content::new(head, &floors, &BTreeMap::new())).unwrap());
         let bytes = std::fs::read(&path).unwrap();
         (path, bytes)
     }
@@ -365,7 +375,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.json");
         let head = Head { seq: u64::MAX - 1, ..Head::default() };
-        drop(slots::create(&path, &Content::new(head, &BTreeMap::new())).unwrap());
+        drop(
+            slots::create(&path, &Content::new(head, &BTreeMap::new(), &BTreeMap::new())).unwrap(),
+        );
         let now = Clock::start().now().wall.unix_us();
         let (memory, _) = load(&path, std::iter::empty(), &Conditions::new());
         assert!(memory.seq >= now && memory.seq <= now + 2 * RESERVE_US, "{}", memory.seq);
@@ -382,11 +394,13 @@ mod tests {
         keeper.start(Duration::ZERO).await;
         keeper.reserve(100);
         keeper.floor(&id("critic"), 42);
+        keeper.manifest(&id("critic"), 41);
         keeper.doubt();
         let (kept, _) = load(&path, std::iter::empty(), &conditions);
         let floors = BTreeMap::from([(id("critic"), 42)]);
         assert_eq!(kept.seq, 100 + RESERVE_US);
         assert!(kept.floors == floors && kept.in_doubt);
+        assert_eq!(kept.manifests[&id("critic")], 41);
         // All is read: forgotten at the next look, and not before.
         keeper.look(Duration::from_millis(500), || false);
         assert!(load(&path, std::iter::empty(), &conditions).0.in_doubt);

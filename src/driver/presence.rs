@@ -79,7 +79,7 @@ impl Driver {
         let now = self.clock.now();
         match read {
             Read::Own(held) => self.effects.extend(self.bridge.presence_read(now, held)),
-            Read::Peers(held) => self.bridge.peers_read(held),
+            Read::Peers(held) => self.bridge.peers_read(now, held),
             Read::Fleet(found, answer) => {
                 let fleet = found.map(|found| self.bridge.fleet(now, found));
                 drop(answer.send(fleet.ok_or(ReadFault::NoBroker)));

@@ -117,7 +117,7 @@ impl Driver {
                 &options.deliver,
                 conditions.clone(),
             ),
-            service: Service::new(me.clone(), prefix, options.snapshots, clock.now()),
+            service: Service::new(me.clone(), prefix, instance, options.snapshots, clock.now()),
             desk: Desk::default(),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),

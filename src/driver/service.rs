@@ -20,6 +20,7 @@ use crate::nats::subject::Prefix;
 use crate::nats::{HeaderMap, Subject};
 use crate::protocol::gate::{Band, Mode};
 use crate::protocol::packet::{PROTOCOL_VERSION, RuntimeId};
+use crate::protocol::presence::Instance;
 use crate::protocol::time::{Now, Timestamp};
 use crate::snapshots::Snapshots;
 
@@ -58,7 +59,7 @@ pub(super) struct Listed {
 pub(super) struct Service {
     runtime_id: RuntimeId,
     prefix: Prefix,
-    /// 128 random bits in hex: the service's id.
+    /// The service's id: the instance that presence shows.
     instance: String,
     started: Timestamp,
     statistics: BTreeMap<Endpoint, Statistics>,
@@ -71,16 +72,15 @@ impl Service {
     pub(super) fn new(
         runtime_id: RuntimeId,
         prefix: Prefix,
+        instance: Option<Instance>,
         snapshots: Option<Snapshots>,
         now: Now,
     ) -> Self {
-        let mut random = [0; 16];
-        // Without randomness there is no connection either.
-        let _ = getrandom::fill(&mut random);
         Self {
             runtime_id,
             prefix,
-            instance: format!("{:032x}", u128::from_le_bytes(random)),
+            // Without randomness there is no instance, and no connection either.
+            instance: instance.unwrap_or(Instance::new(0)).to_string(),
             started: now.wall,
             statistics: BTreeMap::new(),
             snapshots,

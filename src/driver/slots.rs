@@ -57,7 +57,7 @@ mod tests {
     fn a_file_that_was_replaced_is_no_longer_what_a_restart_would_find() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("memory.json");
-        let content = Content::new(Head::default(), &BTreeMap::new());
+        let content = Content::new(Head::default(), &BTreeMap::new(), &BTreeMap::new());
         let file = create(&path, &content).unwrap();
         let _other = create(&path, &content).unwrap();
         assert!(sync(&path, &file).is_err());

@@ -249,7 +249,7 @@ impl Bridge {
             latest: None,
             snapshot_digest: None,
             uploads: uploads::Uploads::new(),
-            exchanges: BTreeMap::new(),
+            exchanges: exchanges::remembered(memory.manifests, live.limits().seq_max(now.wall)),
             telemetry: telemetry::Telemetry::default(),
             transitions: VecDeque::new(),
             traces: traces::Traces::default(),

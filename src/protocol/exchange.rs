@@ -192,8 +192,10 @@ pub struct Offer {
 pub struct Exchange {
     mode: ExchangeMode,
     reason: ModeReason,
-    /// Number and digest of the newest manifest that was believed.
-    newest: Option<(u64, Digest)>,
+    /// Number of the newest manifest that was believed, also before a restart; 0 for none.
+    floor: u64,
+    /// Digest of the newest manifest that was believed in this life.
+    digest: Option<Digest>,
     expires: Option<Timestamp>,
     /// Whether the newest handshake went unanswered.
     silent: bool,
@@ -206,7 +208,8 @@ impl Default for Exchange {
         Self {
             mode: ExchangeMode::Minimal,
             reason: ModeReason::NoManifest,
-            newest: None,
+            floor: 0,
+            digest: None,
             expires: None,
             silent: false,
             spoken: None,
@@ -215,19 +218,31 @@ impl Default for Exchange {
 }
 
 impl Exchange {
+    /// With a peer of which nothing is known but the number of its newest manifest.
+    #[must_use]
+    pub fn after(floor: u64) -> Self {
+        Self { floor, ..Self::default() }
+    }
+
+    /// Number of the newest manifest that was believed, to be kept across restarts; 0 for none.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
     /// Takes over what was found of the peer's manifest: what it offers, or what is wrong with it.
     pub fn learn(&mut self, found: Result<Offer, ModeReason>) {
         let replayed = |offer: &Offer| {
-            self.newest.is_some_and(|(seq, digest)| {
-                offer.seq < seq || (offer.seq == seq && offer.digest != digest)
-            })
+            // Of the one from before a restart only the number is known.
+            let is_other = self.digest.is_some_and(|digest| digest != offer.digest);
+            offer.seq < self.floor || (offer.seq == self.floor && is_other)
         };
         match found {
             Ok(offer) if replayed(&offer) => self.narrow(ModeReason::ManifestReplayed),
             Ok(offer) => {
                 (self.mode, self.reason) = judge(&offer);
                 self.expires = offer.expires;
-                self.newest = Some((offer.seq, offer.digest));
+                (self.floor, self.digest) = (offer.seq, Some(offer.digest));
             }
             Err(reason) => self.narrow(reason),
         }
@@ -263,7 +278,7 @@ impl Exchange {
     /// Digest of the newest manifest that was believed.
     #[must_use]
     pub fn digest(&self) -> Option<Digest> {
-        self.newest.map(|(_, digest)| digest)
+        self.digest
     }
 
     /// What is exchanged, with its reason.

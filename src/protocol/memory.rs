@@ -5,12 +5,12 @@
 //! taken ahead, so that a disk that fills up later stops nothing.
 //!
 //! **Damage never loosens** (P6). What cannot be read counts as standing: a hold holds until an
-//! operator releases it, doubt is doubt, and where floors are lost, packets made before the start
-//! count as shown.
+//! operator releases it, doubt is doubt, and where floors are lost, packets and capability
+//! manifests made before the start count as seen.
 //!
 //! What deliberately is not here: the file, and when it is synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bridge::Memory;
 use super::digest::Digest;
@@ -50,8 +50,37 @@ pub struct Head {
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Slot {
     Head(Head),
-    Floor { source: String, seq: u64 },
+    Floor {
+        source: String,
+        seq: u64,
+        /// Number of the newest capability manifest; 0 for none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        manifest: u64,
+    },
     Free,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What was seen of one source, and in which slot that stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Floor {
+    slot: usize,
+    seq: u64,
+    manifest: u64,
+}
+
+impl Floor {
+    fn patch(self, source: &RuntimeId) -> Patch {
+        patch(self.slot, &self.written(source))
+    }
+
+    fn written(self, source: &RuntimeId) -> Slot {
+        Slot::Floor { source: source.to_string(), seq: self.seq, manifest: self.manifest }
+    }
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -66,8 +95,7 @@ struct Line {
 pub struct Content {
     /// The first slot.
     pub head: Head,
-    /// Highest accepted sequence number of each source, with its slot.
-    floors: BTreeMap<RuntimeId, (usize, u64)>,
+    floors: BTreeMap<RuntimeId, Floor>,
 }
 
 /// What was read of a file.
@@ -77,6 +105,8 @@ pub struct Found {
     pub head: Option<Head>,
     /// Highest accepted sequence number of each source.
     pub floors: BTreeMap<RuntimeId, u64>,
+    /// Number of the newest capability manifest of each source; 0 for none.
+    pub manifests: BTreeMap<RuntimeId, u64>,
     /// Slots beside the head that cannot be read; each may have been any source's floor.
     pub lost: usize,
 }
@@ -84,16 +114,21 @@ pub struct Found {
 /// Reads a file's bytes. Whatever is there, it is read as far as it is whole.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Found {
-    let mut found = Found { head: None, floors: BTreeMap::new(), lost: 0 };
+    let mut found = Found::default();
     let mut seen = 0;
     for (index, bytes) in bytes.chunks(SLOT_BYTES).take(SLOTS_MAX).enumerate() {
         seen += 1;
         match decode(index, bytes) {
             Some(Slot::Head(head)) if index == 0 => found.head = Some(head),
-            Some(Slot::Floor { source, seq }) if index > 0 => match RuntimeId::new(&source) {
-                Some(source) => drop(found.floors.insert(source, seq)),
-                None => found.lost += 1,
-            },
+            Some(Slot::Floor { source, seq, manifest }) if index > 0 => {
+                match RuntimeId::new(&source) {
+                    Some(source) => {
+                        found.floors.insert(source.clone(), seq);
+                        found.manifests.insert(source, manifest);
+                    }
+                    None => found.lost += 1,
+                }
+            }
             Some(Slot::Free) if index > 0 => {}
             Some(_) | None if index > 0 => found.lost += 1,
             Some(_) | None => {}
@@ -137,31 +172,39 @@ enum Place {
 impl Content {
     /// What a new file begins with.
     #[must_use]
-    pub fn new(head: Head, floors: &BTreeMap<RuntimeId, u64>) -> Self {
-        let floors: BTreeMap<_, _> = floors
-            .iter()
-            .take(SLOTS_MAX - 1)
-            .zip(1..)
-            .map(|((source, seq), slot)| (source.clone(), (slot, *seq)))
-            .collect();
+    pub fn new(
+        head: Head,
+        floors: &BTreeMap<RuntimeId, u64>,
+        manifests: &BTreeMap<RuntimeId, u64>,
+    ) -> Self {
+        let sources: BTreeSet<&RuntimeId> = floors.keys().chain(manifests.keys()).collect();
+        let number = |of: &BTreeMap<RuntimeId, u64>, source: &RuntimeId| {
+            of.get(source).copied().unwrap_or(0)
+        };
+        let floor = |(source, slot): (&RuntimeId, usize)| {
+            let (seq, manifest) = (number(floors, source), number(manifests, source));
+            (source.clone(), Floor { slot, seq, manifest })
+        };
+        let floors: BTreeMap<_, _> =
+            sources.into_iter().take(SLOTS_MAX - 1).zip(1..).map(floor).collect();
         let slots = (floors.len() + 1).div_ceil(GROWTH).max(1) * GROWTH;
         Self { head: Head { slots, ..head }, floors }
     }
 
-    /// Floors that differ from those of `older`.
+    /// The slots that differ from those of `older`, which has as many.
     #[must_use]
-    pub fn since(&self, older: &Self) -> Vec<(RuntimeId, u64)> {
-        let differs =
-            |source: &RuntimeId, place: &(usize, u64)| older.floors.get(source) != Some(place);
-        let changed = self.floors.iter().filter(|(source, place)| differs(source, place));
-        changed.map(|(source, (_, seq))| (source.clone(), *seq)).collect()
+    pub fn since(&self, older: &Self) -> Vec<Patch> {
+        let differs = |(source, floor): &(&_, &_)| older.floors.get(*source) != Some(*floor);
+        let changed = self.floors.iter().filter(differs);
+        let floors = changed.map(|(source, floor)| floor.patch(source));
+        core::iter::once(self.head_patch()).chain(floors).collect()
     }
 
     fn place(&self, source: &RuntimeId) -> Place {
         // No slot is ever given up, so the next one is free.
         let next = self.floors.len() + 1;
         match self.floors.get(source) {
-            Some((slot, _)) => Place::Slot(*slot),
+            Some(floor) => Place::Slot(floor.slot),
             None if next >= SLOTS_MAX => Place::Full,
             None if next >= self.head.slots => Place::Grow(next),
             None => Place::Slot(next),
@@ -171,13 +214,8 @@ impl Content {
     /// The whole file.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        let mut by_slot: BTreeMap<usize, Slot> = self
-            .floors
-            .iter()
-            .map(|(source, (slot, seq))| {
-                (*slot, Slot::Floor { source: source.to_string(), seq: *seq })
-            })
-            .collect();
+        let mut by_slot: BTreeMap<usize, Slot> =
+            self.floors.iter().map(|(source, floor)| (floor.slot, floor.written(source))).collect();
         by_slot.insert(0, Slot::Head(self.head));
         let slot = |index| encode(index, by_slot.get(&index).unwrap_or(&Slot::Free));
         (0..self.head.slots).flat_map(slot).collect()
@@ -209,12 +247,35 @@ impl Content {
     /// # Errors
     /// [`Full`].
     pub fn floor(&mut self, source: &RuntimeId, seq: u64) -> Result<Vec<Patch>, Full> {
+        self.raise(source, |floor| floor.seq = seq)
+    }
+
+    /// A capability manifest of `source` with this number is about to count.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn manifest(&mut self, source: &RuntimeId, number: u64) -> Result<Vec<Patch>, Full> {
+        let is_kept = self.floors.get(source).is_some_and(|floor| floor.manifest == number);
+        if is_kept {
+            return Ok(Vec::new());
+        }
+        self.raise(source, |floor| floor.manifest = number)
+    }
+
+    fn raise(
+        &mut self,
+        source: &RuntimeId,
+        change: impl FnOnce(&mut Floor),
+    ) -> Result<Vec<Patch>, Full> {
         let (slot, grows) = match self.place(source) {
             Place::Slot(slot) => (slot, false),
             Place::Grow(slot) => (slot, true),
             Place::Full => return Err(Full),
         };
-        self.floors.insert(source.clone(), (slot, seq));
+        let floor = self.floors.entry(source.clone()).or_default();
+        floor.slot = slot;
+        change(floor);
+        let floor = *floor;
         let mut patches = Vec::new();
         if grows {
             let first = self.head.slots;
@@ -222,7 +283,7 @@ impl Content {
             patches = (first..self.head.slots).map(|index| patch(index, &Slot::Free)).collect();
             patches.push(self.head_patch());
         }
-        patches.push(patch(slot, &Slot::Floor { source: source.to_string(), seq }));
+        patches.push(floor.patch(source));
         Ok(patches)
     }
 
@@ -276,6 +337,7 @@ impl Found {
             // A reservation is not used further than it can have been meant.
             seq: head.seq.min(now_us.saturating_add(RESERVE_US)),
             floors: self.floors,
+            manifests: self.manifests,
             operator_hold: head.held_by.any(),
             in_doubt: head.in_doubt,
             instance: head.instance,
@@ -283,6 +345,7 @@ impl Found {
         if is_damaged {
             for peer in peers {
                 memory.floors.entry(peer.clone()).or_insert(now_us);
+                memory.manifests.entry(peer.clone()).or_insert(now_us);
             }
         }
         (memory, head.held_by)
@@ -348,7 +411,7 @@ mod tests {
     #[test]
     fn the_longest_floor_fits_a_slot() {
         let source = "x".repeat(crate::protocol::packet::RUNTIME_ID_BYTES_MAX);
-        let slot = Slot::Floor { source, seq: u64::MAX };
+        let slot = Slot::Floor { source, seq: u64::MAX, manifest: u64::MAX };
         let bytes = encode(SLOTS_MAX, &slot);
         assert_eq!((bytes.len(), bytes.last()), (SLOT_BYTES, Some(&b'\n')));
         assert_eq!(decode(SLOTS_MAX, &bytes), Some(slot));
@@ -357,24 +420,27 @@ mod tests {
 
     #[test]
     fn the_floors_of_a_thousand_sources_come_back_and_the_file_grows_by_steps() {
-        let mut content = Content::new(Head::default(), &BTreeMap::new());
+        let mut content = Content::new(Head::default(), &BTreeMap::new(), &BTreeMap::new());
         let mut bytes = content.bytes();
         for number in 0..1000 {
             put(&mut bytes, content.floor(&id(number), 5).unwrap());
             put(&mut bytes, content.floor(&id(number), 6).unwrap());
+            put(&mut bytes, content.manifest(&id(number), 7).unwrap());
+            assert!(content.manifest(&id(number), 7).unwrap().is_empty(), "it stands there");
         }
         let found = read(&bytes);
         assert!(!found.is_damaged());
         assert_eq!(found.floors.len(), 1000);
         assert!(found.floors.values().all(|seq| *seq == 6));
+        assert!(found.manifests.values().all(|number| *number == 7));
         assert_eq!(found.head.unwrap().slots, 1024);
-        let again = Content::new(found.head.unwrap(), &found.floors);
-        assert_eq!(read(&again.bytes()).floors, found.floors);
+        let again = Content::new(found.head.unwrap(), &found.floors, &found.manifests);
+        assert_eq!(read(&again.bytes()), found);
     }
 
     #[test]
     fn there_is_a_last_slot_and_what_has_none_is_an_error() {
-        let mut content = Content::new(Head::default(), &BTreeMap::new());
+        let mut content = Content::new(Head::default(), &BTreeMap::new(), &BTreeMap::new());
         for number in 1..SLOTS_MAX {
             content.floor(&id(number), 1).unwrap();
         }

@@ -17,7 +17,8 @@ mod safety;
 mod trace;
 
 pub use field::{
-    Absence, AttractorView, DriftView, FieldState, LifecycleState, PeerState, PeerView, RefusalView,
+    Absence, AttractorView, DriftView, FieldState, LifecycleState, PeerState, PeerView,
+    PresenceView, RefusalView,
 };
 pub use safety::{
     CriticalView, EnvelopeView, HoldView, ParametersView, PosturesView, ReopeningView, SafetyView,

@@ -328,6 +328,14 @@ fn a_credential_that_cannot_be_read_or_has_ended_is_a_failed_check() {
     let creds = patient.path("creds");
     std::fs::write(&creds, "not credentials").unwrap();
     let patient = patient.with(&format!("[nats]\ncreds_file = {creds:?}"));
+    std::fs::remove_file(&creds).unwrap();
+    let fix = patient.fails_with("DG-CREDENTIAL-001", "cannot be read: No such file");
+    assert!(fix.ends_with(&format!("YOURS {}", creds.display())), "{fix}");
+    let (ends, found) = patient.findings();
+    assert_eq!((ends, found.iter().filter(|row| row[0] == "fail").count()), (1, 1), "{found:?}");
+    std::fs::write(&creds, "").unwrap();
+    patient.fails_with("DG-CREDENTIAL-001", "is empty");
+    std::fs::write(&creds, "not credentials").unwrap();
     let fix = patient.fails_with("DG-CREDENTIAL-001", "its JWT cannot be read");
     assert!(fix.contains("nsc generate creds"), "{fix}");
     std::fs::write(&creds, " ").unwrap();

@@ -131,6 +131,7 @@ impl Actor {
             age_s: Some(0.5),
             packet: Some(packet),
             exchange: None,
+            presence: None,
             absent: None,
             refused: None,
         }

@@ -22,13 +22,13 @@ const KINDS: &str = r#"["state", "snapshot", "telemetry"]"#;
 
 /// One command of a console block and what it is said to print.
 #[derive(Debug, PartialEq)]
-struct Step {
-    command: String,
-    expected: Vec<String>,
+pub(crate) struct Step {
+    pub(crate) command: String,
+    pub(crate) expected: Vec<String>,
 }
 
 /// The steps of every console block, in order.
-fn steps(text: &str) -> Vec<Step> {
+pub(crate) fn steps(text: &str) -> Vec<Step> {
     let blocks = text.split("```console\n").skip(1);
     let mut steps: Vec<Step> = Vec::new();
     for block in blocks.filter_map(|rest| rest.split("```").next()) {
@@ -66,7 +66,7 @@ fn is_like(line: &str, expected: &str) -> bool {
 }
 
 /// The first expected line that is not there. `nats` prints headers in no order.
-fn missing<'a>(said: &str, expected: &'a [String]) -> Option<&'a str> {
+pub(crate) fn missing<'a>(said: &str, expected: &'a [String]) -> Option<&'a str> {
     let is_there = |line: &&String| said.lines().any(|found| is_like(found, line));
     expected.iter().find(|line| !is_there(line)).map(String::as_str)
 }
@@ -139,7 +139,9 @@ async fn every_command_of_the_cookbook_says_what_stands_there() {
     let shell = Shell { folder: folder.path(), url: server.url() };
     let fleet = fleet(&server.url()).await;
     prepare(&fleet, &server, folder.path()).await;
-    for Step { command, expected } in steps(text) {
+    let steps = steps(text);
+    println!("{} commands of the cookbook are run", steps.len());
+    for Step { command, expected } in steps {
         let is_announced = command.contains("containment");
         let said = if is_announced {
             // It waits for something to happen.

@@ -41,6 +41,8 @@ mod hostile;
 
 #[cfg(test)]
 mod cookbook;
+#[cfg(test)]
+mod readme;
 mod delivery;
 #[cfg(test)]
 mod described;

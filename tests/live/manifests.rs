@@ -119,6 +119,43 @@ async fn r16_r17_r18_a_foreign_peer_is_met_as_its_manifest_deserves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn p7_a_manifest_older_than_the_newest_believed_stays_refused_after_kill_9() {
+    let server = NatsServer::start();
+    let (url, keyring, newest) = (server.url(), fleet_keyring(), seq_now());
+    let mut narrow = manifest("critic");
+    narrow["artifact_types"] = serde_json::json!(["state"]);
+    let stands = async |body: &Value, seq: u64| {
+        let body = body.to_string();
+        let token = manifest::token(&keyring, seq, body.as_bytes());
+        put(&url, "critic", body.as_bytes(), Some(&token)).await.expect("stored");
+    };
+    stands(&narrow, newest).await;
+    let mut planner = Sidecar::connected(Plan::new("planner", &["critic"], &url)).await;
+    // The log tells what a manifest decides, whether or not its owner answers, over all lives.
+    let says = async |planner: &Sidecar, reason: &str, times: usize| {
+        until(reason, async || {
+            let log = planner.log();
+            assert!(!log.contains("\"mode\":\"full\""), "{log}");
+            let reason = format!("\"reason\":\"{reason}\"");
+            (log.matches(&reason).count() == times).then_some(())
+        })
+        .await;
+    };
+    says(&planner, "lacks_artifact", 1).await;
+    // Its own, validly signed, and made before: it offers more than the peer does now.
+    stands(&manifest("critic"), newest - 1).await;
+    for life in 1..=2 {
+        planner.kill();
+        planner.start_again().await;
+        says(&planner, "manifest_replayed", life).await;
+    }
+    stands(&manifest("critic"), newest + 1).await;
+    planner.kill();
+    planner.start_again().await;
+    planner.has_peers("full", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_entry_under_our_name_is_said_and_written_again() {
     let server = NatsServer::start();
     let body = manifest("planner").to_string();

@@ -101,7 +101,7 @@ async fn p7_a_floor_stands_though_the_clock_was_set_back_and_that_is_said() {
     sidecar.kill();
     let now = u64::try_from(unix_ms()).unwrap() * 1000;
     let floors = BTreeMap::from([(RuntimeId::new("planner").unwrap(), now + 3_600_000_000)]);
-    let kept = Content::new(Head::default(), &floors);
+    let kept = Content::new(Head::default(), &floors, &BTreeMap::new());
     std::fs::write(memory(&sidecar), kept.bytes()).unwrap();
     sidecar.start_again().await;
     let degraded = sidecar.readiness().await["degraded"].to_string();

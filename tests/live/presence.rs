@@ -351,6 +351,60 @@ async fn status_shows_the_fleet_by_who_needs_attention() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn status_and_the_nats_command_tell_five_fates_of_a_sidecar_alike() {
+    let server = NatsServer::start();
+    let Some(nats) = NatsCli::on(&server) else { return };
+    let url = server.url();
+    let of = |runtime: &str| Plan::new(runtime, &["peer"], &url).short();
+    let open = Sidecar::connected(of("planner")).await;
+    let blocked = Sidecar::connected(of("critic")).await;
+    let isolated = Sidecar::connected(of("scribe")).await;
+    let mut killed = Sidecar::connected(of("monitor")).await;
+    for sidecar in [&open, &blocked, &isolated, &killed] {
+        assert_eq!(sidecar.report(0.3).await["band"], "open");
+    }
+    assert_eq!(blocked.report(0.52).await["band"], "blocked");
+    assert_eq!(isolated.report(0.65).await["band"], "isolated");
+    let twin = Sidecar::connected(of("planner")).await;
+    degraded(&twin, "twin").await;
+    killed.kill();
+    let rows = || -> Value { serde_json::from_str(&status(&open, &["--json"]).1).expect("JSON") };
+    let told = |shown: &Value| -> Vec<[String; 3]> {
+        let row = |row: &Value| {
+            ["runtime_id", "state", "band"].map(|key| row[key].as_str().unwrap_or("-").to_owned())
+        };
+        shown["runtimes"].as_array().expect("a list").iter().map(row).collect()
+    };
+    let expected =
+        [["scribe", "cut", "isolated"], ["critic", "live", "blocked"], ["planner", "live", "open"]];
+    // Nobody refreshes what the killed one has said.
+    let shown = until("the fleet in the bucket", async || {
+        Some(rows()).filter(|shown| told(shown) == expected)
+    })
+    .await;
+    println!("{}", status(&open, &[]).1);
+    let keys = nats.run(&["kv", "ls", "driftgate-presence"]).1;
+    println!("$ nats kv ls driftgate-presence\n{keys}");
+    let mut keys: Vec<&str> = keys.split_whitespace().collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["critic", "planner", "scribe"]);
+    println!("{}", nats.run(&["micro", "ls"]).1);
+    let services = nats.run(&["micro", "ls", "--json"]).1;
+    let services: Value = serde_json::from_str(&services).expect("JSON");
+    let services = services.as_array().expect("a list");
+    // An isolated one has no subscription; a twin waits, and can be asked.
+    let mut names: Vec<&str> =
+        services.iter().map(|one| one["metadata"]["runtime_id"].as_str().expect("an id")).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["critic", "planner", "planner"]);
+    for row in shown["runtimes"].as_array().expect("a list") {
+        let holders = services.iter().filter(|one| one["id"] == row["instance"]).count();
+        let expected = usize::from(row["state"] == "live");
+        assert_eq!(holders, expected, "each holder by one id, the twin by none: {row}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn presence_needs_no_more_than_the_shipped_grants_and_they_keep_others_out() {
     let server = NatsServer::start_with(&shipped_grants());
     let op = async_nats::ConnectOptions::with_user_and_password("op".into(), "op".into());

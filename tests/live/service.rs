@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::nats_cli::nats;
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
-use crate::support::wait::LONG;
+use crate::support::wait::{LONG, until};
 
 async fn ask(client: &Client, subject: &str) -> Message {
     let asking = client.request(subject.to_owned(), "".into());
@@ -25,7 +25,7 @@ fn error_of(message: &Message) -> Option<&str> {
 async fn the_nats_command_sees_the_service() {
     let server = NatsServer::start();
     let planner = Sidecar::start(Plan::new("planner", &["critic"], &server.url()).short()).await;
-    let _critic = Sidecar::start(Plan::new("critic", &["planner"], &server.url()).short()).await;
+    let critic = Sidecar::start(Plan::new("critic", &["planner"], &server.url()).short()).await;
     planner.stores().await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let ping = body(&ask(&client, "$SRV.PING.driftgate").await);
@@ -40,6 +40,17 @@ async fn the_nats_command_sees_the_service() {
     let mut planner_info = planner_info.filter(|one| one["metadata"]["runtime_id"] == "planner");
     let info = planner_info.next().expect("the planner").clone();
     let id = info["id"].as_str().unwrap();
+    let seen = until("the planner's presence", async || {
+        let state = critic.get("/field/state").await.json();
+        let seen = state["peers"][0]["presence"].clone();
+        // The first look may have come before the gate opened.
+        seen.is_object().then_some(seen)
+    })
+    .await;
+    assert_eq!((&seen["instance"], &seen["state"]), (&info["id"], &json!("live")), "{seen}");
+    let entry = nats(&server.url(), &["kv", "get", "driftgate-presence", "planner", "--raw"]);
+    let entry: Value = serde_json::from_str(&entry.unwrap()).unwrap();
+    assert_eq!(entry["instance"], info["id"], "one name for one life: {entry}");
     assert_eq!(info["metadata"]["protocol_version"], "1.0", "{info}");
     assert_eq!(info["metadata"]["version"], info["version"], "{info}");
     for endpoint in ["safety", "peers", "snapshots"] {

@@ -28,7 +28,7 @@ impl Disk {
     fn of(memory: &Memory, holds: Holds, instance: Option<Instance>) -> Self {
         let Memory { seq, in_doubt, .. } = *memory;
         let head = Head { seq, held_by: holds, in_doubt, instance, ..Head::default() };
-        let content = Content::new(head, &memory.floors);
+        let content = Content::new(head, &memory.floors, &memory.manifests);
         Self { file: content.bytes(), content, holds }
     }
 
@@ -98,8 +98,8 @@ impl World<'_> {
         let wall_us = node.clock(self.now_us).wall.unix_us();
         let found = if is_deleted {
             // Whoever deletes it starts anew; only the connections know better.
-            let content =
-                Content::new(Head { in_doubt: true, ..Head::default() }, &BTreeMap::new());
+            let head = Head { in_doubt: true, ..Head::default() };
+            let content = Content::new(head, &BTreeMap::new(), &BTreeMap::new());
             memory::read(&content.bytes())
         } else {
             memory::read(&node.disk.file)

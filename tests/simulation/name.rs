@@ -40,7 +40,9 @@ impl World<'_> {
                 let held = |id| (crate::node::place_of(&id), id);
                 let held = peers.into_iter().map(held);
                 let held = held.map(|(at, id)| (id, self.broker.entry(at).clone())).collect();
-                self.nodes[place].life.bridge.peers_read(held);
+                let node = &mut self.nodes[place];
+                let now = node.clock(self.now_us);
+                node.life.bridge.peers_read(now, held);
             }
             PresenceEffect::Write { token, bytes, expected, .. } => {
                 self.nodes[place].disk.doubt(true);

@@ -29,6 +29,15 @@ pub(super) fn trust<'a>(live: &'a Live, exchanges: &'a BTreeMap<RuntimeId, Excha
     Trust { keyring: &live.keyring, peers: &live.peers, exchanges, limits: live.limits() }
 }
 
+/// What is known of peers at a start. A number that no clock has reached is read as now's.
+pub(super) fn remembered(
+    manifests: BTreeMap<RuntimeId, u64>,
+    seq_max: u64,
+) -> BTreeMap<RuntimeId, Exchange> {
+    let after = |(peer, number): (_, u64)| (peer, Exchange::after(number.min(seq_max)));
+    manifests.into_iter().map(after).collect()
+}
+
 impl Bridge {
     /// What was found of a peer's capabilities: what its verified manifest offers, or why that
     /// cannot be believed. Takes effect on what waits, too; a name that is no peer's changes
@@ -171,9 +180,17 @@ impl Bridge {
         self.live.peers.values().any(|peer| self.may_have_memory(now, peer))
     }
 
-    /// Peers that were removed are forgotten.
+    /// Number of the newest manifest that was believed of each peer that ever was one; 0 for none.
+    pub fn manifest_floors(&self) -> impl Iterator<Item = (&RuntimeId, u64)> {
+        self.exchanges.iter().map(|(peer, known)| (peer, known.floor()))
+    }
+
+    /// Of peers that were removed nothing stays known but which manifests are too old.
     pub(super) fn forget_exchanges(&mut self) {
-        let live = &self.live;
-        self.exchanges.retain(|peer, _| live.peers.contains_key(peer));
+        for (peer, known) in &mut self.exchanges {
+            if !self.live.peers.contains_key(peer) {
+                *known = Exchange::after(known.floor());
+            }
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::protocol::presence::{
 };
 use crate::protocol::reason::Reason;
 use crate::protocol::time::Timestamp;
-use crate::protocol::view::FleetView;
+use crate::protocol::view::{FleetView, PresenceView};
 
 /// What the driver has to do about presence.
 #[derive(Clone, Debug)]
@@ -65,8 +65,8 @@ pub(super) struct Showing {
     has_stopped: bool,
     /// Why what stands under the own key counts as nothing.
     foreign: Option<String>,
-    /// The newest verified entry of each peer.
-    peers: BTreeMap<RuntimeId, Presence>,
+    /// The newest verified entry of each peer, and when it was read.
+    peers: BTreeMap<RuntimeId, (Presence, Timestamp)>,
     peers_due: Duration,
 }
 
@@ -160,7 +160,7 @@ impl Bridge {
     }
 
     /// What stands under the keys of peers. What does not verify counts as absent.
-    pub fn peers_read(&mut self, held: Vec<(RuntimeId, Held)>) {
+    pub fn peers_read(&mut self, now: Now, held: Vec<(RuntimeId, Held)>) {
         let live = &self.live;
         let Some(showing) = &mut self.presence else { return };
         for (id, Held { bytes, .. }) in held {
@@ -168,7 +168,7 @@ impl Bridge {
             let signer = peer.key_id.as_deref();
             let open = |bytes: Bytes| Presence::open(&live.keyring, signer, &id, &bytes).ok();
             match bytes.and_then(open) {
-                Some(entry) => drop(showing.peers.insert(id, entry)),
+                Some(entry) => drop(showing.peers.insert(id, (entry, now.wall))),
                 None => drop(showing.peers.remove(&id)),
             }
         }
@@ -209,9 +209,9 @@ impl Bridge {
 
     /// The newest verified entry of a peer, as it was read a minute ago at most, or before that
     /// where the broker has not answered since.
-    #[must_use]
-    pub fn presence_of(&self, peer: &RuntimeId) -> Option<&Presence> {
-        self.presence.as_ref()?.peers.get(peer)
+    pub(super) fn presence_of(&self, peer: &RuntimeId) -> Option<PresenceView> {
+        let (entry, read) = self.presence.as_ref()?.peers.get(peer)?;
+        Some(PresenceView::of(entry, *read))
     }
 
     /// Follows what is known of the name.

@@ -83,6 +83,8 @@ pub struct Memory {
     pub seq: u64,
     /// Highest accepted sequence number per source.
     pub floors: BTreeMap<RuntimeId, u64>,
+    /// Number of the newest capability manifest that was believed, per peer; 0 for none.
+    pub manifests: BTreeMap<RuntimeId, u64>,
     /// An operator's hold.
     pub operator_hold: bool,
     /// Whether the broker may still have to read what that life had sent.

@@ -175,6 +175,7 @@ impl Bridge {
             in_doubt: self.in_doubt(now),
             seq: self.seq,
             floors: self.inbox.floors(),
+            manifests: self.manifest_floors().map(|(id, at)| (id.clone(), at)).collect(),
             operator_hold: self.judge.gate().operator_hold(),
             instance: self.identity.life.as_ref().map(|life| life.instance),
         }

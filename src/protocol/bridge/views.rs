@@ -135,6 +135,7 @@ impl Bridge {
             age_s: shown.as_ref().map(|shown| now.wall.since(shown.sent).as_secs_f64()),
             packet: shown.as_ref().map(|shown| shown.state.packet.clone()),
             exchange: shown.map(|shown| shown.admission),
+            presence: self.presence_of(id),
             absent,
             refused,
         })

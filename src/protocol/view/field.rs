@@ -6,8 +6,9 @@ use serde::Serialize;
 use crate::protocol::drift::DriftParts;
 use crate::protocol::envelope::Admission;
 use crate::protocol::exchange::{ExchangeMode, ModeReason};
-use crate::protocol::gate::{Band, Reason};
+use crate::protocol::gate::{Band, Mode, Reason};
 use crate::protocol::packet::{AttractorType, Posture, RuntimeId, StatePacket};
+use crate::protocol::presence::{Condition, Instance, Presence};
 use crate::protocol::refusal::Fault;
 use crate::protocol::time::Timestamp;
 
@@ -58,6 +59,54 @@ impl RefusalView {
     }
 }
 
+/// What a peer's sidecar says of itself in the bucket `driftgate-presence`.
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
+pub struct PresenceView {
+    /// Whether somebody was there when it was read.
+    pub state: Condition,
+    /// When it was read: entries are read once a minute.
+    pub read: Timestamp,
+    /// Where its gate stands.
+    pub band: Band,
+    /// Why, in its words.
+    pub reasons: Vec<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether anything is exported at all.
+    pub mode: Mode,
+    /// Whether an operator holds it.
+    pub hold: bool,
+    /// Which life of which sidecar wrote it: the id that `nats micro ls` shows.
+    #[schemars(with = "String")]
+    pub instance: Instance,
+    /// Version of the sidecar.
+    pub version: String,
+    /// When that life started.
+    pub started: Timestamp,
+    /// When it was written, by the peer's clock.
+    pub at: Timestamp,
+}
+
+impl PresenceView {
+    /// Of an entry that was read then.
+    #[must_use]
+    pub fn of(entry: &Presence, read: Timestamp) -> Self {
+        Self {
+            state: entry.condition(read),
+            read,
+            band: entry.band,
+            reasons: entry.reasons.clone(),
+            since: entry.since,
+            mode: entry.mode,
+            hold: entry.hold,
+            instance: entry.instance,
+            version: entry.version.clone(),
+            started: entry.started,
+            at: entry.at,
+        }
+    }
+}
+
 /// One configured peer.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PeerView {
@@ -84,6 +133,9 @@ pub struct PeerView {
     /// Under what that packet may be used, and for what.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Admission>,
+    /// What its sidecar says of itself, where that is proved and was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<PresenceView>,
     /// Why there is no packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absence>,
