@@ -1,5 +1,5 @@
-//! What survives a restart: sequence numbers, the floors of peers (packets and manifests), an operator's hold, and whether
-//! the broker may still have to read something of ours.
+//! What survives a restart: sequence numbers, the floors of peers (packets and manifests), an
+//! operator's hold, and whether the broker may still have to read something of ours.
 //!
 //! Each of them is written before it matters: a floor before its packet can be shown, the doubt
 //! before a packet leaves, a reservation before a number of it is used. That is a write into the
