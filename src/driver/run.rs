@@ -269,10 +269,13 @@ impl Driver {
                 self.audit_inbound(now);
             }
             LinkEvent::Notice(Told { source, token, body }) => {
-                // Anybody can write there, as often as they like: what moves nothing is not logged
-                // where it would be read.
-                if let Err(refusal) = self.bridge.noticed(now, &source, token.as_deref(), &body) {
-                    tracing::debug!(fault = refusal.fault.word(), "a notice moves nothing");
+                match self.bridge.noticed(now, &source, token.as_deref(), &body) {
+                    Ok(heard) => self.tell_notice(heard),
+                    // Anybody can write there, as often as they like: what moves nothing is not
+                    // logged where it would be read.
+                    Err(refusal) => {
+                        tracing::debug!(fault = refusal.fault.word(), "a notice moves nothing");
+                    }
                 }
             }
             LinkEvent::Telemetry(told) => self.phase_heard(now, &told),

@@ -78,7 +78,7 @@ mod views;
 
 pub use super::presence::Fence;
 pub use effect::{Answer, Effect, GateState};
-pub use notice::{NOTICE_BYTES_MAX, Notice};
+pub use notice::{Heard, NOTICE_BYTES_MAX, Notice};
 pub use presence::{PresenceEffect, Written};
 pub use settings::{Identity, Live, Memory};
 pub use show::Counters;

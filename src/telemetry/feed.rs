@@ -11,6 +11,8 @@
 //!   not known is absent.
 //! - `transition`: the gate changes its band. As in `transitions` of `GET /aegida/safety`: `from`,
 //!   `to`, `at`, `reasons`, `cycle`, `di`, `seq`, `drift_source`.
+//! - `notice`: a peer's gate has moved, as its signed notice says. `external`, `source`, `band`,
+//!   `reasons` and `at`, since when.
 //! - `packet`: something came in. `external`, `source`, `seq`, `status` (`accepted`, `refused`) and
 //!   the `fault` of what was refused.
 //! - `snapshot`: a memory snapshot moves to or from the broker. Its start, its end, and at most 5

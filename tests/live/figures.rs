@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use driftgate::protocol::time::Timestamp;
+
 use crate::support::http::Caller;
 use crate::support::nats_server::NatsServer;
 use crate::support::sidecar::{Plan, Sidecar};
@@ -38,6 +40,60 @@ async fn a_scrape_tells_why_it_closed_and_how_old_everything_is() {
         away.filter(|away| *away > before + 0.2)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scrape_and_the_views_tell_the_same_facts_after_a_rise_and_a_fall() {
+    let server = NatsServer::start();
+    let planner = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let mut closings = 0;
+    planner.stores().await;
+    for (index, band) in [
+        (0.46, "caution"),
+        (0.52, "blocked"),
+        (0.65, "isolated"),
+        (0.31, "open"),
+        (0.56, "blocked"),
+    ] {
+        let reply = planner.report(index).await;
+        assert_eq!(reply["band"], band, "{reply}");
+        closings += i64::from(reply["barrier"] == "confirmed");
+        let books = planner.settled().await;
+        let safety = planner.get("/aegida/safety").await.json();
+        assert_eq!((&safety["band"], books.sum("band", &[])), (&band.into(), 1));
+        assert_eq!(books.sum("band", &[("band", band)]), 1);
+        let one = |name: &str, labels: &[(&str, &str)]| books.select(name, labels).next().unwrap();
+        assert_eq!(safety["di"], one("drift_index", &[]));
+        let is_source = [("source", safety["drift_source"].as_str().unwrap())];
+        assert_eq!(books.sum("drift_source", &is_source), 1);
+        let since = safety["since"].as_str().unwrap();
+        let since = Timestamp::parse(since).unwrap().since(Timestamp::from_unix_ms(0));
+        assert!((one("band_since_seconds", &[]) - since.as_secs_f64()).abs() < 0.0005);
+        for mark in ["reopen", "block", "isolate"] {
+            assert_eq!(safety["thresholds"][mark], one("threshold", &[("mark", mark)]));
+        }
+        let transitions = safety["transitions"].as_array().unwrap().len();
+        assert_eq!(books.sum("transitions", &[]), i64::try_from(transitions).unwrap());
+        assert_eq!(books.sum("closings", &[("barrier", "confirmed")]), closings);
+        assert_eq!(safety["targets"][0]["pending"], books.sum("packets_pending", &[]));
+        let held = i64::from(safety["operator_hold"] == true);
+        assert_eq!(books.sum("operator_hold", &[]), held);
+        let field = planner.get("/field/state").await;
+        if band == "isolated" {
+            assert_eq!(field.status, 423);
+            continue;
+        }
+        let field = field.json();
+        for name in ["band", "di", "drift_source", "reasons", "since", "posture"] {
+            assert_eq!(field[name], safety[name], "{name}");
+        }
+        for name in ["sdi", "sv", "pd", "scr", "di"] {
+            let scraped = books.select("drift_metric", &[("metric", name)]).next();
+            assert_eq!(field["drift_metrics"][name].as_f64(), scraped, "{name}");
+        }
+        let minimal = i64::from(field["peers"][0]["mode"] != "full");
+        assert_eq!(books.sum("peers", &[("mode", "minimal")]), minimal);
+    }
 }
 
 /// Words of `text` that name a metric of ours.

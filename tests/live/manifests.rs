@@ -3,6 +3,7 @@
 
 use async_nats::jetstream;
 use bytes::Bytes;
+use driftgate::protocol::capabilities::capabilities_schema;
 use driftgate::protocol::document::verify_body;
 use driftgate::protocol::keyring::Domain;
 use serde_json::Value;
@@ -39,6 +40,12 @@ async fn r2_two_sidecars_find_each_others_signed_manifests_and_exchange_in_full(
     let found = entry(&server, "planner").await.expect("its manifest");
     assert!(is_signed(&found));
     let body: Value = serde_json::from_slice(&found.0).unwrap();
+    let schema = &capabilities_schema()["$defs"]["published"];
+    let validator = jsonschema::validator_for(schema).expect("a schema");
+    assert!(validator.validate(&body).is_ok(), "not as its schema says: {body}");
+    let mut spoilt = body.clone();
+    spoilt["thresholds"]["block"] = "half".into();
+    assert!(!validator.is_valid(&spoilt), "the schema says nothing");
     for key in [
         "surfaces",
         "authorisation",

@@ -96,6 +96,41 @@ async fn p1_p4_frames_reach_who_may_have_them_and_end_with_the_gate() {
     assert_eq!(planner.books().await.sum("frames_sent", &[]), 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peers_gate_is_told_of_once_and_nothing_that_is_not_proved() {
+    let server = NatsServer::start();
+    let observer = Observer::start(&server.url()).await;
+    let plan = |me: &str, peer: &str| Plan::new(me, &[], &server.url()).with(&open_to(peer));
+    let planner = Sidecar::connected(plan("planner", "critic")).await;
+    let critic = Sidecar::connected(plan("critic", "planner")).await;
+    critic.report(0.30).await;
+    planner.report(0.30).await;
+    let mut there = listen(&critic).await;
+    planner.report(0.55).await;
+    let is_notice = |name: &str, data: &Value| name == "notice" && data["band"] == "blocked";
+    let (_, notice) = events(&mut there, is_notice).await.pop().unwrap();
+    let (source, reason) = (&notice["source"], &notice["reasons"][0]);
+    assert_eq!((source, reason), (&"planner".into(), &"di_block".into()), "{notice}");
+    assert_eq!(notice["external"], true);
+    assert_eq!(notice["at"], planner.get("/aegida/safety").await.json()["since"]);
+    // The same bytes again, and bytes that nobody has signed.
+    observer.mark().await;
+    let is_it = |message: &&async_nats::Message| {
+        message.subject.as_str() == "driftgate.v1.containment.planner"
+    };
+    let newest = observer.heard(0).iter().rfind(is_it).unwrap().clone();
+    let (client, headers) = (&observer.client, newest.headers.clone().unwrap());
+    let subject = newest.subject.clone();
+    client.publish_with_headers(subject.clone(), headers, newest.payload.clone()).await.unwrap();
+    client.publish(subject, newest.payload).await.unwrap();
+    client.flush().await.unwrap();
+    planner.report(0.31).await;
+    let is_open = |name: &str, data: &Value| name == "notice" && data["band"] == "open";
+    let told = events(&mut there, is_open).await;
+    let notices = told.iter().filter(|(name, _)| name == "notice").count();
+    assert_eq!(notices, 1, "only the opening: {told:?}");
+}
+
 /// A peer that is not listed for telemetry is not subscribed to, and a forged frame is counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn p7_a_forged_frame_is_shown_to_nobody() {

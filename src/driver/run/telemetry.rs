@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::{Driver, Event, Outgoing, Told};
 use crate::nats::headers;
+use crate::protocol::bridge::Heard;
+use crate::protocol::gate::Band;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::phase::PhaseFrame;
 use crate::protocol::seal::Fault;
-use crate::protocol::time::Now;
+use crate::protocol::time::{Now, Timestamp};
 
 /// What became of phase frames.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +22,8 @@ pub(in crate::driver) struct Frames {
     pub(in crate::driver) accepted: u64,
     /// On the subject of a peer, refused.
     pub(in crate::driver) refused: BTreeMap<Fault, u64>,
+    /// The time of the newest notice of each peer that was told of. Bounded as they are.
+    notices: BTreeMap<RuntimeId, Timestamp>,
 }
 
 /// A `phase` event.
@@ -28,6 +32,16 @@ struct Phase<'a> {
     external: bool,
     #[serde(flatten)]
     frame: &'a PhaseFrame,
+}
+
+/// A `notice` event.
+#[derive(Serialize)]
+struct Notice {
+    external: bool,
+    source: RuntimeId,
+    band: Band,
+    reasons: Vec<String>,
+    at: Timestamp,
 }
 
 /// A `packet` event.
@@ -58,6 +72,17 @@ impl Driver {
             // The next one says more.
             Err(fault) => tracing::debug!(%fault, "a phase frame is not sent"),
         }
+    }
+
+    /// A peer has said where its gate stands: told once, for anybody can send a notice again.
+    pub(super) fn tell_notice(&mut self, heard: Option<Heard>) {
+        let Some(Heard { source, band, reasons, since: at }) = heard else { return };
+        if self.frames.notices.get(&source).is_some_and(|told| at <= *told) {
+            return;
+        }
+        self.frames.notices.insert(source.clone(), at);
+        let notice = Notice { external: true, source, band, reasons, at };
+        self.feed.send_external("notice", || notice);
     }
 
     /// A frame on the subject of a peer.

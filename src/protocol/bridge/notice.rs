@@ -6,6 +6,7 @@ use super::{Band, Bridge, Connection, Effect, Mode, Now, Reason, RuntimeId, exch
 use crate::protocol::canonical::Json;
 use crate::protocol::document::{sign_body, verify_body};
 use crate::protocol::keyring::Domain;
+use crate::protocol::packet::{WORD_BYTES_MAX, is_text};
 use crate::protocol::refusal::{Fault, Refusal};
 use crate::protocol::time::Timestamp;
 
@@ -27,6 +28,19 @@ pub struct Notice {
     pub since: Timestamp,
     /// Runtime restarts seen.
     pub epoch: u64,
+}
+
+/// What a peer's notice was proved to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// Whose gate.
+    pub source: RuntimeId,
+    /// Where it stands.
+    pub band: Band,
+    /// Why, in words of its own; none where they are no words.
+    pub reasons: Vec<String>,
+    /// Since when, by its clock.
+    pub since: Timestamp,
 }
 
 impl Bridge {
@@ -68,7 +82,8 @@ impl Bridge {
     }
 
     /// A peer says where its gate stands. Closed withholds what it sent up to then; anything else
-    /// changes nothing, for only a packet that is dated later shows that it is open again.
+    /// changes nothing, for only a packet that is dated later shows that it is open again. `None`
+    /// for what is not heard now.
     ///
     /// # Errors
     /// [`Refusal`]: nothing is changed.
@@ -78,9 +93,9 @@ impl Bridge {
         source: &str,
         token: Option<&str>,
         body: &[u8],
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Heard>, Refusal> {
         if !self.may_receive() || source == self.identity.runtime_id.as_str() {
-            return Ok(());
+            return Ok(None);
         }
         let trust = exchanges::trust(&self.live, &self.exchanges);
         let Some(source) = RuntimeId::new(source).filter(|id| trust.peers.contains_key(id)) else {
@@ -91,20 +106,21 @@ impl Bridge {
             return Err(Refusal::malformed("/", "longer than 4096 bytes"));
         }
         let (key_id, _) = verify_body(trust.keyring, Domain::Notice, token, body)?;
-        let (band, since) = read(&source, body)?;
+        let heard = read(source, body)?;
+        let Heard { source, band, since, .. } = &heard;
         if since.since(now.wall) > trust.limits.clock_skew_max {
             return Err(Refusal::of(Fault::Expired, "/since: in the future"));
         }
-        trust.peer(now.wall, &source, &key_id)?;
+        trust.peer(now.wall, source, &key_id)?;
         if band.is_closed() {
-            self.inbox.withhold(source, since);
+            self.inbox.withhold(source.clone(), *since);
         }
-        Ok(())
+        Ok(Some(heard))
     }
 }
 
-/// Band and time of a notice of `source`.
-fn read(source: &RuntimeId, body: &[u8]) -> Result<(Band, Timestamp), Refusal> {
+/// What a notice of `source` says.
+fn read(source: RuntimeId, body: &[u8]) -> Result<Heard, Refusal> {
     let notice =
         Json::parse(body).map_err(|fault| Refusal::malformed(&fault.field, &fault.problem))?;
     let text = |name: &str| {
@@ -123,5 +139,9 @@ fn read(source: &RuntimeId, body: &[u8]) -> Result<(Band, Timestamp), Refusal> {
         .ok_or_else(|| Refusal::malformed("/band", "must be open, caution, blocked or isolated"))?;
     let since = Timestamp::parse(text("/since")?)
         .ok_or_else(|| Refusal::malformed("/since", "must be RFC 3339"))?;
-    Ok((band, since))
+    let word =
+        |json: &Json| json.as_str().filter(|text| is_text(text, WORD_BYTES_MAX)).map(str::to_owned);
+    let reasons = notice.pointer("/reasons").and_then(Json::as_array);
+    let reasons = reasons.and_then(|reasons| reasons.iter().map(word).collect());
+    Ok(Heard { source, band, reasons: reasons.unwrap_or_default(), since })
 }
