@@ -26,6 +26,8 @@ mod walk;
 
 #[cfg(test)]
 mod figures;
+#[cfg(test)]
+mod golden;
 
 #[cfg(test)]
 mod permissions;
