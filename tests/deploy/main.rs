@@ -15,6 +15,8 @@ mod definition;
 #[cfg(test)]
 mod deliveries;
 #[cfg(test)]
+mod image;
+#[cfg(test)]
 mod inject;
 #[cfg(test)]
 mod metrics;
