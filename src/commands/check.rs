@@ -248,8 +248,13 @@ fn show_size(bytes: u64) -> String {
     whole.map_or_else(|| format!("{bytes} B"), |(unit, shift)| format!("{} {unit}", bytes >> shift))
 }
 
-/// Who else may read a secret, as far as the file's mode says; `None` when nobody.
+/// Who else may read a secret, as far as the file's mode says; `None` when nobody, and for a file
+/// that a Kubernetes volume projects: it is root's, so the sidecar reads it as one of the others,
+/// and only the containers that mount the volume see it.
 fn readers_beside_owner(file: &Path) -> Option<&'static str> {
+    if std::fs::read_link(file).is_ok_and(|target| target.starts_with("..data")) {
+        return None;
+    }
     let mode = std::fs::metadata(file).ok()?.permissions().mode();
     match (mode & 0o004 != 0, mode & 0o040 != 0) {
         (true, _) => Some("everybody: chmod 0400"),

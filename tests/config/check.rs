@@ -48,6 +48,14 @@ fn check_says_what_would_run_and_warns_of_what_is_probably_not_meant() {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(check(&file, "2028-01-01T00:00:00Z").1.contains("can be read by everybody"));
+        // As a Kubernetes volume has it: readable, and only where the volume is mounted.
+        let projected = folder.path().join("..data");
+        fs::create_dir(&projected).unwrap();
+        fs::rename(&key, projected.join("k1")).unwrap();
+        std::os::unix::fs::symlink("..data/k1", &key).unwrap();
+        assert!(!check(&file, "2028-01-01T00:00:00Z").1.contains("can be read by"));
+        fs::remove_file(&key).unwrap();
+        fs::rename(projected.join("k1"), &key).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(!check(&file, "2028-01-01T00:00:00Z").1.contains("can be read by"));
     }
