@@ -103,6 +103,39 @@ until_true 60 sh -c "$(declare -f k ask pod); KUBE_DIR=$KUBE_DIR; ask critic '/f
 said "critic hears planner across namespaces" $?
 ask critic '/field/state?source=planner' >"$work/heard.json" 2>&1
 
+# What changes while it runs: the kubelet swaps the files, and the sidecar reads them by itself.
+logged() { k -n "$1" logs "$(pod "$1")" -c driftgate | grep -c "$2"; }
+rises() { [ "$(logged "$1" "$2")" -gt "$3" ]; }
+# A change of the pod makes the kubelet look at its volumes at once.
+look() { k -n "$1" annotate pod -l app=it --overwrite "look=$SECONDS" >/dev/null; }
+was=$(logged critic 'configuration reloaded')
+sed 's/^peers = \[/&{ id = "newcomer", import = ["state"] }, /' "$work/critic.toml" >"$work/changed.toml"
+k -n critic create configmap driftgate --from-file=driftgate.toml="$work/changed.toml" --dry-run=client -o yaml | k -n critic apply -f - >/dev/null 2>&1
+look critic; until_true 120 rises critic 'configuration reloaded' "$was"; said "a changed ConfigMap is in force without a restart" $?
+has "and the new peer is known" "$(ask critic /field/state)" newcomer
+was=$(logged critic 'configuration reloaded')
+"$DRIFTGATE" keygen --out "$work/k2.$$"
+k -n critic create secret generic driftgate-keys --from-file=k1="$work/k2.$$" --dry-run=client -o yaml | k -n critic apply -f - >/dev/null 2>&1
+look critic; until_true 120 rises critic 'configuration reloaded' "$was"; said "a changed Secret is in force without a restart" $?
+is "and nothing was restarted" "$(restarts critic initContainerStatuses):$(restarts critic containerStatuses)" 0:0
+
+# Memory and disk, attacked through the API's own limits: forty of the largest snapshots, eight at once.
+"$KUBE_DIR/box.sh" in env NAME="$(pod critic)" FILE="$work/large" sh -c '
+    kubectl -n critic port-forward "pod/$NAME" 17405:7405 >/dev/null 2>&1 & forward=$!
+    sleep 2
+    for turn in 1 2 3 4 5; do
+        for one in 1 2 3 4 5 6 7 8; do
+            { head -c 12582912 /dev/urandom >"$FILE.$one"
+              curl -s -m 60 -o /dev/null -w "%{http_code}\n" -X PUT -H "Host: 127.0.0.1:7405" -H "Content-Type: application/octet-stream" --data-binary "@$FILE.$one" http://127.0.0.1:17405/memory/snapshot; } &
+            all="$all $!"
+        done
+        wait $all; all=
+    done
+    kill $forward; rm -f "$FILE".*' | sort | uniq -c | tr '\n' ';' >"$work/attack.log"
+has "pushes as large and as many as can be: $(tr -s ' ' <"$work/attack.log")" "$(cat "$work/attack.log")" ' 20[12];'
+is "neither killed for memory nor evicted for disk" "$(restarts critic initContainerStatuses):$(k -n critic get pod -l app=it -o 'jsonpath={.items[*].status.phase}')" 0:Running
+ready critic; said "and Ready" $?
+
 # Crashes.
 pid() { "$KUBE_DIR/box.sh" in sh -c "for p in /proc/[0-9]*; do tr '\0' ' ' <\$p/cmdline | grep -q '^$1' && grep -q $2 \$p/cgroup && basename \$p; done" | head -n 1; }
 uid=$(k -n planner get pod planner -o 'jsonpath={.metadata.uid}')
@@ -122,6 +155,16 @@ ended=$(grep 'agent exit' "$work/agent.log" | cut -c1-29) told=$(grep '"stopping
 [ -n "$ended" ] && [ -n "$told" ] && [[ "$ended" < "$told" ]]; said "the agent ends ($ended) before the sidecar is told ($told)" $?
 has "the sidecar drains and ends" "$(cat "$work/sidecar.log")" '"message":"stopped"'
 has "the last report is judged and stored" "$(grep -B 2 'agent exit' "$work/agent.log")" '"status":"stored"'
+
+# An agent that does not end when it is told uses up the grace period; the pod is gone all the same.
+{ printf 'apiVersion: v1\nkind: Pod\nmetadata:\n  name: deaf\n  labels: {driftgate.io/config: driftgate, app: deaf}\nspec:\n'; agent '  ' 0; } |
+    sed 's/PeriodSeconds: 20/PeriodSeconds: 5/; s/image: your-agent:1.0.0/&\n    command: [sh, -c, "trap : TERM; while :; do sleep 1; done"]/' >"$work/deaf.yaml"
+"$DRIFTGATE" inject -f "$work/deaf.yaml" 2>/dev/null | k -n planner apply -f - >/dev/null
+k -n planner wait --for=condition=Ready pod/deaf --timeout=90s >/dev/null; said "a deaf agent runs" $?
+k -n planner logs -f deaf -c driftgate --since=1s >"$work/deaf.log" 2>&1 &
+sleep 2; since=$SECONDS; k -n planner delete pod deaf --wait --timeout=60s >/dev/null; gone=$?; took=$((SECONDS - since)); wait
+[ $gone = 0 ] && [ $took -ge 5 ] && [ $took -le 20 ]; said "its pod is gone after the grace period ($took s)" $?
+has "its sidecar was told and drained" "$(cat "$work/deaf.log")" '"message":"stopped"'
 
 # Jobs end; with an ordinary container they do not, which is the control.
 job() { printf 'apiVersion: batch/v1\nkind: Job\nmetadata: {name: %s}\nspec:\n  template:\n    metadata:\n      %s\n    spec:\n      restartPolicy: Never\n' "$1" "$labels"; agent '      ' 3; }
