@@ -5,7 +5,13 @@
 //! name. Who may ask is decided here, stricter than on the API listener: `Host` is one of a few
 //! names, with any port, because `kubectl port-forward` changes it; an `Origin` is the page's own.
 //!
+//! However many pages there are, they are no more to the broker than one: the fleet is read once
+//! for all of them, and not at all while nobody looks.
+//!
 //! It reads. The one thing that it can order is what an operator may: isolate and release.
+
+use core::time::Duration;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,6 +20,8 @@ use axum::routing::get;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN, REFERRER_POLICY};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::access::{MayRelease, ORDER_PREFIX, bearer_of, split_host, unauthorized};
 use super::listener::Bound;
@@ -21,6 +29,7 @@ use super::problem::{Outcome, Problem};
 use super::settings::{ConsoleSettings, Token};
 use super::{ApiState, Backend, Metrics, field_state, operator, phase_telemetry, trace};
 use crate::driver::{ReadFault, Readiness};
+use crate::protocol::gate::Band;
 use crate::protocol::view::{FieldState, FleetView, SafetyView};
 
 /// The parts of the page. Nothing else is loaded, and nothing is written into them.
@@ -37,6 +46,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       form-action 'none'; frame-ancestors 'none'";
 /// What a browser says of a request that a page of this listener makes, or a person.
 const OWN_SITES: [&[u8]; 2] = [b"same-origin", b"none"];
+
+/// How long one reading of the fleet serves every page; entries are written every ten seconds.
+const FLEET_FOR: Duration = Duration::from_secs(3);
+/// Of the time, at most one part in so many goes into reading the fleet, however large it is.
+const FLEET_SHARE: u32 = 10;
+
+/// The newest reading of the fleet, with how long it counts. Whoever asks while it is read waits
+/// for the same one.
+type Shared = Arc<Mutex<Option<(FleetView, Instant)>>>;
 
 /// Who may see what.
 #[derive(Debug)]
@@ -139,6 +157,7 @@ struct View {
 
 pub(super) fn routes<A: Backend>(metrics: Metrics, all: bool) -> Router<ApiState<A>> {
     let mut router = Router::new();
+    let shared = Shared::default();
     for (path, media_type, text) in PAGE {
         router = router.route(path, get(async move || part(media_type, text)));
     }
@@ -146,7 +165,7 @@ pub(super) fn routes<A: Backend>(metrics: Metrics, all: bool) -> Router<ApiState
         .route("/console/view", get(view::<A>))
         .route(
             "/console/fleet",
-            get(async move |State(state): State<ApiState<A>>| fleet(state, all).await),
+            get(move |State(state): State<ApiState<A>>| fleet(state, all, Arc::clone(&shared))),
         )
         .route("/console/metrics", get(async move || text(metrics().await)))
         .merge(field_state::read_routes::<A>().router)
@@ -191,9 +210,25 @@ async fn view<A: Backend>(
     .into_response())
 }
 
-async fn fleet<A: Backend>(state: ApiState<A>, all: bool) -> Result<Response, Problem> {
-    let fleet: FleetView = state.backend.fleet(all).await?;
-    Ok(axum::Json(fleet).into_response())
+async fn fleet<A: Backend>(
+    state: ApiState<A>,
+    all: bool,
+    shared: Shared,
+) -> Result<Response, Problem> {
+    let mut newest = shared.lock().await;
+    // What is cut off is shown nobody, not even who was there before.
+    let is_cut = state.backend.readiness().band == Band::Isolated;
+    let kept = newest.take().filter(|(_, until)| !is_cut && Instant::now() < *until);
+    let (fleet, _) = match kept {
+        Some(kept) => newest.insert(kept),
+        None => {
+            let begun = Instant::now();
+            let fleet = state.backend.fleet(all).await?;
+            let until = Instant::now() + FLEET_FOR.max(begun.elapsed() * FLEET_SHARE);
+            newest.insert((fleet, until))
+        }
+    };
+    Ok(axum::Json(&*fleet).into_response())
 }
 
 #[cfg(test)]

@@ -101,8 +101,7 @@ async fn data_asks_for_the_operators_token_and_is_not_served_where_there_is_none
         assert_eq!(console.ask(&line, &wrong, "").await.status, 401, "{path}");
         let right = format!("{}{}", console.own(), bearer(TOKEN));
         let status = console.ask(&line, &right, "").await.status;
-        // The scripted driver has no broker.
-        assert!(status == 200 || (status == 503 && path == "/console/fleet"), "{path} {status}");
+        assert_eq!(status, 200, "{path}");
     }
     let none = Console::start(ConsoleSettings::default()).await;
     for path in DATA {
@@ -194,4 +193,20 @@ async fn it_orders_only_what_an_operator_may_and_takes_no_reports() {
     let dev = Console::start(open()).await;
     let own = format!("{}{json}", dev.own());
     assert_eq!(dev.ask("POST /operator/release", &own, body).await.status, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_pages_read_the_fleet_once_and_none_of_it_after_an_isolation() {
+    let console = Console::start(open()).await;
+    let (own, line) = (console.own(), "GET /console/fleet");
+    let pages = (0..20).map(|_| console.ask(line, &own, ""));
+    for reply in futures_util::future::join_all(pages).await {
+        assert_eq!(reply.status, 200);
+    }
+    assert_eq!(console.actor.with(|script| script.fleet_reads), 1);
+    console.actor.with(|script| script.mood = Mood::Isolated);
+    assert_eq!(console.ask(line, &own, "").await.status, 423);
+    console.actor.with(|script| script.mood = Mood::Calm);
+    assert_eq!(console.ask(line, &own, "").await.status, 200);
+    assert_eq!(console.actor.with(|script| script.fleet_reads), 2);
 }

@@ -69,6 +69,8 @@ pub(crate) struct Script {
     /// Bytes of text in each peer's packet.
     pub(crate) packet_bytes: usize,
     pub(crate) feed: Feed,
+    /// Readings of the fleet.
+    pub(crate) fleet_reads: usize,
 }
 
 /// A driver that plays a script.
@@ -87,6 +89,7 @@ impl Actor {
             orders: Vec::new(),
             packet_bytes: 1,
             feed: Feed::new(),
+            fleet_reads: 0,
         })))
     }
 
@@ -270,7 +273,11 @@ impl Backend for Actor {
 
     async fn fleet(&self, _all: bool) -> Result<FleetView, ReadFault> {
         self.unavailable().await?;
-        Err(ReadFault::NoBroker)
+        if self.with(|script| script.mood) == Mood::Isolated {
+            return Err(ReadFault::Isolated);
+        }
+        self.with(|script| script.fleet_reads += 1);
+        Ok(FleetView { at: Timestamp::default(), runtimes: Vec::new() })
     }
 
     async fn safety(&self) -> Result<SafetyView, Unavailable> {
@@ -286,7 +293,10 @@ impl Backend for Actor {
         Readiness {
             ready: self.with(|script| script.ready),
             broker: BrokerState::Disconnected,
-            band: Band::Blocked,
+            band: match self.with(|script| script.mood) {
+                Mood::Isolated => Band::Isolated,
+                _ => Band::Blocked,
+            },
             degraded: vec!["no broker".into()],
         }
     }
