@@ -49,11 +49,11 @@ async function start() {
     if (text.includes("Ctrl-C")) break;
   }
   const url = (pattern) => pattern.exec(text)?.[1];
-  return {
-    child,
-    api: url(/curl -sw '\\n' (http:\S+)\/aegida\/safety/),
-    console: url(/^ {2}(http:\/\/\S+\/)$/m),
-  };
+  const api = url(/curl -sw '\\n' (http:\S+)\/aegida\/safety/);
+  const page = url(/for a browser\W+(http:\/\/\S+\/)/);
+  if (!api || !page) child.kill("SIGINT");
+  assert.ok(api && page, `the banner names neither API nor console:\n${text}`);
+  return { child, api, console: page };
 }
 
 /** Reports a cycle whose index is `sum / 3 / scr`. */
