@@ -25,8 +25,9 @@ fn error_of(message: &Message) -> Option<&str> {
 async fn the_nats_command_sees_the_service() {
     let server = NatsServer::start();
     let planner = Sidecar::start(Plan::new("planner", &["critic"], &server.url()).short()).await;
-    let critic = Sidecar::start(Plan::new("critic", &["planner"], &server.url()).short()).await;
     planner.stores().await;
+    // It looks who is there when it comes, and then once a minute.
+    let critic = Sidecar::start(Plan::new("critic", &["planner"], &server.url()).short()).await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let ping = body(&ask(&client, "$SRV.PING.driftgate").await);
     assert_eq!(ping["type"], "io.nats.micro.v1.ping_response");
@@ -43,7 +44,6 @@ async fn the_nats_command_sees_the_service() {
     let seen = until("the planner's presence", async || {
         let state = critic.get("/field/state").await.json();
         let seen = state["peers"][0]["presence"].clone();
-        // The first look may have come before the gate opened.
         seen.is_object().then_some(seen)
     })
     .await;
