@@ -70,6 +70,7 @@ mod effect;
 mod exchanges;
 mod reports;
 mod retry;
+mod sending;
 mod settings;
 mod telemetry;
 mod traces;
@@ -426,14 +427,6 @@ impl Bridge {
         closes
     }
 
-    fn may_send(&self) -> bool {
-        self.identity.mode == Mode::Enforce
-            && self.connection >= Connection::Acks
-            && self.closing.is_none()
-            && !self.judge.gate().band().is_closed()
-            && self.is_name_known()
-    }
-
     /// Whether anything inbound may reach the runtime now.
     #[must_use]
     pub fn may_receive(&self) -> bool {
@@ -450,17 +443,13 @@ impl Bridge {
     /// Brings everything that follows from the state up to date: the closing, subscriptions,
     /// packets that may go, answers that are complete. Returns all that is to be done.
     fn settle(&mut self, now: Now) -> Vec<Effect> {
-        self.advance_closing(now);
-        self.subscribe();
-        self.present(now);
-        while self.may_send() {
-            let (peers, exchanges) = (&self.live.peers, &self.exchanges);
-            let may_reach =
-                |target: &RuntimeId| exchanges::may_reach(peers, exchanges, now.wall, target);
-            let Some((token, packet, origin)) = self.outbox.next(now.mono, may_reach) else {
+        loop {
+            self.advance_closing(now);
+            self.subscribe();
+            self.present(now);
+            if self.send(now) {
                 break;
-            };
-            self.effects.push(Effect::Publish { token, packet, origin });
+            }
         }
         self.collect(now);
         core::mem::take(&mut self.effects)

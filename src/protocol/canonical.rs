@@ -157,6 +157,12 @@ fn in_utf16_order(members: &BTreeMap<String, Json>) -> Vec<(&String, &Json)> {
 /// Appends a string as RFC 8785 section 3.2.2.2 asks: quoted, with the shortest escapes.
 pub fn write_string(bytes: &mut Vec<u8>, text: &str) {
     bytes.push(b'"');
+    // Most texts need no escape at all.
+    if !text.bytes().any(|byte| matches!(byte, 0x00..=0x1f | b'"' | b'\\')) {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(b'"');
+        return;
+    }
     for byte in text.bytes() {
         let short = match byte {
             b'"' | b'\\' => byte,

@@ -128,6 +128,12 @@ impl Hasher {
 
 /// Lower-case hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(2 * bytes.len());
     let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)).collect()
+    digits.extend(
+        nibbles.map(|nibble| {
+            char::from(if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) })
+        }),
+    );
+    digits
 }

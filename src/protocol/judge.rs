@@ -107,6 +107,11 @@ impl Clearance {
     pub fn block(&self) -> f64 {
         self.block
     }
+
+    /// The same permission, held against this mark as well.
+    pub(super) fn under(&self, block: f64) -> Self {
+        Self { block: self.block.min(block) }
+    }
 }
 
 /// What was decided about one report.

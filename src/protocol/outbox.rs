@@ -1,4 +1,5 @@
-//! What was sealed and is not yet settled: one lane per target, one window over all of them.
+//! What the gate let through and is not yet settled: one lane per target, one window over all of
+//! them. A packet is sealed when its turn comes, once: it is sent again as the same bytes.
 //!
 //! A newer packet supersedes the unsent older one of its lane, a closing gate revokes all that is
 //! unsent, and whatever is sent stays accounted for until the broker's acknowledgement, a deadline
@@ -11,14 +12,17 @@ use std::sync::Arc;
 
 use super::drift::Provenance;
 use super::packet::RuntimeId;
-use super::seal::Sealed;
+use super::reason::Reason;
+use super::seal::{Sealed, Step};
 use super::time::Timestamp;
 use super::trace::TraceParent;
 use super::view::{Barrier, PacketStatus, ReportReply, Ticket};
 
+mod cleared;
 mod fingerprint;
 mod ledger;
 
+pub use cleared::Cleared;
 pub use ledger::Ledger;
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
@@ -64,6 +68,11 @@ impl Settled {
         let Some(line) = reply.packets.get_mut(self.line) else { return false };
         line.status = self.status;
         line.stream_seq = self.stream_seq;
+        // Only an inspection holds what was under way.
+        let reason = Reason::InspectionFailed;
+        if self.status == PacketStatus::Held && !reply.reasons.contains(&reason) {
+            reply.reasons.push(reason);
+        }
         true
     }
 }
@@ -79,10 +88,24 @@ pub struct Origin {
     pub envelope: Arc<str>,
 }
 
+/// A packet that could not be made when its turn came; it is settled as held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmade {
+    /// Who waits for it, and its line in the reply.
+    pub line: (Ticket, usize),
+    /// Number of its report.
+    pub seq: u64,
+    /// The step that failed.
+    pub step: Step,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
-    packet: Sealed,
-    origin: Origin,
+    cleared: Arc<Cleared>,
+    /// Whether its target may have the link to the newest snapshot.
+    full: bool,
+    /// What is sent, from its first turn on.
+    sealed: Option<(Sealed, Origin)>,
     lane: usize,
     /// Who waits for it, and its line in the reply.
     line: (Ticket, usize),
@@ -112,6 +135,12 @@ pub struct Departure {
     pub stored: Option<(u64, u64)>,
     /// The end of that closing.
     pub closing: Option<(Barrier, Timestamp)>,
+}
+
+impl Entry {
+    fn seq(&self) -> u64 {
+        self.cleared.seq
+    }
 }
 
 /// See the module's documentation.
@@ -204,13 +233,19 @@ impl Outbox {
         }
     }
 
-    /// Takes a sealed packet. The unsent packet that stood in this lane is superseded.
-    pub fn offer(&mut self, lane: usize, line: (Ticket, usize), packet: Sealed, origin: Origin) {
+    /// Takes the packet of a report. The unsent packet that stood in this lane is superseded.
+    pub fn offer(
+        &mut self,
+        lane: usize,
+        line: (Ticket, usize),
+        (cleared, full): (Arc<Cleared>, bool),
+    ) {
         let Some(slot) = self.lanes.get_mut(lane) else { return };
         slot.ledger.reports += 1;
         slot.ledger.pending += 1;
         slot.since_offer = Some(0);
-        let entry = Entry { packet, origin, lane, line, attempts: 0, deadline: Duration::ZERO };
+        let (attempts, deadline) = (0, Duration::ZERO);
+        let entry = Entry { cleared, full, sealed: None, lane, line, attempts, deadline };
         if let Some(older) = slot.unsent.replace(entry) {
             self.settle(&older, PacketStatus::Superseded, None);
         }
@@ -221,12 +256,13 @@ impl Outbox {
     /// for a pause, or nothing waits. The caller counts on an outcome for every token.
     ///
     /// `may_reach` says who is authorised now: an authorisation that ended while a packet waited
-    /// revokes the packet.
+    /// revokes the packet. `seal` makes it; one that cannot be made is held.
     pub fn next(
         &mut self,
         now: Duration,
         may_reach: impl Fn(&RuntimeId) -> bool,
-    ) -> Option<(u64, Sealed, Origin)> {
+        seal: impl Fn(&RuntimeId, &Cleared, bool) -> Result<(Sealed, Origin), Step>,
+    ) -> Option<Result<(u64, Sealed, Origin), Unmade>> {
         if self.in_flight.len() >= self.window || now < self.cooldown_until {
             return None;
         }
@@ -239,14 +275,38 @@ impl Outbox {
                 self.settle_unsent(&entry);
                 continue;
             }
-            lane.newest_sent = lane.newest_sent.max(entry.packet.seq());
+            let sealed = match entry.sealed.take() {
+                Some(sealed) => Ok(sealed),
+                None => seal(&lane.target, &entry.cleared, entry.full),
+            };
+            let (packet, origin) = match sealed {
+                Ok(sealed) => sealed,
+                Err(step) => {
+                    self.settle(&entry, PacketStatus::Held, None);
+                    return Some(Err(Unmade { line: entry.line, seq: entry.seq(), step }));
+                }
+            };
+            lane.newest_sent = lane.newest_sent.max(entry.seq());
             entry.attempts = entry.attempts.saturating_add(1);
             entry.deadline = now + self.ack_timeout;
             let token = self.next_token;
             self.next_token += 1;
-            let (packet, origin) = (entry.packet.clone(), entry.origin.clone());
+            entry.sealed = Some((packet.clone(), origin.clone()));
             self.in_flight.insert(token, entry);
-            return Some((token, packet, origin));
+            return Some(Ok((token, packet, origin)));
+        }
+    }
+
+    /// Makes what waits now: the settings that it was let through under are about to change, and
+    /// its evidence is theirs. What cannot be made is left to its turn.
+    pub fn seal_waiting(
+        &mut self,
+        seal: impl Fn(&RuntimeId, &Cleared, bool) -> Result<(Sealed, Origin), Step>,
+    ) {
+        for lane in &mut self.lanes {
+            if let Some(entry) = lane.unsent.as_mut().filter(|entry| entry.sealed.is_none()) {
+                entry.sealed = seal(&lane.target, &entry.cleared, entry.full).ok();
+            }
         }
     }
 
@@ -274,7 +334,7 @@ impl Outbox {
                     self.duplicate_alarms += 1;
                 }
                 if let Some(lane) = self.lanes.get_mut(entry.lane) {
-                    let stored = Some((entry.packet.seq(), stream_seq));
+                    let stored = Some((entry.seq(), stream_seq));
                     lane.departure = Departure { stored, closing: None };
                 }
                 self.settle(&entry, PacketStatus::Stored, Some(stream_seq));
@@ -328,14 +388,15 @@ impl Outbox {
         }
     }
 
-    /// What waits for a target that `may_reach` does not allow any more will not be sent.
-    pub fn revoke_unless(&mut self, may_reach: impl Fn(&RuntimeId) -> bool) {
+    /// What waits and `may_leave` does not allow any more will not be sent: whom it is for, what
+    /// it is made of, and whether with the link to the newest snapshot.
+    pub fn revoke_unless(&mut self, may_leave: impl Fn(&RuntimeId, &Cleared, bool) -> bool) {
         for index in 0..self.lanes.len() {
             let Some(lane) = self.lanes.get_mut(index) else { continue };
-            if may_reach(&lane.target) {
-                continue;
-            }
-            if let Some(entry) = lane.unsent.take() {
+            let target = &lane.target;
+            let revoked =
+                lane.unsent.take_if(|entry| !may_leave(target, &entry.cleared, entry.full));
+            if let Some(entry) = revoked {
                 self.settle_unsent(&entry);
             }
         }
@@ -443,9 +504,9 @@ impl Outbox {
     fn retry(&mut self, entry: Entry) {
         let index = entry.lane;
         let Some(lane) = self.lanes.get_mut(index) else { return };
-        if entry.packet.seq() <= self.revoked_through {
+        if entry.seq() <= self.revoked_through {
             self.settle(&entry, PacketStatus::Failed, None);
-        } else if lane.unsent.is_some() || lane.newest_sent > entry.packet.seq() {
+        } else if lane.unsent.is_some() || lane.newest_sent > entry.seq() {
             self.settle(&entry, PacketStatus::Superseded, None);
         } else {
             lane.unsent = Some(entry);

@@ -5,6 +5,7 @@
 //! What deliberately is not here: signatures are checked in `seal.rs`, authority in `bridge.rs`.
 
 use core::fmt;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::digest::Digest;
@@ -192,12 +193,12 @@ impl AttractorType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// `1.x`; always [`PROTOCOL_VERSION`] on packets that we write.
-    pub protocol_version: String,
+    pub protocol_version: Cow<'static, str>,
     /// Who publishes. Equal to the source token of the subject.
     pub source_runtime_id: RuntimeId,
     /// Who it is for. Equal to the target token of the subject.
     pub target_runtime_id: RuntimeId,
-    /// When the sidecar sealed it.
+    /// When the sidecar judged its report.
     pub timestamp: Timestamp,
 }
 

@@ -1,7 +1,9 @@
 //! Sign and verify; only here can a sealed or verified packet be made.
 //!
 //! A packet is made in five steps (SRIP-06 section 2.1), the [`Step`]s of its inspection. What
-//! depends on the payload alone is done once per report, the rest once per target.
+//! depends on the payload alone is done once per report. The rest is done once per target: what
+//! can be told without a signature when the report is judged, all of it when the packet's turn has
+//! come.
 //!
 //! What deliberately is not here: freshness, addresses, authority and replay (`bridge.rs`).
 
@@ -23,6 +25,9 @@ pub use super::refusal::{Fault, Refusal};
 
 /// The one safety status that may travel.
 pub const NOMINAL: &str = "nominal";
+/// Most that header, signature and the names around them add to a payload, in bytes: two ids of 64,
+/// a time, a checksum of 71, a token of 192, and 216 of names.
+const FRAME_BYTES_MAX: usize = 640;
 /// How far the index of a packet that we write may lie from the formula over its parts.
 const INDEX_ERROR_MAX: f64 = 1e-9;
 
@@ -74,6 +79,12 @@ impl EncodedPayload {
             .ok_or(Step::Invariants)
             .and_then(|worst| read_back(worst).ok_or(Step::Evaluation));
         Self { bytes, worst }
+    }
+
+    /// Whether it may travel under this block mark.
+    #[must_use]
+    pub fn is_under(&self, block: f64) -> bool {
+        self.worst.is_ok_and(|worst| !worst.reaches(block))
     }
 }
 
@@ -169,7 +180,7 @@ impl Unproven {
             return Err(Refusal::malformed("/", "header or payload missing"));
         };
         let mut known = Vec::with_capacity(bytes.len());
-        open_packet(&mut known, &header, &payload);
+        open_packet(&mut known, |known| known.extend_from_slice(&header), &payload);
         let expected = Digest::of_parts(&[&known, b"}"]);
         if expected != signature.checksum {
             return Err(Refusal::forged("/signature/checksum: not that of header and payload"));
@@ -232,6 +243,32 @@ impl Verified {
 }
 
 impl Keyring {
+    /// Inspects one packet as far as that goes before it is signed: whatever this lets through,
+    /// [`Self::seal`] makes, with the same ring and the same mark.
+    ///
+    /// # Errors
+    /// The [`Step`] that fails.
+    pub fn inspect(
+        &self,
+        clearance: &Clearance,
+        [source, target]: [&RuntimeId; 2],
+        payload: &EncodedPayload,
+    ) -> Result<(), Step> {
+        if source == target {
+            return Err(Step::Assertion);
+        }
+        if payload.worst?.reaches(clearance.block()) {
+            return Err(Step::Invariants);
+        }
+        if payload.bytes.len() + FRAME_BYTES_MAX > PACKET_BYTES_MAX {
+            return Err(Step::Transform);
+        }
+        if self.alg().is_none() {
+            return Err(Step::Evidence);
+        }
+        Ok(())
+    }
+
     /// Inspects and signs one packet (SRIP-06 section 2.1).
     ///
     /// `seq` must rise from packet to packet of one source; the caller keeps count.
@@ -246,18 +283,12 @@ impl Keyring {
         payload: &EncodedPayload,
         seq: u64,
     ) -> Result<Sealed, Step> {
-        if header.protocol_version != PROTOCOL_VERSION
-            || header.source_runtime_id == header.target_runtime_id
-        {
+        if header.protocol_version != PROTOCOL_VERSION {
             return Err(Step::Assertion);
         }
-        if payload.worst?.reaches(clearance.block()) {
-            return Err(Step::Invariants);
-        }
-        let mut encoded_header = Vec::with_capacity(288);
-        write_header(&mut encoded_header, header);
-        let mut bytes = Vec::with_capacity(encoded_header.len() + payload.bytes.len() + 384);
-        open_packet(&mut bytes, &encoded_header, &payload.bytes);
+        self.inspect(clearance, [&header.source_runtime_id, &header.target_runtime_id], payload)?;
+        let mut bytes = Vec::with_capacity(payload.bytes.len() + FRAME_BYTES_MAX);
+        open_packet(&mut bytes, |bytes| write_header(bytes, header), &payload.bytes);
         let checksum = Digest::of_parts(&[&bytes, b"}"]);
         let token = self.sign_checksum(Domain::Token, seq, checksum).ok_or(Step::Evidence)?;
         close_packet(&mut bytes, checksum, &token);
@@ -281,9 +312,9 @@ impl Keyring {
 }
 
 /// Appends `{"header":..,"payload":..`: with a closing brace the bytes that the checksum covers.
-fn open_packet(bytes: &mut Vec<u8>, header: &[u8], payload: &[u8]) {
+fn open_packet(bytes: &mut Vec<u8>, header: impl FnOnce(&mut Vec<u8>), payload: &[u8]) {
     bytes.extend_from_slice(br#"{"header":"#);
-    bytes.extend_from_slice(header);
+    header(bytes);
     bytes.extend_from_slice(br#","payload":"#);
     bytes.extend_from_slice(payload);
 }

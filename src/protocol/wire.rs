@@ -98,7 +98,7 @@ impl StatePacket {
             "timestamp",
         ])?;
         let header = Header {
-            protocol_version: protocol_version.to_owned(),
+            protocol_version: protocol_version.to_owned().into(),
             source_runtime_id: header.runtime_id("source_runtime_id")?,
             target_runtime_id: header.runtime_id("target_runtime_id")?,
             timestamp: Timestamp::parse(header.text("timestamp", WORD_BYTES_MAX)?)

@@ -45,6 +45,8 @@ mod rows;
 #[cfg(test)]
 mod schemas;
 #[cfg(test)]
+mod sending;
+#[cfg(test)]
 mod snapshot;
 #[cfg(test)]
 mod swing;

@@ -41,7 +41,7 @@ fn judged(policy: Policy, cycles: &[(u64, f64)]) -> Vec<Judgement> {
 }
 
 /// What a judge under these marks hands out for a report with an index of 0.08.
-fn clearance(thresholds: &Thresholds) -> Clearance {
+pub(crate) fn clearance(thresholds: &Thresholds) -> Clearance {
     let policy = Policy { thresholds: *thresholds, ..Policy::default() };
     judged(policy, &[(1, 0.0)]).pop().unwrap().clearance.unwrap()
 }

@@ -2,17 +2,14 @@
 
 use super::{
     Answer, Arc, AttractorState, Barrier, Bridge, Cause, Connection, Decision, DriftIndex,
-    Duration, Effect, EncodedPayload, Event, GateState, Header, Judgement, Malformed,
-    MemorySnapshot, Mode, Now, Origin, PROTOCOL_VERSION, PacketLine, PacketStatus, Payload, Phase,
-    Provenance, RETENTION_MIN, Reason, ReportReply, SafetyFlags, StateReport, Ticket, Timestamp,
-    TraceParent, WAITING_MAX, Waiting,
+    Duration, Effect, EncodedPayload, Event, GateState, Judgement, Malformed, MemorySnapshot, Mode,
+    Now, PacketLine, PacketStatus, Payload, Phase, RETENTION_MIN, Reason, ReportReply, SafetyFlags,
+    StateReport, Ticket, TraceParent, WAITING_MAX, Waiting,
 };
-use crate::protocol::envelope::{self, Draft, EXCHANGE_MAX};
-use crate::protocol::exchange::{Artifact, ExchangeMode};
+use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::gate::Band;
 use crate::protocol::inbox::Peer;
-use crate::protocol::judge::Clearance;
-use crate::protocol::seal::{Sealed, Step};
+use crate::protocol::outbox::Cleared;
 use crate::protocol::view::{Inspection, TargetTrace};
 
 impl Bridge {
@@ -58,100 +55,76 @@ impl Bridge {
                 (peer, mode.min(most))
             })
             .collect();
-        let source = (judgement.measurement.provenance, trace);
-        self.fan_out((now, ticket), payload.as_ref(), &targets, &source, judgement, &mut reply);
+        let filled = payload.zip(judgement.clearance.as_ref());
+        let cleared = filled.map(|(payload, clearance)| {
+            let modes = targets.iter().map(|(_, mode)| *mode);
+            let [full, minimal] = encode(&payload, modes);
+            Arc::new(Cleared {
+                seq,
+                at: now.wall,
+                clearance: clearance.under(self.judge.policy().thresholds.block),
+                full,
+                minimal,
+                provenance: judgement.measurement.provenance,
+                trace,
+            })
+        });
+        for (line, (peer, mode)) in targets.into_iter().enumerate() {
+            self.line((ticket, line), cleared.as_ref(), peer, mode, &mut reply);
+        }
         sum_up(&mut reply);
         reply
     }
 
-    fn fan_out(
+    /// One more target of a report: its packet enters its lane, or its line says why there is none.
+    fn line(
         &mut self,
-        (now, ticket): (Now, Ticket),
-        payload: Option<&Payload>,
-        targets: &[(&Peer, ExchangeMode)],
-        source: &(Provenance, Option<TraceParent>),
-        judgement: &Judgement,
+        line: (Ticket, usize),
+        cleared: Option<&Arc<Cleared>>,
+        peer: &Peer,
+        mode: ExchangeMode,
         reply: &mut ReportReply,
     ) {
-        // Encoded once per report, however many targets there are.
-        let full = payload.map(|payload| EncodedPayload::new(payload, true));
-        let minimal = payload.map(|payload| EncodedPayload::new(payload, false));
-        let caution = reply.band == Band::Caution;
-        for (line, (peer, mode)) in targets.iter().enumerate() {
-            let lane = self.outbox.lane(&peer.id);
-            let encoded = match mode {
-                ExchangeMode::Full => &full,
-                ExchangeMode::Minimal => &minimal,
-                ExchangeMode::Rejected | ExchangeMode::Unreachable => &None,
-            };
-            let (inspection, status) = match (&judgement.clearance, encoded) {
-                (Some(_), Some(_)) if caution && !self.is_due(lane) => {
-                    (Inspection::NotBegun, PacketStatus::Throttled)
-                }
-                (Some(clearance), Some(encoded)) => {
-                    match self.seal(now.wall, (clearance, encoded), peer, reply.seq, source) {
-                        Ok(_) if self.identity.mode == Mode::Shadow => {
-                            (Inspection::Passed, PacketStatus::Shadow)
+        let lane = self.outbox.lane(&peer.id);
+        let cleared = cleared.filter(|_| mode >= ExchangeMode::Minimal);
+        let (inspection, status) = match cleared {
+            None => (Inspection::NotBegun, PacketStatus::Held),
+            Some(_) if reply.band == Band::Caution && !self.is_due(lane) => {
+                (Inspection::NotBegun, PacketStatus::Throttled)
+            }
+            Some(cleared) => {
+                let full = mode == ExchangeMode::Full;
+                match self.inspect(cleared, full, &peer.id) {
+                    Ok(()) if self.identity.mode == Mode::Shadow => {
+                        (Inspection::Passed, PacketStatus::Shadow)
+                    }
+                    Ok(()) => {
+                        self.outbox.offer(lane, line, (Arc::clone(cleared), full));
+                        (Inspection::Passed, PacketStatus::Pending)
+                    }
+                    Err(step) => {
+                        // A failing inspection holds the packet (P6).
+                        self.counters.inspection_failed += 1;
+                        if !reply.reasons.contains(&Reason::InspectionFailed) {
+                            reply.reasons.push(Reason::InspectionFailed);
                         }
-                        Ok((packet, origin)) => {
-                            self.outbox.offer(lane, (ticket, line), packet, origin);
-                            (Inspection::Passed, PacketStatus::Pending)
-                        }
-                        Err(step) => {
-                            // A failing inspection holds the packet (P6).
-                            self.counters.inspection_failed += 1;
-                            if !reply.reasons.contains(&Reason::InspectionFailed) {
-                                reply.reasons.push(Reason::InspectionFailed);
-                            }
-                            (Inspection::Failed(step), PacketStatus::Held)
-                        }
+                        (Inspection::Failed(step), PacketStatus::Held)
                     }
                 }
-                (Some(_) | None, _) => (Inspection::NotBegun, PacketStatus::Held),
-            };
-            if status != PacketStatus::Pending {
-                self.outbox.book(lane, status);
             }
-            let (mode, stream_seq, target) = (*mode, None, peer.id.clone());
-            let traced =
-                TargetTrace { target: target.clone(), mode, inspection, status, stream_seq };
-            self.traces.target(traced);
-            reply.packets.push(PacketLine { target, status, stream_seq });
+        };
+        if status != PacketStatus::Pending {
+            self.outbox.book(lane, status);
         }
-    }
-
-    /// One packet, and the envelope that it travels in.
-    fn seal(
-        &self,
-        now: Timestamp,
-        (clearance, payload): (&Clearance, &EncodedPayload),
-        peer: &Peer,
-        seq: u64,
-        (provenance, trace): &(Provenance, Option<TraceParent>),
-    ) -> Result<(Sealed, Origin), Step> {
-        let (source, keyring) = (&self.identity.runtime_id, &self.live.keyring);
-        let header = Header {
-            protocol_version: PROTOCOL_VERSION.to_owned(),
-            source_runtime_id: source.clone(),
-            target_runtime_id: peer.id.clone(),
-            timestamp: now,
-        };
-        let packet = keyring.seal(clearance, &header, payload, seq)?;
-        let at_most = now.plus(EXCHANGE_MAX);
-        let draft = Draft {
-            artifact: Artifact::State,
-            checksum: packet.checksum(),
-            seq,
-            source,
-            target: Some(&peer.id),
-            at: now,
-            expires: Some(peer.expires.map_or(at_most, |expires| expires.min(at_most))),
-            drift_source: *provenance,
-            trace: trace.as_ref(),
-        };
-        let envelope = envelope::write(keyring, &peer.terms, &draft);
-        let envelope = envelope.ok_or(Step::Evidence)?.into();
-        Ok((packet, Origin { provenance: *provenance, trace: trace.clone(), envelope }))
+        let (stream_seq, target) = (None, peer.id.clone());
+        self.traces.target(TargetTrace {
+            target: target.clone(),
+            mode,
+            inspection,
+            status,
+            stream_seq,
+        });
+        reply.packets.push(PacketLine { target, status, stream_seq });
     }
 
     fn is_due(&mut self, lane: usize) -> bool {
@@ -288,6 +261,23 @@ impl Bridge {
             self.answer_deadline = Duration::MAX;
         }
     }
+}
+
+/// The payload with the link to the newest snapshot and without, as far as somebody needs it: once
+/// per report, however many targets there are.
+fn encode(
+    payload: &Payload,
+    modes: impl Iterator<Item = ExchangeMode>,
+) -> [Option<EncodedPayload>; 2] {
+    let has_link = payload.memory_snapshot.is_some();
+    let (mut full, mut minimal) = (false, false);
+    for mode in modes.filter(|mode| *mode >= ExchangeMode::Minimal) {
+        let takes_link = has_link && mode == ExchangeMode::Full;
+        full |= takes_link;
+        minimal |= !takes_link;
+    }
+    [(full, true), (minimal, false)]
+        .map(|(is_needed, full)| is_needed.then(|| EncodedPayload::new(payload, full)))
 }
 
 /// The verdict says what became of the report where the gate let it through: it is an export only

@@ -65,8 +65,8 @@ impl Bridge {
             change(self.exchanges.entry(peer.clone()).or_default());
             let after = self.exchange_mode(now, peer);
             if after < before {
-                // What was sealed for it holds more than it may have now.
-                self.outbox.revoke_unless(|target| target != peer);
+                // What waits for it holds more than it may have now.
+                self.outbox.revoke_unless(|target, _, _| target != peer);
                 self.stop_unread_uploads(now);
             }
         }

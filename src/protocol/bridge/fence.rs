@@ -1,6 +1,6 @@
 //! What may no longer leave for a reason that is no report: a twin, a peer that was removed.
 
-use super::{Band, Bridge, Cause, Effect, Fence, Judgement, Now, exchanges};
+use super::{Band, Bridge, Cause, Effect, Fence, Judgement, Now, RuntimeId, exchanges};
 
 impl Bridge {
     /// Another sidecar with this runtime's id is seen, or is gone. Lifting a fence opens nothing:
@@ -40,8 +40,14 @@ impl Bridge {
     pub(super) fn revoke_waiting(&mut self, now: Now) {
         let (live, exchanges) = (&self.live, &self.exchanges);
         let is_held = live.caution_blocks && self.judge.gate().band() == Band::Caution;
-        self.outbox.revoke_unless(|target| {
-            !is_held && exchanges::may_reach(&live.peers, exchanges, now.wall, target)
+        let block = self.judge.policy().thresholds.block;
+        let links =
+            |target: &RuntimeId| live.peers.get(target).is_some_and(|peer| peer.export_snapshot);
+        self.outbox.revoke_unless(|target, cleared, full| {
+            !is_held
+                && exchanges::may_reach(&live.peers, exchanges, now.wall, target)
+                && cleared.is_under(block)
+                && (!full || links(target))
         });
     }
 }

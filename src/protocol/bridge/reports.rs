@@ -109,6 +109,7 @@ impl Bridge {
     #[must_use]
     pub fn reload(&mut self, now: Now, live: Live) -> Vec<Effect> {
         self.pass(now);
+        self.seal_waiting();
         self.judge.set_policy(live.policy.clone());
         self.live = Arc::new(live);
         self.forget_exchanges();

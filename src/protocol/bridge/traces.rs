@@ -12,9 +12,10 @@ use super::{
 use crate::protocol::drift::{Coherence, DriftIndex, DriftParts, Estimate, Fraction};
 use crate::protocol::gate::{Sample, Thresholds};
 use crate::protocol::judge::Policy;
-use crate::protocol::outbox::Settled;
+use crate::protocol::outbox::{Settled, Unmade};
 use crate::protocol::view::{
-    Barrier, DriftView, GateView, IndexView, ParseView, ReopeningView, TargetTrace, TraceView,
+    Barrier, DriftView, GateView, IndexView, Inspection, ParseView, ReopeningView, TargetTrace,
+    TraceView,
 };
 
 /// Reports that are kept, the newest.
@@ -72,6 +73,14 @@ impl Traces {
 
     fn of(&mut self, ticket: Ticket) -> Option<&mut Trace> {
         self.kept.iter_mut().rev().find(|trace| trace.ticket == ticket)
+    }
+
+    /// A packet could not be made when its turn came.
+    pub(super) fn unmade(&mut self, Unmade { line: (ticket, line), step, .. }: Unmade) {
+        let targets = self.of(ticket).map(|trace| &mut trace.view.targets);
+        if let Some(target) = targets.and_then(|targets| targets.get_mut(line)) {
+            target.inspection = Inspection::Failed(step);
+        }
     }
 
     /// A packet has settled.

@@ -16,7 +16,7 @@ impl Outbox {
         into: &mut impl Hasher,
     ) {
         let entry = |entry: &Entry| {
-            let seq = entry.packet.seq();
+            let seq = entry.seq();
             let newest = self.lanes.get(entry.lane).map(|lane| lane.newest_sent.cmp(&seq));
             (
                 entry.lane,

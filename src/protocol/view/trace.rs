@@ -164,7 +164,7 @@ pub struct TargetTrace {
 pub enum Inspection {
     /// There was nothing to inspect, or it was not this report's turn.
     NotBegun,
-    /// All five steps.
+    /// All five steps; the last is done again as the packet is signed, when its turn comes.
     Passed,
     /// This step does not hold, and those after it were not begun.
     Failed(Step),
