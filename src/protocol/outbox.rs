@@ -10,19 +10,17 @@ use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::drift::Provenance;
 use super::packet::RuntimeId;
 use super::reason::Reason;
 use super::seal::{Sealed, Step};
 use super::time::Timestamp;
-use super::trace::TraceParent;
 use super::view::{Barrier, PacketStatus, ReportReply, Ticket};
 
 mod cleared;
 mod fingerprint;
 mod ledger;
 
-pub use cleared::Cleared;
+pub use cleared::{Cleared, Origin};
 pub use ledger::Ledger;
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
@@ -75,17 +73,6 @@ impl Settled {
         }
         true
     }
-}
-
-/// What a packet's headers say beside the packet: where it came from.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Where its drift metrics came from.
-    pub provenance: Provenance,
-    /// The trace that its report belongs to.
-    pub trace: Option<TraceParent>,
-    /// Its exchange envelope.
-    pub envelope: Arc<str>,
 }
 
 /// A packet that could not be made when its turn came; it is settled as held.

@@ -1,5 +1,7 @@
 //! What the gate let through of one report, until the turn of its packets comes.
 
+use std::sync::Arc;
+
 use crate::protocol::drift::Provenance;
 use crate::protocol::judge::Clearance;
 use crate::protocol::seal::EncodedPayload;
@@ -38,4 +40,15 @@ impl Cleared {
     pub fn is_under(&self, block: f64) -> bool {
         [&self.full, &self.minimal].into_iter().flatten().all(|payload| payload.is_under(block))
     }
+}
+
+/// What a packet's headers say beside the packet: where it came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Where its drift metrics came from.
+    pub provenance: Provenance,
+    /// The trace that its report belongs to.
+    pub trace: Option<TraceParent>,
+    /// Its exchange envelope.
+    pub envelope: Arc<str>,
 }
