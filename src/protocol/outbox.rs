@@ -11,17 +11,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::packet::RuntimeId;
-use super::reason::Reason;
 use super::seal::{Sealed, Step};
 use super::time::Timestamp;
-use super::view::{Barrier, PacketStatus, ReportReply, Ticket};
+use super::view::{Barrier, PacketStatus, Ticket};
 
 mod cleared;
 mod fingerprint;
 mod ledger;
+mod settled;
 
 pub use cleared::{Cleared, Origin};
 pub use ledger::Ledger;
+pub use settled::{Settled, Unmade};
 
 /// First wait after the broker refused for the moment (no stream, no leader, too many requests);
 /// it doubles up to [`COOLDOWN_MAX`].
@@ -45,45 +46,6 @@ pub enum Outcome {
     Later,
     /// Never: too large, not permitted, refused by the stream's limits.
     Refused,
-}
-
-/// A packet that was settled, for the reply that waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// Who waits for the reply to its report.
-    pub ticket: Ticket,
-    /// Its line in that reply.
-    pub line: usize,
-    /// How it ended.
-    pub status: PacketStatus,
-    /// Sequence number on the stream, when stored.
-    pub stream_seq: Option<u64>,
-}
-
-impl Settled {
-    /// Writes it down in its reply; whether there is such a packet.
-    pub fn write(&self, reply: &mut ReportReply) -> bool {
-        let Some(line) = reply.packets.get_mut(self.line) else { return false };
-        line.status = self.status;
-        line.stream_seq = self.stream_seq;
-        // Only an inspection holds what was under way.
-        let reason = Reason::InspectionFailed;
-        if self.status == PacketStatus::Held && !reply.reasons.contains(&reason) {
-            reply.reasons.push(reason);
-        }
-        true
-    }
-}
-
-/// A packet that could not be made when its turn came; it is settled as held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unmade {
-    /// Who waits for it, and its line in the reply.
-    pub line: (Ticket, usize),
-    /// Number of its report.
-    pub seq: u64,
-    /// The step that failed.
-    pub step: Step,
 }
 
 #[derive(Clone, Debug)]
