@@ -12,7 +12,7 @@ use driftgate::commands::colour::When;
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
     audit, check, completions, demo, doctor, inject, keygen, permissions, replay, run, schema,
-    send, snapshot, status, sysexits, trace, verify,
+    send, snapshot, status, sysexits, trace, verify, watch,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -50,6 +50,9 @@ fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Trace(arguments) => blocking(trace::run(&arguments, &environment()?, &now))?,
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
+        Command::Watch(arguments) => {
+            blocking(watch::run(&arguments, color, &environment()?, &now))?
+        }
         Command::Permissions(arguments) => {
             permissions::run(&arguments, &environment()?, &mut stdout())?
         }

@@ -46,6 +46,12 @@ pub(super) struct Options {
     token_file: Option<PathBuf>,
 }
 
+impl From<Files> for Options {
+    fn from(config: Files) -> Self {
+        Self { config, api: None, token_file: None }
+    }
+}
+
 impl Options {
     /// Reads the configuration, which has to be one.
     ///

@@ -5,7 +5,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 use super::colour::When;
 use super::{
     audit, check, completions, demo, doctor, inject, keygen, permissions, replay, run, schema,
-    send, snapshot, status, trace, verify,
+    send, snapshot, status, trace, verify, watch,
 };
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -68,6 +68,8 @@ pub enum Command {
     Keygen(keygen::Arguments),
     /// Shows the fleet as its sidecars tell it
     Status(status::Arguments),
+    /// Shows the fleet live in the terminal
+    Watch(watch::Watch),
     /// Reads the audit log back
     Audit(audit::Arguments),
     /// Writes the JSON Schema of a document

@@ -36,19 +36,35 @@ pub struct Arguments {
 }
 
 /// One key of the bucket.
-struct Row {
-    key: String,
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) key: String,
     /// `None`: what stands there does not verify.
-    presence: Option<Presence>,
+    pub(super) presence: Option<Presence>,
 }
 
 impl Row {
-    fn state(&self, now: Timestamp) -> &'static str {
+    pub(super) fn state(&self, now: Timestamp) -> &'static str {
         self.presence.as_ref().map_or("foreign", |presence| presence.condition(now).into())
     }
 
+    /// Where its gate stands, while somebody vouches for it.
+    pub(super) fn live_band(&self, now: Timestamp) -> Option<Band> {
+        let presence = self.presence.as_ref()?;
+        match presence.condition(now) {
+            Condition::Live => Some(presence.band),
+            Condition::Cut if !presence.has_stopped() => Some(Band::Isolated),
+            Condition::Cut | Condition::Stale => None,
+        }
+    }
+
+    /// What a filter is looked for in, in small letters.
+    pub(super) fn words(&self, now: Timestamp) -> String {
+        self.cells(now).join(" ").to_lowercase()
+    }
+
     /// Who needs attention comes first.
-    fn rank(&self, now: Timestamp) -> u8 {
+    pub(super) fn rank(&self, now: Timestamp) -> u8 {
         let Some(presence) = &self.presence else { return 0 };
         match (presence.condition(now), presence.band) {
             (Condition::Cut, _) if presence.has_stopped() => 6,
@@ -99,29 +115,40 @@ pub async fn run(
     now: &(dyn Fn() -> Timestamp + Sync),
 ) -> Result<ExitCode, Fault> {
     let config = arguments.config.load(environment)?;
-    let settings = Settings::of(&config);
-    let held = presences(&settings).await.map_err(Fault::unavailable)?;
     let now = now();
-    let mut rows: Vec<Row> = held
-        .into_iter()
-        .filter_map(|(key, held)| {
-            let presence = open(&config, &key, &held.bytes?);
-            Some(Row { key, presence })
-        })
-        .collect();
-    rows.sort_by(|one, other| (one.rank(now), &one.key).cmp(&(other.rank(now), &other.key)));
-    let text = if arguments.json {
-        let runtimes: Vec<Value> = rows.iter().map(|row| row.to_json(now)).collect();
-        format!("{}\n", json!({ "at": now, "runtimes": runtimes }))
-    } else {
-        table(&rows, now)
-    };
+    let text = text(&rows(&config, now).await?, arguments.json, now);
     let mut output = stdout();
     output
         .write_all(text.as_bytes())
         .and_then(|()| output.flush())
         .map_err(|error| Fault::new(sysexits::IO_ERROR, error.to_string()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the bucket holds, who needs attention first.
+///
+/// # Errors
+/// [`Fault`]: the broker or the bucket cannot be had.
+pub(super) async fn rows(config: &Config, now: Timestamp) -> Result<Vec<Row>, Fault> {
+    let held = presences(&Settings::of(config)).await.map_err(Fault::unavailable)?;
+    let mut rows: Vec<Row> = held
+        .into_iter()
+        .filter_map(|(key, held)| {
+            let presence = open(config, &key, &held.bytes?);
+            Some(Row { key, presence })
+        })
+        .collect();
+    rows.sort_by(|one, other| (one.rank(now), &one.key).cmp(&(other.rank(now), &other.key)));
+    Ok(rows)
+}
+
+/// The rows for people or for programs.
+pub(super) fn text(rows: &[Row], json: bool, now: Timestamp) -> String {
+    if !json {
+        return table(rows, now);
+    }
+    let runtimes: Vec<Value> = rows.iter().map(|row| row.to_json(now)).collect();
+    format!("{}\n", json!({ "at": now, "runtimes": runtimes }))
 }
 
 /// What stands under a key, if its owner's key made it.

@@ -33,6 +33,12 @@ pub struct Fault {
     text: String,
 }
 
+impl core::fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
 impl Fault {
     /// Ends with `code` and `text`.
     #[must_use]

@@ -1,7 +1,8 @@
 //! A picture that fills the terminal, and a terminal that is afterwards as it was.
 //!
-//! Keys are not read, so that Ctrl-C is the signal that it always is: whoever draws listens for
-//! signals and drops the [`Canvas`]. A panic restores the terminal before it says what happened.
+//! Whoever draws listens for signals and drops the [`Canvas`]. Keys are read only where they are
+//! asked for; elsewhere Ctrl-C is the signal that it always is. A panic restores the terminal
+//! before it says what happened.
 //! What deliberately is not here: what is shown.
 
 use std::io::{self, IsTerminal as _, Stdout, stdout};
@@ -9,7 +10,9 @@ use std::io::{self, IsTerminal as _, Stdout, stdout};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, size};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
 use ratatui::style::Color;
 use ratatui::{Frame, Terminal};
 
@@ -41,6 +44,14 @@ impl Canvas {
         Some(canvas)
     }
 
+    /// Takes the terminal with its keys, which then are no signals and are not echoed, whatever its
+    /// size.
+    pub(super) fn open_with_keys(has_colours: bool) -> Option<Self> {
+        let canvas = Self::open(0, 0, has_colours)?;
+        enable_raw_mode().ok()?;
+        Some(canvas)
+    }
+
     /// Shows what `render` draws, instead of the picture before.
     pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         let has_colours = self.has_colours;
@@ -64,6 +75,7 @@ impl Drop for Canvas {
 
 fn restore() {
     // Whoever closed the terminal needs it no more.
+    let _ = disable_raw_mode();
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
 }
 

@@ -13,6 +13,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use super::api::{Api, Options};
+use super::files::Files;
 use super::replay;
 use super::sysexits::{self, Fault};
 use crate::driver::{NEXT_TIMEOUT, VIEW_TIMEOUT};
@@ -83,6 +84,19 @@ async fn ask(trace: &Trace, environment: &BTreeMap<String, String>) -> Result<Va
         .body(Full::default())
         .map_err(Fault::unavailable)?;
     api.ask(request, NEXT_TIMEOUT + VIEW_TIMEOUT + Duration::from_secs(3)).await
+}
+
+/// The newest report of the local sidecar, explained for people.
+///
+/// # Errors
+/// [`Fault`]: nobody answers, or there is no report.
+pub(super) async fn newest(
+    files: &Files,
+    environment: &BTreeMap<String, String>,
+) -> Result<String, Fault> {
+    let sidecar = Options::from(files.clone());
+    let trace = Trace { sidecar, file: None, next: false, seq: None, json: false };
+    Ok(text::of(&ask(&trace, environment).await?))
 }
 
 /// What a gate would make of the reports in a file that starts with this configuration.

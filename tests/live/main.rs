@@ -96,3 +96,6 @@ mod handshake;
 
 #[cfg(test)]
 mod presence;
+
+#[cfg(test)]
+mod watch;
