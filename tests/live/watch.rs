@@ -86,3 +86,35 @@ async fn the_terminal_is_given_back_after_a_key_and_after_a_signal() {
         assert_eq!(told(before, "before "), told(after, "after "), "{end}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_when_its_terminal_is_gone() {
+    let server = NatsServer::start();
+    let sidecar = Sidecar::connected(Plan::new("planner", &["critic"], &server.url())).await;
+    let config = sidecar.folder().join("base.toml").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let pid = folder.path().join("pid");
+    let program = env!("CARGO_BIN_EXE_driftgate");
+    // Whoever starts it in a session that is not told of a hang-up: SIGHUP is ignored.
+    let line = format!(
+        "stty cols 80 rows 24; trap '' HUP; echo $$ > {}; exec {program} watch -c {config}",
+        pid.display()
+    );
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let Ok(mut child) = command.spawn() else {
+        println!("SKIPPED: no `script`, which makes a terminal");
+        return;
+    };
+    let mut output = child.stdout.take().unwrap();
+    let mut bytes = Vec::new();
+    while !String::from_utf8_lossy(&bytes).contains("planner") {
+        let read = timeout(LONG, output.read_buf(&mut bytes)).await.expect("a picture");
+        assert!(read.unwrap() > 0, "ended early");
+    }
+    let id = std::fs::read_to_string(&pid).unwrap();
+    child.kill().await.unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", id.trim()));
+    until("its end", async || (!process.exists()).then_some(())).await;
+}

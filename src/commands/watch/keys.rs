@@ -1,16 +1,19 @@
 //! Keys of the terminal, read on a thread of their own, as what they ask for.
 
+use std::io::stdin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::view::Wish;
 
 /// Longest wait of the thread for a key before it looks whether it is still wanted.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_NS: i64 = 100_000_000;
 /// Keys that wait; more are not typed.
 const KEYS_MAX: usize = 64;
 
@@ -37,8 +40,9 @@ impl Keys {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         tokio::task::spawn_blocking(move || {
-            while !over.load(Ordering::Relaxed) {
-                let Ok(is_there) = event::poll(POLL) else { return };
+            while !over.load(Ordering::Relaxed) && is_open() {
+                // A change of size is told by a signal, which only this looks at.
+                let Ok(is_there) = event::poll(Duration::ZERO) else { return };
                 if !is_there {
                     continue;
                 }
@@ -62,6 +66,23 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits for a key, or a little. Whether the terminal is still there: reading one that has hung up
+/// never ends, so that is found out before anything is read.
+fn is_open() -> bool {
+    let input = stdin();
+    let mut waiting = [PollFd::new(&input, PollFlags::IN)];
+    let bound = Timespec { tv_sec: 0, tv_nsec: POLL_NS };
+    match poll(&mut waiting, Some(&bound)) {
+        // A signal has come.
+        Err(Errno::INTR) => true,
+        Err(_) => false,
+        Ok(_) => {
+            let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+            waiting.iter().all(|place| !place.revents().intersects(gone))
+        }
     }
 }
 
