@@ -295,7 +295,9 @@ impl Backend for Actor {
             broker: BrokerState::Disconnected,
             band: match self.with(|script| script.mood) {
                 Mood::Isolated => Band::Isolated,
-                _ => Band::Blocked,
+                Mood::Calm | Mood::Overloaded | Mood::Picky | Mood::Stopping | Mood::Stuck => {
+                    Band::Blocked
+                }
             },
             degraded: vec!["no broker".into()],
         }

@@ -6,7 +6,7 @@ use crate::protocol::gate::{BLOCK_MAX, Band, ISOLATE_MAX};
 pub(super) const LEGEND: [(Band, &str, &str); 4] = [
     (Band::Open, "o", "sends all"),
     (Band::Caution, "c", "sends 1 in 3"),
-    (Band::Blocked, "B", "holds all"),
+    (Band::Blocked, "B", "holds"),
     (Band::Isolated, "I", "cut off"),
 ];
 
