@@ -1,6 +1,6 @@
 //! `driftgate watch`: the fleet in a terminal, from presence and telemetry alone.
 //!
-//! It reads the bucket every [`READ_INTERVAL`] and hears the frames of the configuration's peers,
+//! It reads the bucket every `READ_INTERVAL` and hears the frames of the configuration's peers,
 //! believes what verifies under its keys, and writes nothing. Where nobody can be shown a picture
 //! it prints one table. What deliberately is not here: any way to change what it shows.
 

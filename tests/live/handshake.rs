@@ -278,7 +278,12 @@ async fn a_reply_subject_that_is_no_inbox_moves_nothing_at_the_broker() {
             sender.publish_with_reply(subject, aim, question().into()).await.unwrap();
         }
     }
-    dropped(&planner, "reply", 2 * aims.len()).await;
+    // From 2.15.3 on the server itself refuses a question that asks for its answer at its API.
+    let version = attacker.server_info().version;
+    let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+    let refuses = numbers >= vec![2, 15, 3];
+    let arrive = aims.iter().filter(|aim| !(refuses && aim.starts_with("$JS.API."))).count();
+    dropped(&planner, "reply", 2 * arrive).await;
     assert_eq!(state(&context).await, before);
     // What is aimed well and is not to be believed.
     let foreign = sealed(&words("critic", "planner", "1.0", NONCE), &foreign_keyring());
