@@ -132,7 +132,8 @@ impl<A: Backend> Work<A> {
         loop {
             let has_room = self.waiting.len() < self.limits.window
                 && self.bytes < UNDER_WAY_BYTES_MAX
-                && judging.is_none();
+                && judging.is_none()
+                && !self.lines.has_more();
             if is_over && judging.is_none() && self.waiting.is_empty() {
                 return;
             }
@@ -156,7 +157,7 @@ impl<A: Backend> Work<A> {
                 more = self.lines.more(), if has_room && !is_over => is_over = !more,
             }
             // What has come whole is judged, even when the client has gone.
-            if judging.is_none() && self.lines.has_whole() {
+            if judging.is_none() && self.lines.has_more() {
                 judging = self.hand_in().await;
             }
         }
@@ -174,8 +175,10 @@ impl<A: Backend> Work<A> {
             let bytes = raw.as_ref().map_or(0, Vec::len);
             let place = match self.budget.try_hold(bytes) {
                 Ok(place) => place,
-                // Whoever waits for memory holds none.
-                Err(NoMemory) if batch.is_empty() => self.budget.hold(bytes).await,
+                // Whoever waits for memory holds none, neither here nor in an answer to come.
+                Err(NoMemory) if batch.is_empty() && self.waiting.is_empty() => {
+                    self.budget.hold(bytes).await
+                }
                 Err(NoMemory) => {
                     self.lines.put_back(raw);
                     break;
@@ -326,8 +329,11 @@ struct Lines {
     limits: BodyLimits,
     /// What has come of the line that is being read.
     buffer: Vec<u8>,
-    /// Cut and not taken: the bytes of a line, or why it is none.
-    whole: VecDeque<Result<Vec<u8>, Problem>>,
+    /// What has come and is not looked at: lines are cut when they are taken, for a piece can hold
+    /// thousands.
+    rest: Bytes,
+    /// Taken and put back, or the last: the bytes of a line, or why it is none.
+    kept: Option<Result<Vec<u8>, Problem>>,
     /// When the line that is being read has to be there.
     due: Option<Instant>,
     /// The line that is being read is too long: it is dropped up to its end.
@@ -341,23 +347,44 @@ impl Lines {
             body,
             limits,
             buffer: Vec::new(),
-            whole: VecDeque::new(),
+            rest: Bytes::new(),
+            kept: None,
             due: None,
             is_skipping: false,
             is_over: false,
         }
     }
 
-    fn has_whole(&self) -> bool {
-        !self.whole.is_empty()
+    /// Whether something has come that is not taken. Nothing more is read before.
+    fn has_more(&self) -> bool {
+        self.kept.is_some() || !self.rest.is_empty()
     }
 
+    /// The next line that has come whole, in order. Without one, nothing is left to take.
     fn next(&mut self) -> Option<Result<Vec<u8>, Problem>> {
-        self.whole.pop_front()
+        if let Some(kept) = self.kept.take() {
+            return Some(kept);
+        }
+        while !self.rest.is_empty() {
+            let end = self.rest.iter().position(|byte| *byte == b'\n');
+            let piece = self.rest.split_to(end.unwrap_or(self.rest.len()));
+            self.gather(&piece);
+            if end.is_some() {
+                drop(self.rest.split_to(1));
+                self.due = None;
+                if let Some(line) = self.line() {
+                    return Some(line);
+                }
+            }
+        }
+        if (self.is_skipping || !self.buffer.is_empty()) && self.due.is_none() {
+            self.due = Some(Instant::now() + self.limits.timeout);
+        }
+        None
     }
 
     fn put_back(&mut self, line: Result<Vec<u8>, Problem>) {
-        self.whole.push_front(line);
+        self.kept = Some(line);
     }
 
     /// Reads no more.
@@ -366,7 +393,7 @@ impl Lines {
         self.body = Body::empty();
     }
 
-    /// Waits for one piece of the body and cuts the lines that it ends. `false` at the end.
+    /// Waits for one piece of the body. `false` at the end.
     ///
     /// # Cancel safety
     /// Safe: what has come is kept.
@@ -381,7 +408,7 @@ impl Lines {
                 Err(_) => {
                     let detail = format!("a line took longer than {:?}", self.limits.timeout);
                     let problem = Problem::new(Outcome::BodyTooSlow, detail).of_field("/");
-                    self.whole.push_back(Err(problem));
+                    self.kept = Some(Err(problem));
                     self.end();
                     return false;
                 }
@@ -391,31 +418,16 @@ impl Lines {
             Some(Ok(frame)) => {
                 // Trailers say nothing that a report needs.
                 if let Ok(piece) = frame.into_data() {
-                    self.cut(&piece);
+                    self.rest = piece;
                 }
                 return true;
             }
             // A clean end ends the last line, too; half a line is none.
-            None => self.line(),
+            None => self.kept = self.line(),
             Some(Err(_)) => {}
         }
         self.end();
         false
-    }
-
-    fn cut(&mut self, piece: &[u8]) {
-        let mut rest = piece;
-        while let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
-            let (line, after) = rest.split_at(length);
-            self.gather(line);
-            self.line();
-            rest = after.get(1..).unwrap_or_default();
-            self.due = None;
-        }
-        self.gather(rest);
-        if (self.is_skipping || !self.buffer.is_empty()) && self.due.is_none() {
-            self.due = Some(Instant::now() + self.limits.timeout);
-        }
     }
 
     fn gather(&mut self, bytes: &[u8]) {
@@ -428,16 +440,14 @@ impl Lines {
         }
     }
 
-    /// The line is whole.
-    fn line(&mut self) {
+    /// The line that has been gathered, now that it is whole.
+    fn line(&mut self) -> Option<Result<Vec<u8>, Problem>> {
         let line = core::mem::take(&mut self.buffer);
         if core::mem::take(&mut self.is_skipping) {
             let detail = format!("a line of more than {} bytes", self.limits.bytes_max);
-            let problem = Problem::new(Outcome::BodyTooLarge, detail).of_field("/");
-            self.whole.push_back(Err(problem));
-        // An empty line is how some writers say that they are alive.
-        } else if !line.trim_ascii().is_empty() {
-            self.whole.push_back(Ok(line));
+            return Some(Err(Problem::new(Outcome::BodyTooLarge, detail).of_field("/")));
         }
+        // An empty line is how some writers say that they are alive.
+        (!line.trim_ascii().is_empty()).then_some(Ok(line))
     }
 }

@@ -203,3 +203,30 @@ async fn streams_of_reports_leave_room_for_single_ones() {
     assert!(third.text().contains("too-many-streams"));
     served.assert_works().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_wait_for_memory_do_not_keep_each_other_waiting() {
+    let mut all = settings();
+    all.limits.connections_max = 256;
+    let served = Served::start(Mood::Calm, all).await;
+    // Each needs a place for every line, and together they need far more than there are.
+    let padded = format!("{REPORT}{}\n", " ".repeat(30_000));
+    let streams = (0..48).map(|_| async {
+        let mut streamer = Streamer::start(&served, "?check", "").await;
+        streamer.send(&padded.repeat(4)).await;
+        streamer.finish().await;
+        streamer.whole().await.len()
+    });
+    let answered = futures_util::future::join_all(streams).await;
+    assert_eq!(answered, [4; 48]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_lines_in_one_piece_are_answered_one_by_one() {
+    let served = Served::start(Mood::Calm, settings()).await;
+    let mut streamer = Streamer::start(&served, "", "").await;
+    streamer.send(&"1\n".repeat(10_000)).await;
+    streamer.finish().await;
+    assert_eq!(streamer.whole().await.len(), 10_000);
+    assert_eq!(served.actor.reports(), 10_000);
+}
