@@ -25,6 +25,7 @@ pub mod document;
 pub mod keyring;
 pub mod gate;
 pub mod wire;
+mod fields;
 pub mod exchange;
 pub mod delivery;
 pub mod schema;

@@ -204,6 +204,19 @@ pub fn write_bool(bytes: &mut Vec<u8>, truth: bool) {
     bytes.extend_from_slice(if truth { b"true" } else { b"false" });
 }
 
+/// The whole number from 0 to [`INTEGER_MAX`] that `number` is, if it is one.
+#[must_use]
+pub fn whole(number: f64) -> Option<u64> {
+    let is_whole = number.fract() == 0.0 && (0.0..=INTEGER_MAX).contains(&number);
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, not negative and at most 2^53, so the conversion is exact"
+    )]
+    is_whole.then_some(number as u64)
+}
+
 /// Appends `/` and one key to a JSON Pointer for an error message: escaped as RFC 6901 asks, cut to
 /// the bounds of this module, and with `?` for whatever is not printable ASCII.
 pub fn push_pointer(pointer: &mut String, key: &str) {

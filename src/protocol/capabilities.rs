@@ -277,15 +277,15 @@ impl Reader {
     }
 
     fn runtime_id(&mut self) -> Option<RuntimeId> {
-        self.text("runtime_id", "must be 1 to 64 of A-Z a-z 0-9 _ -", RuntimeId::new)
+        self.text("runtime_id", RuntimeId::RULE, RuntimeId::new)
     }
 
     fn expires(&mut self) -> Option<Timestamp> {
-        self.text("expires", "must be RFC 3339, 1970 to 9999", Timestamp::parse)
+        self.text("expires", Timestamp::RULE, Timestamp::parse)
     }
 
     fn versions(&mut self) -> Option<Vec<Version>> {
-        self.list("protocol_versions", "must be MAJOR.MINOR", Version::parse)
+        self.list("protocol_versions", Version::RULE, Version::parse)
     }
 
     fn texts(&mut self, name: &str) -> Vec<String> {

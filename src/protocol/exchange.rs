@@ -25,6 +25,9 @@ pub struct Version {
 pub const SUPPORTED: Version = Version { major: 1, minor: 0 };
 
 impl Version {
+    /// What a version must be, for error messages.
+    pub const RULE: &str = "must be MAJOR.MINOR";
+
     /// Reads `MAJOR.MINOR`, decimal numbers without leading zeros.
     ///
     /// ```

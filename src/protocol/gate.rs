@@ -167,10 +167,19 @@ pub enum Band {
 }
 
 impl Band {
+    /// The four words, for error messages.
+    pub const WORDS: &str = "open, caution, blocked, isolated";
+
     /// The word used on the wire, in replies and in metrics.
     #[must_use]
     pub fn word(self) -> &'static str {
         self.into()
+    }
+
+    /// The band of a word; `None` for anything else.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        <Self as strum::VariantArray>::VARIANTS.iter().copied().find(|band| band.word() == word)
     }
 
     /// Whether publication is cut.

@@ -15,8 +15,9 @@ use serde::Serialize;
 use super::canonical::Json;
 use super::digest::Digest;
 use super::exchange::{ExchangeMode, ModeReason, Version};
+use super::fields::Fields;
 use super::gate::Band;
-use super::packet::RuntimeId;
+use super::packet::{RuntimeId, WORD_BYTES_MAX};
 use super::refusal::{Fault, Refusal};
 use super::time::Timestamp;
 
@@ -127,37 +128,21 @@ impl Heard {
     /// # Errors
     /// `Malformed`, naming the field.
     pub fn read(members: &BTreeMap<String, Json>, seq: u64) -> Result<Self, Refusal> {
-        let text = |name: &str| {
-            let found = members.get(name).and_then(Json::as_str);
-            found.ok_or_else(|| Refusal::malformed(&format!("/{name}"), "must be a string"))
-        };
-        let id = |name: &str| {
-            let found = RuntimeId::new(text(name)?);
-            found.ok_or_else(|| Refusal::malformed(&format!("/{name}"), "must be a runtime id"))
-        };
-        let version = Version::parse(text("protocol_version")?);
-        let at = Timestamp::parse(text("at")?);
-        let nonce = text("nonce")?;
+        let fields = Fields::new(members, "");
+        let nonce = fields.text("nonce", WORD_BYTES_MAX)?;
         let is_nonce = nonce.len() == NONCE_LEN
             && nonce.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if !is_nonce {
-            return Err(Refusal::malformed("/nonce", "must be 32 lower-case hex digits"));
+            return Err(fields.refuse("nonce", "must be 32 lower-case hex digits"));
         }
-        let digest = match members.get("capabilities_digest") {
-            None | Some(Json::Null) => None,
-            Some(_) => Some(Digest::parse(text("capabilities_digest")?).ok_or_else(|| {
-                let problem = "must be sha256: and 64 hex digits";
-                Refusal::malformed("/capabilities_digest", problem)
-            })?),
-        };
         Ok(Self {
-            runtime_id: id("runtime_id")?,
-            target: id("target")?,
-            version: version
-                .ok_or_else(|| Refusal::malformed("/protocol_version", "must be MAJOR.MINOR"))?,
+            runtime_id: fields.runtime_id("runtime_id")?,
+            target: fields.runtime_id("target")?,
+            version: Version::parse(fields.text("protocol_version", WORD_BYTES_MAX)?)
+                .ok_or_else(|| fields.refuse("protocol_version", Version::RULE))?,
             nonce: nonce.to_owned(),
-            at: at.ok_or_else(|| Refusal::malformed("/at", "must be RFC 3339 in UTC"))?,
-            capabilities_digest: digest,
+            at: fields.time("at")?,
+            capabilities_digest: fields.optional("capabilities_digest", Fields::digest)?,
             seq,
         })
     }

@@ -33,6 +33,9 @@ pub const PACKET_BYTES_MAX: usize = 16 * 1024;
 pub struct RuntimeId(Arc<str>);
 
 impl RuntimeId {
+    /// What a runtime id must be, for error messages.
+    pub const RULE: &str = "must be 1 to 64 of A-Z a-z 0-9 _ -";
+
     /// `None` when `text` is not one NATS token of the allowed characters and length.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {

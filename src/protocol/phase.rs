@@ -6,11 +6,12 @@
 
 use serde::Serialize;
 
-use super::canonical::Json;
+use super::canonical::{Json, whole};
 use super::drift::{Coherence, DriftIndex, Fraction, Provenance, ROUNDING, SCR, reaches};
+use super::fields::Fields;
 use super::gate::{PSD_MAX, PSI_MIN};
-use super::packet::{Posture, RuntimeId};
-use super::profile::SafetyStatus;
+use super::packet::{Posture, RuntimeId, TEXT_BYTES_MAX};
+use super::profile::{STATUS_WORDS, SafetyStatus};
 use super::refusal::{Fault, Refusal};
 use super::time::Timestamp;
 
@@ -75,38 +76,41 @@ impl PhaseFrame {
         }
         let json =
             Json::parse(body).map_err(|fault| Refusal::malformed(&fault.field, &fault.problem))?;
-        let fields = Fields(&json);
-        if fields.text("/runtime_id")? != Some(source.as_str()) {
+        let fields = Fields::of(&json)?;
+        if fields.text("runtime_id", TEXT_BYTES_MAX)? != source.as_str() {
             let detail = "/runtime_id and the subject name different runtimes";
             return Err(Refusal::of(Fault::Misaddressed, detail));
         }
         let fraction = |number| Fraction::new(number).map(Fraction::value);
+        let posture = |word: &str| {
+            let states = [Posture::Stable, Posture::Reflective, Posture::Recenter];
+            states.into_iter().find(|state| state.word() == word)
+        };
         let frame = Self {
             runtime_id: source.clone(),
-            timestamp: fields
-                .text("/timestamp")?
-                .and_then(Timestamp::parse)
-                .ok_or_else(|| Refusal::malformed("/timestamp", "must be RFC 3339"))?,
-            phase_vector: fields.vector("/phase_vector")?,
-            phase_expected: fields.vector("/phase_expected")?,
+            timestamp: fields.time("timestamp")?,
+            phase_vector: fields.vector("phase_vector")?,
+            phase_expected: fields.vector("phase_expected")?,
             phase_state: fields
-                .word("/phase_state", |word| {
-                    let states = [Posture::Stable, Posture::Reflective, Posture::Recenter];
-                    states.into_iter().find(|state| state.word() == word)
+                .optional("phase_state", |fields, name| {
+                    fields.word(name, "stable, reflective, recenter", posture)
                 })?
                 .unwrap_or(Posture::Unknown),
-            psi: fields.number("/psi", fraction)?,
-            psd: fields.number("/psd", fraction)?,
+            psi: fields.within("psi", fraction)?,
+            psd: fields.within("psd", fraction)?,
             drift_index: fields
-                .number("/drift_index", |number| DriftIndex::new(number).map(DriftIndex::value))?,
-            scr: fields.number("/scr", |number| Coherence::new(number).map(Coherence::value))?,
-            symbolic_density: fields.number("/symbolic_density", fraction)?,
-            // A whole number has no decimals when it is written.
+                .within("drift_index", |number| DriftIndex::new(number).map(DriftIndex::value))?,
+            scr: fields.within("scr", |number| Coherence::new(number).map(Coherence::value))?,
+            symbolic_density: fields.within("symbolic_density", fraction)?,
             recursion_depth: fields
-                .number("/recursion_depth", |number| number.to_string().parse().ok())?,
-            safety_status: fields.word("/safety_status", SafetyStatus::of_word)?,
+                .within("recursion_depth", |number| u32::try_from(whole(number)?).ok())?,
+            safety_status: fields.optional("safety_status", |fields, name| {
+                fields.word(name, STATUS_WORDS, SafetyStatus::of_word)
+            })?,
             drift_source: fields
-                .word("/drift_source", |word| word.parse().ok())?
+                .optional("drift_source", |fields, name| {
+                    fields.word(name, "none, derived, reported, native", |word| word.parse().ok())
+                })?
                 .unwrap_or(Provenance::Native),
         };
         if frame.drift_index.is_none() {
@@ -136,48 +140,26 @@ impl PhaseFrame {
     }
 }
 
-/// The members of a document; null counts as absent.
-struct Fields<'a>(&'a Json);
-
-impl<'a> Fields<'a> {
-    fn find(&self, name: &str) -> Option<&'a Json> {
-        self.0.pointer(name).filter(|json| !matches!(json, Json::Null))
-    }
-
-    fn text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
-        let Some(json) = self.find(name) else { return Ok(None) };
-        json.as_str().map(Some).ok_or_else(|| Refusal::malformed(name, "must be a string"))
-    }
-
-    fn word<T>(
+/// What may be absent, but not be something else.
+impl Fields<'_> {
+    fn within<T>(
         &self,
         name: &str,
-        known: impl FnOnce(&str) -> Option<T>,
+        range: impl FnOnce(f64) -> Option<T>,
     ) -> Result<Option<T>, Refusal> {
-        let Some(word) = self.text(name)? else { return Ok(None) };
-        known(word).map(Some).ok_or_else(|| Refusal::malformed(name, "not one of its words"))
-    }
-
-    fn number<T>(
-        &self,
-        name: &str,
-        within: impl FnOnce(f64) -> Option<T>,
-    ) -> Result<Option<T>, Refusal> {
-        let Some(json) = self.find(name) else { return Ok(None) };
-        let Json::Number(number) = json else {
-            return Err(Refusal::malformed(name, "must be a number"));
-        };
-        within(*number).map(Some).ok_or_else(|| Refusal::malformed(name, "out of range"))
+        self.optional(name, |fields, name| {
+            range(fields.number(name)?).ok_or_else(|| fields.refuse(name, "out of range"))
+        })
     }
 
     fn vector(&self, name: &str) -> Result<Option<[f64; 3]>, Refusal> {
-        let Some(json) = self.find(name) else { return Ok(None) };
-        if let Json::Array(elements) = json
-            && let [Json::Number(x), Json::Number(y), Json::Number(z)] = elements.as_slice()
-            && ((x * x + y * y + z * z).sqrt() - 1.0).abs() <= LENGTH_TOLERANCE
-        {
-            return Ok(Some([*x, *y, *z]));
-        }
-        Err(Refusal::malformed(name, "must be three numbers of length 1"))
+        self.optional(name, |fields, name| {
+            if let [Json::Number(x), Json::Number(y), Json::Number(z)] = fields.array(name)?
+                && ((x * x + y * y + z * z).sqrt() - 1.0).abs() <= LENGTH_TOLERANCE
+            {
+                return Ok([*x, *y, *z]);
+            }
+            Err(fields.refuse(name, "must be three numbers of length 1"))
+        })
     }
 }

@@ -236,7 +236,7 @@ impl Shown {
 impl Raw {
     fn parse(self) -> Result<Presence, Refusal> {
         let time = |field: &str, text: &str| {
-            Timestamp::parse(text).ok_or_else(|| Refusal::malformed(field, "must be RFC 3339"))
+            Timestamp::parse(text).ok_or_else(|| Refusal::malformed(field, Timestamp::RULE))
         };
         let is_word = |text: &String| is_text(text, WORD_BYTES_MAX);
         if self.reasons.len() > REASONS_MAX || !self.reasons.iter().all(is_word) {
@@ -247,7 +247,7 @@ impl Raw {
         }
         Ok(Presence {
             runtime_id: RuntimeId::new(&self.runtime_id)
-                .ok_or_else(|| Refusal::malformed("/runtime_id", "must be one NATS token"))?,
+                .ok_or_else(|| Refusal::malformed("/runtime_id", RuntimeId::RULE))?,
             mode: self.mode,
             band: self.band,
             reasons: self.reasons,

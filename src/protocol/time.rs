@@ -34,6 +34,9 @@ impl Timestamp {
         self.0.unsigned_abs().saturating_mul(1000)
     }
 
+    /// What an instant must be, for error messages.
+    pub const RULE: &str = "must be RFC 3339, 1970 to 9999";
+
     /// Reads RFC 3339 in any offset; more than three decimals are cut. `None` when it is not
     /// RFC 3339 or lies outside the years 1970 to 9999.
     #[must_use]

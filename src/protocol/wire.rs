@@ -6,20 +6,17 @@
 
 mod schema;
 
-use std::collections::BTreeMap;
-
 pub use schema::packet as packet_schema;
 
-use super::canonical::{Json, push_pointer, write_bool, write_number, write_string};
-use super::digest::Digest;
-use super::drift::{Coherence, DriftIndex, DriftParts, Fraction};
+use super::canonical::{Json, write_bool, write_number, write_string};
+use super::drift::{Coherence, DriftIndex, DriftParts};
 use super::exchange::{SUPPORTED, Version};
+use super::fields::Fields;
 use super::packet::{
-    AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, RuntimeId,
-    SafetyFlags, Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_text,
+    AttractorState, AttractorType, Header, MemorySnapshot, PROTOCOL_VERSION, Payload, SafetyFlags,
+    Signature, StatePacket, TEXT_BYTES_MAX, WORD_BYTES_MAX,
 };
 use super::refusal::{Fault, Refusal};
-use super::time::Timestamp;
 
 /// Longest integrity token, in bytes: algorithm 11, key id 64, seq 20, tag 86, colons 3.
 pub const TOKEN_BYTES_MAX: usize = 192;
@@ -81,16 +78,13 @@ impl StatePacket {
     /// # Errors
     /// [`Fault::Malformed`] or [`Fault::Incompatible`], the sender's fault, naming the field.
     pub fn from_json(document: &Json) -> Result<(Self, Signature), Refusal> {
-        let members = document
-            .as_object()
-            .ok_or_else(|| Refusal::malformed("/", "a packet is a JSON object"))?;
-        let root = Fields { members, pointer: "", closed: false };
+        let root = Fields::of(document)?;
         let header = root.object("header", "/header")?;
         let protocol_version = header.text("protocol_version", WORD_BYTES_MAX)?;
         let closed = is_closed_version(protocol_version)?;
-        let root = Fields { closed, ..root };
+        let root = root.closed(closed);
         root.only(&["header", "payload", "signature"])?;
-        let header = Fields { closed, ..header };
+        let header = header.closed(closed);
         header.only(&[
             "protocol_version",
             "source_runtime_id",
@@ -101,8 +95,7 @@ impl StatePacket {
             protocol_version: protocol_version.to_owned().into(),
             source_runtime_id: header.runtime_id("source_runtime_id")?,
             target_runtime_id: header.runtime_id("target_runtime_id")?,
-            timestamp: Timestamp::parse(header.text("timestamp", WORD_BYTES_MAX)?)
-                .ok_or_else(|| header.refuse("timestamp", "must be RFC 3339, 1970 to 9999"))?,
+            timestamp: header.time("timestamp")?,
         };
         let payload = read_payload(&root.object("payload", "/payload")?)?;
         let signature = root.object("signature", "/signature")?;
@@ -124,7 +117,7 @@ impl Payload {
         let members = document
             .as_object()
             .ok_or_else(|| Refusal::malformed("/payload", "must be an object"))?;
-        read_payload(&Fields { members, pointer: "/payload", closed: true })
+        read_payload(&Fields::new(members, "/payload"))
     }
 }
 
@@ -138,7 +131,7 @@ fn is_closed_version(version: &str) -> Result<bool, Refusal> {
                 "/header/protocol_version: another major version; {PROTOCOL_VERSION} is supported"
             ),
         }),
-        None => Err(Refusal::malformed("/header/protocol_version", "must be MAJOR.MINOR")),
+        None => Err(Refusal::malformed("/header/protocol_version", Version::RULE)),
     }
 }
 
@@ -150,7 +143,7 @@ fn read_payload(payload: &Fields<'_>) -> Result<Payload, Refusal> {
     metrics.only(&["di", "pd", "sdi", "sv"])?;
     let flags = payload.object("safety_flags", "/payload/safety_flags")?;
     flags.only(&["aegida_status", "phase_lock", "recenter_active"])?;
-    let memory_snapshot = if payload.members.contains_key("memory_snapshot") {
+    let memory_snapshot = if payload.has("memory_snapshot") {
         let memory = payload.object("memory_snapshot", "/payload/memory_snapshot")?;
         memory.only(&["retention_index", "summary_hash"])?;
         Some(MemorySnapshot {
@@ -163,12 +156,7 @@ fn read_payload(payload: &Fields<'_>) -> Result<Payload, Refusal> {
     Ok(Payload {
         attractor_state: AttractorState {
             id: attractor.text("id", TEXT_BYTES_MAX)?.to_owned(),
-            kind: AttractorType::of_word(attractor.text("type", WORD_BYTES_MAX)?).ok_or_else(
-                || {
-                    let problem = format!("must be one of {}", AttractorType::WORDS);
-                    attractor.refuse("type", &problem)
-                },
-            )?,
+            kind: attractor.word("type", AttractorType::WORDS, AttractorType::of_word)?,
             stability: attractor.fraction("stability")?,
             phase: attractor.text("phase", WORD_BYTES_MAX)?.to_lowercase(),
         },
@@ -188,72 +176,4 @@ fn read_payload(payload: &Fields<'_>) -> Result<Payload, Refusal> {
             recenter_active: flags.flag("recenter_active")?,
         },
     })
-}
-
-/// The members of one object and where it stands.
-#[derive(Clone, Copy)]
-struct Fields<'a> {
-    members: &'a BTreeMap<String, Json>,
-    pointer: &'static str,
-    /// Whether unknown members are refused.
-    closed: bool,
-}
-
-impl<'a> Fields<'a> {
-    fn refuse(&self, name: &str, problem: &str) -> Refusal {
-        let mut field = self.pointer.to_owned();
-        push_pointer(&mut field, name);
-        Refusal::malformed(&field, problem)
-    }
-
-    fn only(&self, known: &[&str]) -> Result<(), Refusal> {
-        let unknown = self.members.keys().find(|name| !known.contains(&name.as_str()));
-        match unknown {
-            Some(name) if self.closed => Err(self.refuse(name, "unknown field")),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn member(&self, name: &str) -> Result<&'a Json, Refusal> {
-        self.members.get(name).ok_or_else(|| self.refuse(name, "missing"))
-    }
-
-    fn object(&self, name: &str, pointer: &'static str) -> Result<Self, Refusal> {
-        let members =
-            self.member(name)?.as_object().ok_or_else(|| self.refuse(name, "must be an object"))?;
-        Ok(Self { members, pointer, closed: self.closed })
-    }
-
-    fn text(&self, name: &str, bytes_max: usize) -> Result<&'a str, Refusal> {
-        let text =
-            self.member(name)?.as_str().ok_or_else(|| self.refuse(name, "must be a string"))?;
-        if !is_text(text, bytes_max) {
-            let problem =
-                format!("must be 1 to {bytes_max} bytes of text without control characters");
-            return Err(self.refuse(name, &problem));
-        }
-        Ok(text)
-    }
-
-    fn digest(&self, name: &str) -> Result<Digest, Refusal> {
-        let text = self.text(name, TEXT_BYTES_MAX)?;
-        Digest::parse(text).ok_or_else(|| self.refuse(name, Digest::RULE))
-    }
-
-    fn runtime_id(&self, name: &str) -> Result<RuntimeId, Refusal> {
-        RuntimeId::new(self.text(name, TEXT_BYTES_MAX)?)
-            .ok_or_else(|| self.refuse(name, "must be 1 to 64 of A-Z a-z 0-9 _ -"))
-    }
-
-    fn number(&self, name: &str) -> Result<f64, Refusal> {
-        self.member(name)?.as_f64().ok_or_else(|| self.refuse(name, "must be a number"))
-    }
-
-    fn fraction(&self, name: &str) -> Result<Fraction, Refusal> {
-        Fraction::new(self.number(name)?).ok_or_else(|| self.refuse(name, "must be from 0 to 1"))
-    }
-
-    fn flag(&self, name: &str) -> Result<bool, Refusal> {
-        self.member(name)?.as_bool().ok_or_else(|| self.refuse(name, "must be true or false"))
-    }
 }

@@ -3,9 +3,10 @@
 //! Every line has the same members; those that say nothing about an event are null.
 
 use super::{
-    Admission, BTreeMap, Digest, Entry, Event, ExchangeMode, Fault, INTEGER_MAX, Json,
-    LINE_BYTES_MAX, Reason, Ruling, RuntimeId, Timestamp, Transition,
+    Admission, BTreeMap, Digest, Entry, Event, ExchangeMode, Fault, Json, LINE_BYTES_MAX, Reason,
+    Ruling, RuntimeId, Timestamp, Transition,
 };
+use crate::protocol::canonical::whole;
 use crate::protocol::drift::Provenance;
 use crate::protocol::exchange::{SUPPORTED, Version};
 use crate::protocol::packet::PROTOCOL_VERSION;
@@ -337,14 +338,4 @@ impl Link {
             event: event.to_owned(),
         })
     }
-}
-
-/// The whole number that `number` is, if it is one.
-fn whole(number: f64) -> Option<u64> {
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        reason = "whole and within 2^53, so the conversion is exact"
-    )]
-    (number.fract() == 0.0 && (0.0..=INTEGER_MAX).contains(&number)).then_some(number as u64)
 }

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::{Band, Bridge, Connection, Effect, Mode, Now, Reason, RuntimeId, exchanges};
 use crate::protocol::canonical::Json;
 use crate::protocol::document::{sign_body, verify_body};
+use crate::protocol::fields::Fields;
 use crate::protocol::keyring::Domain;
-use crate::protocol::packet::{WORD_BYTES_MAX, is_text};
+use crate::protocol::packet::{TEXT_BYTES_MAX, WORD_BYTES_MAX, is_text};
 use crate::protocol::refusal::{Fault, Refusal};
 use crate::protocol::time::Timestamp;
 
@@ -123,22 +124,13 @@ impl Bridge {
 fn read(source: RuntimeId, body: &[u8]) -> Result<Heard, Refusal> {
     let notice =
         Json::parse(body).map_err(|fault| Refusal::malformed(&fault.field, &fault.problem))?;
-    let text = |name: &str| {
-        let text = notice.pointer(name).and_then(Json::as_str);
-        text.ok_or_else(|| Refusal::malformed(name, "must be a string"))
-    };
-    if text("/runtime_id")? != source.as_str() {
+    let fields = Fields::of(&notice)?;
+    if fields.text("runtime_id", TEXT_BYTES_MAX)? != source.as_str() {
         let detail = "/runtime_id and the subject name different runtimes";
         return Err(Refusal::of(Fault::Misaddressed, detail));
     }
-    let band = text("/band")?;
-    let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
-    let band = bands
-        .into_iter()
-        .find(|known| known.word() == band)
-        .ok_or_else(|| Refusal::malformed("/band", "must be open, caution, blocked or isolated"))?;
-    let since = Timestamp::parse(text("/since")?)
-        .ok_or_else(|| Refusal::malformed("/since", "must be RFC 3339"))?;
+    let band = fields.word("band", Band::WORDS, Band::of_word)?;
+    let since = fields.time("since")?;
     let word =
         |json: &Json| json.as_str().filter(|text| is_text(text, WORD_BYTES_MAX)).map(str::to_owned);
     let reasons = notice.pointer("/reasons").and_then(Json::as_array);

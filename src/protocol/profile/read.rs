@@ -1,7 +1,7 @@
 //! One field at a time: from JSON to a type that cannot be wrong, or a [`Malformed`] that names the
 //! field.
 
-use super::super::canonical::{INTEGER_MAX, Json, push_pointer};
+use super::super::canonical::{Json, push_pointer, whole};
 use super::super::drift::{Coherence, DriftIndex, Fraction};
 use super::super::packet::TEXT_BYTES_MAX;
 use super::pointer::{Pointer, Pointers};
@@ -113,16 +113,6 @@ pub(super) fn index(
 
 pub(super) fn cycle(document: &Json, from: Option<&Pointers>) -> Result<Option<u64>, Malformed> {
     number(document, from, "a whole number from 0 to 2^53", whole)
-}
-
-fn whole(number: f64) -> Option<u64> {
-    let in_range = (0.0..=INTEGER_MAX).contains(&number) && number.trunc() >= number;
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        reason = "whole, not negative and at most 2^53, as the line above has made sure"
-    )]
-    in_range.then_some(number as u64)
 }
 
 pub(super) fn flag(document: &Json, from: Option<&Pointers>) -> Result<bool, Malformed> {

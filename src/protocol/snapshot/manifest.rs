@@ -16,13 +16,15 @@ pub use schema::manifest as manifest_schema;
 use super::chain::OBJECTS_MAX;
 use super::decode::Expected;
 use super::frame::{FrameKind, WINDOW_LOG_MAX, WINDOW_LOG_MIN};
-use crate::protocol::canonical::{INTEGER_MAX, Json};
+use crate::protocol::canonical::Json;
 use crate::protocol::digest::Digest;
+use crate::protocol::fields::Fields;
 use crate::protocol::gate::Band;
 use crate::protocol::keyring::{Domain, Keyring};
-use crate::protocol::packet::{RuntimeId, is_text};
+use crate::protocol::packet::{RuntimeId, TEXT_BYTES_MAX, WORD_BYTES_MAX};
 use crate::protocol::refusal::{Fault, Refusal};
 use crate::protocol::time::Timestamp;
+use crate::protocol::wire::TOKEN_BYTES_MAX;
 
 /// The one schema that is written and read.
 pub const SCHEMA: &str = "driftgate-snapshot-v1";
@@ -186,44 +188,38 @@ impl Manifest {
     }
 
     /// Reads the members and checks every range, and that they agree with each other.
-    fn from_members(members: &Members<'_>) -> Result<Self, Refusal> {
-        if members.text("schema")? != SCHEMA {
+    fn read(fields: &Fields<'_>) -> Result<Self, Refusal> {
+        if fields.text("schema", TEXT_BYTES_MAX)? != SCHEMA {
             return Err(Refusal {
                 fault: Fault::Incompatible,
                 detail: format!("/schema: must be {SCHEMA}"),
             });
         }
-        let bands = [Band::Open, Band::Caution, Band::Blocked, Band::Isolated];
-        let band = members.text("di_band")?;
+        let names = fields.array("objects")?.iter().map(|name| name.as_str().map(str::to_owned));
         let manifest = Self {
-            runtime: RuntimeId::new(members.text("runtime")?)
-                .ok_or_else(|| Refusal::malformed("/runtime", "must be one NATS token"))?,
-            seq: members.whole("seq")?,
-            digest: members.digest("digest")?,
-            size: members.whole("size")?,
-            stored_digest: members.optional_digest("stored_digest")?,
-            stored_bytes: members.whole("stored_bytes")?,
-            base_digest: members.optional_digest("base_digest")?,
-            window_log: u32::try_from(members.whole("window_log")?).unwrap_or(u32::MAX),
-            media_type: members.text("media_type")?.to_owned(),
-            time: Timestamp::parse(members.text("time")?)
-                .ok_or_else(|| Refusal::malformed("/time", "must be RFC 3339"))?,
-            di_band: bands.into_iter().find(|known| known.word() == band).ok_or_else(|| {
-                Refusal::malformed("/di_band", "must be open, caution, blocked or isolated")
-            })?,
-            objects: members.names("objects")?,
+            runtime: fields.runtime_id("runtime")?,
+            seq: fields.whole("seq")?,
+            digest: fields.digest("digest")?,
+            size: fields.whole("size")?,
+            stored_digest: fields.optional("stored_digest", Fields::digest)?,
+            stored_bytes: fields.whole("stored_bytes")?,
+            base_digest: fields.optional("base_digest", Fields::digest)?,
+            window_log: u32::try_from(fields.whole("window_log")?).unwrap_or(u32::MAX),
+            media_type: fields.text("media_type", MEDIA_TYPE_BYTES_MAX)?.to_owned(),
+            time: fields.time("time")?,
+            di_band: fields.word("di_band", Band::WORDS, Band::of_word)?,
+            objects: names
+                .collect::<Option<_>>()
+                .ok_or_else(|| fields.refuse("objects", "must be an array of strings"))?,
         };
-        if members.text("kind")? != manifest.kind().word() {
-            return Err(Refusal::malformed("/kind", "must be delta with a base_digest, else full"));
+        if fields.text("kind", WORD_BYTES_MAX)? != manifest.kind().word() {
+            return Err(fields.refuse("kind", "must be delta with a base_digest, else full"));
         }
         if !(WINDOW_LOG_MIN..=WINDOW_LOG_MAX).contains(&manifest.window_log) {
-            return Err(Refusal::malformed("/window_log", "must be 10 to 27"));
+            return Err(fields.refuse("window_log", "must be 10 to 27"));
         }
-        if !is_text(&manifest.media_type, MEDIA_TYPE_BYTES_MAX) || !manifest.media_type.is_ascii() {
-            return Err(Refusal::malformed(
-                "/media_type",
-                "must be 1 to 128 printable ASCII bytes",
-            ));
+        if !manifest.media_type.is_ascii() {
+            return Err(fields.refuse("media_type", "must be ASCII"));
         }
         manifest.check_objects()?;
         Ok(manifest)
@@ -287,12 +283,11 @@ impl VerifiedManifest {
         let Json::Object(mut members) = json else {
             return Err(Refusal::malformed("/", "a manifest is a JSON object"));
         };
-        if members.keys().any(|name| MEMBERS.binary_search(&name.as_str()).is_err()) {
-            return Err(Refusal::malformed("/", "unknown member"));
-        }
-        let manifest = Manifest::from_members(&Members(&members))?;
-        let claimed = Digest::parse(Members(&members).text("checksum")?);
-        let token = Members(&members).text("integrity_token")?.to_owned();
+        let fields = Fields::new(&members, "");
+        fields.only(&MEMBERS)?;
+        let manifest = Manifest::read(&fields)?;
+        let claimed = Digest::parse(fields.text("checksum", TEXT_BYTES_MAX)?);
+        let token = fields.text("integrity_token", TOKEN_BYTES_MAX)?.to_owned();
         if Json::Object(members.clone()).to_canonical() != bytes {
             return Err(Refusal::malformed("/", "not in RFC 8785 form"));
         }
@@ -347,51 +342,4 @@ fn number(whole: u64) -> Json {
         reason = "Manifest::sign reads the manifest back and compares"
     )]
     Json::Number(whole as f64)
-}
-
-/// The members of a manifest as they were read, with errors that name the member.
-struct Members<'a>(&'a BTreeMap<String, Json>);
-
-impl<'a> Members<'a> {
-    fn member(&self, name: &str) -> Result<&'a Json, Refusal> {
-        self.0.get(name).ok_or_else(|| Refusal::malformed(&format!("/{name}"), "missing"))
-    }
-
-    fn text(&self, name: &str) -> Result<&'a str, Refusal> {
-        let text = self.member(name)?.as_str();
-        text.ok_or_else(|| Refusal::malformed(&format!("/{name}"), "must be a string"))
-    }
-
-    fn whole(&self, name: &str) -> Result<u64, Refusal> {
-        let number = self.member(name)?.as_f64().unwrap_or(-1.0);
-        if !(0.0..=INTEGER_MAX).contains(&number) || number.fract() != 0.0 {
-            return Err(Refusal::malformed(&format!("/{name}"), "must be an integer up to 2^53"));
-        }
-        #[expect(
-            clippy::as_conversions,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "whole and within 0 to 2^53, so the conversion is exact"
-        )]
-        Ok(number as u64)
-    }
-
-    fn digest(&self, name: &str) -> Result<Digest, Refusal> {
-        Digest::parse(self.text(name)?)
-            .ok_or_else(|| Refusal::malformed(&format!("/{name}"), Digest::RULE))
-    }
-
-    fn optional_digest(&self, name: &str) -> Result<Option<Digest>, Refusal> {
-        match self.0.get(name) {
-            None | Some(Json::Null) => Ok(None),
-            Some(_) => self.digest(name).map(Some),
-        }
-    }
-
-    fn names(&self, name: &str) -> Result<Vec<String>, Refusal> {
-        let names = self.member(name)?.as_array().and_then(|names| {
-            names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
-        names.ok_or_else(|| Refusal::malformed(&format!("/{name}"), "must be an array of strings"))
-    }
 }

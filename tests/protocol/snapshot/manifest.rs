@@ -179,7 +179,7 @@ fn a_manifest_that_does_not_add_up_is_refused_although_it_is_signed() {
         ("/di_band", Fault::Malformed, "di_band", text("ajar")),
         ("/di_band", Fault::Unstable, "di_band", text("caution")),
         ("/di_band", Fault::Unstable, "di_band", text("isolated")),
-        ("/", Fault::Malformed, "comment", text("more")),
+        ("/comment", Fault::Malformed, "comment", text("more")),
         ("/", Fault::Malformed, "stored_digest", Some(Json::Null)),
         ("/objects", Fault::Malformed, "objects", names(&[])),
         ("/objects", Fault::Malformed, "objects", names(&[&own])),
