@@ -22,6 +22,7 @@ pub mod send;
 pub mod trace;
 pub mod doctor;
 pub mod status;
+pub mod health;
 pub mod watch;
 pub mod permissions;
 pub mod schema;

@@ -148,6 +148,34 @@ impl Config {
         }
     }
 
+    /// Where the admin listener is, whatever else is wrong. What the environment says is not
+    /// looked for in `files`, which may then be anything.
+    ///
+    /// # Errors
+    /// [`Mistakes`]: files that cannot be read, or no address.
+    pub fn admin_address(
+        files: &[PathBuf],
+        environment: &BTreeMap<String, String>,
+        read_file: ReadFile<'_>,
+    ) -> Result<std::net::SocketAddr, Mistakes> {
+        let variable = format!("{ENVIRONMENT_PREFIX}LISTEN__ADMIN");
+        let files = if environment.contains_key(&variable) { &[] } else { files };
+        let values = source::merge(files, environment, read_file)?;
+        let mut reader = Reader::new(read_file);
+        let listen: Option<Listen> = Table::root(&mut reader, values).section();
+        let about_it = |mistake: &&Mistake| ["listen", "listen.admin"].contains(&&*mistake.key);
+        let wrong = reader.mistakes.listed().iter().find(about_it);
+        match (listen, wrong) {
+            (Some(listen), None) => Ok(listen.admin),
+            (_, wrong) => {
+                let mut mistakes = Mistakes::default();
+                let unsaid = || Mistake::new("listen.admin", "is not there");
+                mistakes.push(wrong.cloned().unwrap_or_else(unsaid));
+                Err(mistakes)
+            }
+        }
+    }
+
     /// Every section as it stands; `None` when one lacks what nothing can stand in for.
     fn read(root: &mut Table<'_, '_>) -> Option<Self> {
         let runtime: Option<Runtime> = root.section();

@@ -11,8 +11,8 @@ use driftgate::commands::arguments::{Arguments, Command, line};
 use driftgate::commands::colour::When;
 use driftgate::commands::sysexits::Fault;
 use driftgate::commands::{
-    audit, check, completions, demo, doctor, inject, keygen, permissions, replay, run, schema,
-    send, snapshot, status, sysexits, trace, verify, watch,
+    audit, check, completions, demo, doctor, health, inject, keygen, permissions, replay, run,
+    schema, send, snapshot, status, sysexits, trace, verify, watch,
 };
 use driftgate::config;
 use driftgate::protocol::time::Timestamp;
@@ -49,6 +49,9 @@ fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
         Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?, &now))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Trace(arguments) => blocking(trace::run(&arguments, &environment()?, &now))?,
+        Command::Health(arguments) => {
+            on(Builder::new_current_thread(), health::run(&arguments, &environment()?))?
+        }
         Command::Status(arguments) => blocking(status::run(&arguments, &environment()?, &now))?,
         Command::Watch(arguments) => {
             blocking(watch::run(&arguments, color, &environment()?, &now))?

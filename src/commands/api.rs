@@ -136,6 +136,11 @@ impl Api {
         Ok(Self { address, authorization: authorization.transpose()? })
     }
 
+    /// The admin listener at this address, which asks for no token.
+    pub(super) fn at(admin: SocketAddr) -> Self {
+        Self { address: Address::Tcp(admin.to_string()), authorization: None }
+    }
+
     /// Sends one request on a connection of its own and waits for the head of its answer. Host and
     /// token are set here.
     ///
@@ -309,14 +314,15 @@ fn configured(config: &Config) -> Result<Address, Fault> {
             let text = "listen.api: port 0 is any free one; name the address with --api";
             Err(Fault::new(sysexits::CONFIG, text))
         }
-        Listener::Tcp(address) => {
-            // What listens everywhere listens here.
-            let here = match address.ip() {
-                ip if !ip.is_unspecified() => ip,
-                _ => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            };
-            Ok(Address::Tcp(SocketAddr::new(here, address.port()).to_string()))
-        }
+        Listener::Tcp(address) => Ok(Address::Tcp(here(*address).to_string())),
+    }
+}
+
+/// What listens everywhere listens here.
+pub(super) fn here(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        ip if !ip.is_unspecified() => address,
+        _ => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
     }
 }
 

@@ -4,8 +4,8 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
 use super::colour::When;
 use super::{
-    audit, check, completions, demo, doctor, inject, keygen, permissions, replay, run, schema,
-    send, snapshot, status, trace, verify, watch,
+    audit, check, completions, demo, doctor, health, inject, keygen, permissions, replay, run,
+    schema, send, snapshot, status, trace, verify, watch,
 };
 
 /// A sidecar that gates what an AI-agent runtime shares over NATS by how far it has drifted.
@@ -66,6 +66,8 @@ pub enum Command {
     Inject(inject::Arguments),
     /// Makes a key file
     Keygen(keygen::Arguments),
+    /// Asks the local sidecar's probe, for where only a command can be run
+    Health(health::Arguments),
     /// Shows the fleet as its sidecars tell it
     Status(status::Arguments),
     /// Shows the fleet live in the terminal

@@ -24,8 +24,8 @@ pub const LABEL_KEYS: &str = "driftgate.io/keys";
 pub const CONTAINER: &str = "driftgate";
 /// The names of its volumes.
 const VOLUMES: [&str; 3] = ["driftgate-config", "driftgate-keys", "driftgate-spool"];
-/// The ports that it listens on, the API's and the probes'.
-const PORTS: [&str; 2] = ["7405", "7406"];
+/// The ports that it listens on: the API's, the probes' and the console's.
+const PORTS: [&str; 3] = ["7405", "7406", "7407"];
 
 /// Most bytes of manifests in one go.
 const INPUT_BYTES_MAX: u64 = 32 << 20;

@@ -67,7 +67,9 @@ fn every_command_that_reads_a_configuration_takes_it_alike() {
     }
     let mut found = Vec::new();
     look(&line(When::Never), &mut found);
-    for name in ["run", "check", "verify", "doctor", "status", "permissions", "send", "trace"] {
+    for name in
+        ["run", "check", "verify", "doctor", "health", "status", "permissions", "send", "trace"]
+    {
         assert!(found.iter().any(|one| one == name), "{name}: {found:?}");
     }
 }

@@ -160,3 +160,29 @@ fn the_limits_follow_from_one_another() {
     assert_eq!(container["restartPolicy"], "Always");
     assert_eq!(container.get("lifecycle"), None);
 }
+
+/// Who may reach what: the kubelet the probes, a name only the pod's, and the console nobody but
+/// through `kubectl port-forward`.
+#[test]
+fn the_listeners_are_where_everybody_looks_for_them() {
+    let container = &values(&Sidecar::default().container())[0][0];
+    let variable = |name: &str| {
+        let all = container["env"].as_array().unwrap();
+        all.iter().find(|one| one["name"] == format!("DRIFTGATE__LISTEN__{name}")).unwrap()
+    };
+    assert_eq!(variable("ADMIN")["value"], "0.0.0.0:7406");
+    assert_eq!(variable("ADMIN_HOSTS")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    assert_eq!(variable("CONSOLE")["value"], "127.0.0.1:7407");
+    let agent = fs::read_to_string(path("deploy/agent.yaml")).unwrap();
+    for port in ["7405", "7406", "7407"] {
+        let taken = agent.replace(
+            "      resources:\n        requests:",
+            &format!(
+                "      ports:\n        - containerPort: {port}\n      resources:\n        requests:"
+            ),
+        );
+        assert_ne!(taken, agent);
+        let refused = inject(&taken, &Sidecar::default().image).unwrap_err().to_string();
+        assert!(refused.contains("the sidecar listens on this port"), "{port}: {refused}");
+    }
+}

@@ -93,6 +93,8 @@ mod service;
 
 #[cfg(test)]
 mod handshake;
+#[cfg(test)]
+mod health;
 
 #[cfg(test)]
 mod presence;

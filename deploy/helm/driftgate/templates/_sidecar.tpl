@@ -8,6 +8,12 @@
   env:
     - name: DRIFTGATE__LISTEN__ADMIN
       value: "0.0.0.0:7406"
+    - name: DRIFTGATE__LISTEN__ADMIN_HOSTS
+      valueFrom:
+        fieldRef:
+          fieldPath: metadata.name
+    - name: DRIFTGATE__LISTEN__CONSOLE
+      value: "127.0.0.1:7407"
     - name: DRIFTGATE__SNAPSHOT__SPOOL_BYTES_MAX
       value: "{{ div (mul .spoolMi 8) 10 }}MiB"
     - name: DRIFTGATE__SNAPSHOT__BYTES_MAX
