@@ -22,6 +22,7 @@ use crate::protocol::{bridge, inbox};
 mod source;
 mod table;
 mod agree;
+mod limit;
 mod reload;
 mod document;
 mod schema;
@@ -36,6 +37,7 @@ mod mistake;
 
 pub use document::{SectionRows, example, manual, reference};
 pub use key::{Absent, Effect, Form, Row};
+pub use limit::{Fit, MemoryLimit};
 pub use mistake::{MISTAKES_MAX, Mistake, Mistakes};
 pub use parse::show_duration;
 pub use reload::{Change, Reload};
@@ -73,6 +75,8 @@ pub struct Config {
     /// Whether the console shows its data without a token: for `run --dev` and the demo, which no
     /// agent shares a machine with. No key says so.
     pub open_console: bool,
+    /// What the container's memory limit made of it, where there is one. No key says so.
+    pub fit: Option<Fit>,
     /// How reports come in.
     pub ingest: Ingest,
     /// The file that is followed.
@@ -131,12 +135,29 @@ impl Config {
         environment: &BTreeMap<String, String>,
         read_file: ReadFile<'_>,
     ) -> Result<Self, Mistakes> {
+        Self::load_within(None, files, environment, read_file)
+    }
+
+    /// The same for a sidecar that is to run under the memory limit of a container: what nobody
+    /// set fits it.
+    ///
+    /// # Errors
+    /// [`Mistakes`]; what was set and cannot be held is one.
+    pub fn load_within(
+        limit: Option<MemoryLimit>,
+        files: &[PathBuf],
+        environment: &BTreeMap<String, String>,
+        read_file: ReadFile<'_>,
+    ) -> Result<Self, Mistakes> {
         let values = source::merge(files, environment, read_file)?;
         let mut reader = Reader::new(read_file);
         let mut root = Table::root(&mut reader, values);
-        let config = Self::read(&mut root);
+        let mut config = Self::read(&mut root);
         root.finish();
-        if let Some(config) = &config {
+        if let Some(config) = &mut config {
+            if let Some(limit) = limit {
+                config.fit(limit, &mut reader);
+            }
             config.agree(&mut reader);
         }
         let keyring = config.as_ref().map(|config| config.ring(Some(&config.integrity.sign_with)));
@@ -197,6 +218,7 @@ impl Config {
             listen: listen?,
             console: console?,
             open_console: false,
+            fit: None,
             ingest: ingest?,
             tail: tail?,
             containment: containment?,

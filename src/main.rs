@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env::args_os;
 use std::io::{stderr, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -14,7 +15,7 @@ use driftgate::commands::{
     audit, check, completions, demo, doctor, health, inject, keygen, permissions, replay, run,
     schema, send, snapshot, status, sysexits, trace, verify, watch,
 };
-use driftgate::config;
+use driftgate::config::{self, MemoryLimit};
 use driftgate::protocol::time::Timestamp;
 use tokio::runtime::Builder;
 
@@ -38,7 +39,9 @@ fn main() -> ExitCode {
 fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
     Ok(match command {
         Command::Run(arguments) => {
-            on(Builder::new_current_thread(), run::run(&arguments, color, &environment()?, &now))?
+            let environment = environment()?;
+            let run = run::run(&arguments, color, &environment, memory_limit(), &now);
+            on(Builder::new_current_thread(), run)?
         }
         Command::Demo(arguments) => blocking(demo::run(&arguments, color, &environment()?))?,
         Command::Replay(arguments) => {
@@ -71,7 +74,9 @@ fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
         Command::Man(arguments) => {
             completions::describe(&arguments, line(When::Never), &mut stdout())?
         }
-        Command::Check(arguments) => check::run(&arguments, &environment()?, now(), &mut stdout()),
+        Command::Check(arguments) => {
+            check::run(&arguments, &environment()?, memory_limit(), now(), &mut stdout())
+        }
     })
 }
 
@@ -79,6 +84,11 @@ fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
 fn environment() -> Result<BTreeMap<String, String>, Fault> {
     config::environment(std::env::vars_os())
         .map_err(|mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string()))
+}
+
+/// What this process may take of memory, if it is in a container that says so.
+fn memory_limit() -> Option<MemoryLimit> {
+    MemoryLimit::of_this_process(Path::new("/"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "commands that only look take the time from here")]

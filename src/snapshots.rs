@@ -56,7 +56,6 @@ mod worker;
 pub use counts::unused_exposition;
 pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
-pub use memory::{container_limit, restorable_bytes_max};
 pub use progress::Progress;
 
 use cache::Cache;
@@ -128,6 +127,8 @@ pub struct Settings {
     pub bytes_max: u64,
     /// Plain snapshots held in memory, in bytes.
     pub cache_bytes_max: u64,
+    /// What all snapshots may take of memory, the cache included, where a limit says so.
+    pub memory_bytes: Option<u64>,
     /// Full frames kept at the broker, at least 1.
     pub keep_full: usize,
     /// Age below which nothing is let go at the broker.
@@ -291,8 +292,8 @@ pub fn start(settings: Settings, trust: Trust) -> Result<Started, SpoolFault> {
     let (gate, driver_end) = gate::pair();
     let (jobs, job_queue) = mpsc::channel(JOBS_MAX);
     let (trust_sender, trust) = watch::channel(trust);
-    let memory = Memory::of_this_process();
-    let cache = Cache::new(memory.cache_bytes_max(settings.cache_bytes_max));
+    let memory = Memory::of(settings.memory_bytes);
+    let cache = Cache::new(settings.cache_bytes_max);
     let room = Arc::new(Room {
         settings,
         spool: OnceLock::new(),

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::files::Files;
 use super::sysexits;
-use crate::config::{Caution, Config, Mistake, Mistakes, read_from_disk, show_duration};
+use crate::config::{
+    Caution, Config, Fit, MemoryLimit, Mistake, Mistakes, Snapshot, read_from_disk, show_duration,
+};
 use crate::protocol::time::Timestamp;
-use crate::snapshots::{container_limit, restorable_bytes_max};
 
 /// Peers that are listed one by one; the rest is counted.
 const PEERS_SHOWN_MAX: usize = 20;
@@ -37,15 +38,18 @@ pub struct Check {
 /// Reads the configuration that `check` names and writes what would run to `output`. Mistakes go
 /// there too: they are what was asked for.
 ///
-/// `environment` holds the variables of the process, `now` tells which authorisations have ended.
+/// `environment` holds the variables of the process, `limit` is the memory that its container has,
+/// `now` tells which authorisations have ended.
 #[must_use]
 pub fn run(
     check: &Check,
     environment: &BTreeMap<String, String>,
+    limit: Option<MemoryLimit>,
     now: Timestamp,
     output: &mut dyn Write,
 ) -> ExitCode {
-    let loaded = Config::load(&check.config.paths(environment), environment, &read_from_disk);
+    let files = check.config.paths(environment);
+    let loaded = Config::load_within(limit, &files, environment, &read_from_disk);
     let written = match &loaded {
         _ if check.json => writeln!(output, "{}", to_json(&loaded, now)),
         Ok(config) => write_summary(config, now, output),
@@ -78,7 +82,7 @@ fn facts(config: &Config) -> Vec<Fact> {
     facts.push(containment(config));
     facts.extend(links(config));
     facts.extend(records(config));
-    facts.extend(memory(container_limit(Path::new("/")), config.snapshot.bytes_max));
+    facts.extend(config.fit.as_ref().map(|fit| memory(fit, &config.snapshot)));
     facts
 }
 
@@ -229,16 +233,16 @@ fn records(config: &Config) -> Vec<Fact> {
     ]
 }
 
-/// What the container's limit lets snapshots be, where it has one.
-fn memory(limit: Option<u64>, bytes_max: u64) -> Option<Fact> {
-    let limit = limit?;
-    let (limit, restorable, bytes_max) =
-        (limit >> 20, restorable_bytes_max(limit) >> 20, bytes_max >> 20);
-    let line = format!(
-        "limit {limit} MiB lets snapshots up to {restorable} MiB be restored; \
-         snapshot.bytes_max is {bytes_max} MiB"
+/// What the container's limit lets snapshots be.
+fn memory(fit: &Fit, snapshot: &Snapshot) -> Fact {
+    let sizes = format!(
+        "limit {}: snapshots up to {}, cache {}",
+        fit.limit,
+        show_size(snapshot.bytes_max),
+        show_size(snapshot.cache_bytes_max)
     );
-    Some(Fact::new("memory", line))
+    let shrunk = fit.shrunk.iter().map(|key| format!("{key} is not set and made to fit"));
+    Fact("memory", core::iter::once(sizes).chain(shrunk).collect())
 }
 
 /// A size in the largest unit that it is whole in.

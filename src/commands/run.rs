@@ -18,7 +18,7 @@ use super::colour::When;
 use super::files::Files;
 use super::signals::{OperatorSignals, Stop, StopSignals};
 use super::sysexits::{self, Fault};
-use crate::config::{Config, Mistakes, read_from_disk};
+use crate::config::{Config, MemoryLimit, Mistakes, read_from_disk};
 use crate::http::listener::Bound;
 use crate::protocol::time::Timestamp;
 use crate::sidecar::{Sidecar, Stopping, follow};
@@ -46,7 +46,8 @@ pub struct Run {
     pub peer: bool,
 }
 
-/// Runs until told to stop. `now` tells which authorisations have ended.
+/// Runs until told to stop. `limit` is the memory that its container has, `now` tells which
+/// authorisations have ended.
 ///
 /// # Errors
 /// [`Fault`], when it cannot begin.
@@ -54,6 +55,7 @@ pub async fn run(
     run: &Run,
     color: When,
     environment: &BTreeMap<String, String>,
+    limit: Option<MemoryLimit>,
     now: &dyn Fn() -> Timestamp,
 ) -> Result<ExitCode, Fault> {
     // First of all: until somebody listens, each of them would end the process.
@@ -63,7 +65,7 @@ pub async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     let sources =
-        Sources { files: run.config.paths(environment), environment: environment.clone() };
+        Sources { files: run.config.paths(environment), environment: environment.clone(), limit };
     let has_colours = color.applies(environment, stderr().is_terminal());
     let mistaken = |mistakes: Mistakes| Fault::new(sysexits::CONFIG, mistakes.to_string());
     let config = sources.load().map_err(mistaken)?;
@@ -85,6 +87,7 @@ pub async fn run(
         peers = config.peers.len(),
         "started, gate blocked until the first good report"
     );
+    say_fit(&config);
     let tail = tokio::spawn(follow::pass_on(config.tail(), sidecar.handle.clone()));
     let operator = tokio::spawn(operator.obey(sidecar.handle.clone()));
     // One that waits is enough: whoever asks again wants what is in the files then.
@@ -109,6 +112,18 @@ pub async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what the container's memory limit made of the configuration.
+fn say_fit(config: &Config) {
+    let Some(fit) = config.fit.as_ref().filter(|fit| !fit.shrunk.is_empty()) else { return };
+    tracing::info!(
+        limit_bytes = fit.limit.0,
+        bytes_max = config.snapshot.bytes_max,
+        cache_bytes_max = config.snapshot.cache_bytes_max,
+        shrunk = fit.shrunk.join(", "),
+        "the container's memory limit leaves snapshots less than the defaults"
+    );
+}
+
 /// SIGHUP means nothing before there is something to reload.
 async fn asked_to_stop(signals: &mut StopSignals) {
     while signals.recv().await == Stop::Hangup {}
@@ -119,6 +134,8 @@ async fn asked_to_stop(signals: &mut StopSignals) {
 struct Sources {
     files: Vec<PathBuf>,
     environment: BTreeMap<String, String>,
+    /// As it was at the start: what it fitted takes a restart.
+    limit: Option<MemoryLimit>,
 }
 
 /// Path, time and size of a file; no time when it cannot be seen.
@@ -126,7 +143,7 @@ type Stamp = (PathBuf, Option<(SystemTime, u64)>);
 
 impl Sources {
     fn load(&self) -> Result<Config, Mistakes> {
-        Config::load(&self.files, &self.environment, &read_from_disk)
+        Config::load_within(self.limit, &self.files, &self.environment, &read_from_disk)
     }
 
     /// Every file that a configuration is made of, as it is now.

@@ -26,6 +26,7 @@ pub(super) fn start(
         spool_bytes_max: snapshot.spool_bytes_max,
         bytes_max: snapshot.bytes_max,
         cache_bytes_max: snapshot.cache_bytes_max,
+        memory_bytes: config.fit.as_ref().map(|fit| fit.snapshots_bytes),
         keep_full: usize::try_from(snapshot.keep_full).unwrap_or(usize::MAX),
         keep_for: snapshot.keep_for,
         stored_bytes_max: snapshot.stored_bytes_max,

@@ -155,6 +155,7 @@ fn check(file: &Path, now: &str) -> (String, String) {
     let code = run(
         &Check { config: vec![file.to_owned()].into(), json: false },
         &BTreeMap::new(),
+        None,
         now,
         &mut output,
     );

@@ -5,4 +5,6 @@ mod capabilities;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod limit;
+#[cfg(test)]
 mod settings;
