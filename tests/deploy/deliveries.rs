@@ -1,13 +1,19 @@
 //! The deliveries that are written out from the definition: what they hold is it, byte for byte.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
 use driftgate::commands::inject::{Sidecar, inject};
+use driftgate::config::{Config, MemoryLimit};
 use serde_json::Value;
 
 use super::definition::{path, values};
 
+/// The least that can run.
+const LEAST: &str = "runtime.id = \"planner\"\n\
+                     integrity = { sign_with = \"k1\", keys = [{ id = \"k1\", file = \"/k1\" }] }\n";
 const ORIGIN: &str = "# Written out from deploy/sidecar by `make documents`; do not edit.\n";
 
 fn indented(text: &str, columns: usize) -> String {
@@ -31,11 +37,9 @@ fn patch(kind: &str, steps: &[&str]) -> String {
 
 /// The chart's templates: the definition, with what values may change.
 fn templates() -> String {
-    let memory = "{{ div (sub .memoryMi 48) 4 }}MiB";
     let holes = [
         ("image: driftgate:0.1.0", "image: {{ include \"driftgate.image\" . }}"),
         ("\"204MiB\"", "\"{{ div (mul .spoolMi 8) 10 }}MiB\""),
-        ("\"12MiB\"", &format!("\"{memory}\"")),
         ("memory: 96Mi", "memory: {{ .memoryMi }}Mi"),
         ("ephemeral-storage: 320Mi", "ephemeral-storage: {{ add .spoolMi 64 }}Mi"),
         ("sizeLimit: 256Mi", "sizeLimit: {{ .spoolMi }}Mi"),
@@ -155,8 +159,15 @@ fn the_limits_follow_from_one_another() {
     let size = mib(volumes[0][2]["emptyDir"]["sizeLimit"].as_str().unwrap());
     assert_eq!(variable("SNAPSHOT__SPOOL_BYTES_MAX"), size * 8 / 10);
     assert_eq!(disk, size + 64);
-    assert_eq!(variable("SNAPSHOT__BYTES_MAX"), (memory - 48) / 4);
-    assert_eq!(variable("SNAPSHOT__CACHE_BYTES_MAX"), (memory - 48) / 4);
+    // What snapshots may be follows from the limit at the start, and must be worth having.
+    let limit = Some(MemoryLimit(memory << 20));
+    let file = |path: &Path| match path.extension() {
+        Some(_) => Ok(LEAST.into()),
+        None => Ok(b"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=".to_vec()),
+    };
+    let files = ["/driftgate.toml".into()];
+    let config = Config::load_within(limit, &files, &BTreeMap::new(), &file).unwrap();
+    assert_eq!(config.snapshot.bytes_max, 12 << 20);
     assert_eq!(container["restartPolicy"], "Always");
     assert_eq!(container.get("lifecycle"), None);
 }

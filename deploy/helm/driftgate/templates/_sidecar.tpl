@@ -16,10 +16,6 @@
       value: "127.0.0.1:7407"
     - name: DRIFTGATE__SNAPSHOT__SPOOL_BYTES_MAX
       value: "{{ div (mul .spoolMi 8) 10 }}MiB"
-    - name: DRIFTGATE__SNAPSHOT__BYTES_MAX
-      value: "{{ div (sub .memoryMi 48) 4 }}MiB"
-    - name: DRIFTGATE__SNAPSHOT__CACHE_BYTES_MAX
-      value: "{{ div (sub .memoryMi 48) 4 }}MiB"
   ports:
     - name: driftgate-admin
       containerPort: 7406
