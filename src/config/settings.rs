@@ -326,10 +326,10 @@ section! {
         /// The whole spool, not below bytes_max. Keep it under 80 % of the volume: a pod is
         /// evicted, not told, when its volume is full.
         spool_bytes_max: u64 = size("1MiB", "1024GiB").or("512MiB");
-        /// Snapshots held in memory between uploads; a container's memory limit bounds it as it does
-        /// bytes_max. An upload adds at its peak twice what the snapshot and its base have together,
-        /// and for zstd's tables and what glibc's allocator keeps some 25MiB at level 3, up to 160MiB
-        /// at level 9; less with MALLOC_MMAP_THRESHOLD_=262144 in the environment.
+        /// Snapshots held in memory between uploads; a container's memory limit bounds it as it
+        /// does bytes_max. An upload adds at its peak twice what the snapshot and its base have
+        /// together, and for zstd's tables and what glibc's allocator keeps some 25MiB at level 3,
+        /// up to 160MiB at level 9; less with MALLOC_MMAP_THRESHOLD_=262144 in the environment.
         cache_bytes_max: u64 = size("0", "16GiB").or("64MiB");
         /// Full snapshots that are kept at the broker.
         keep_full: u32 = integer(1..=1000).or("2");
