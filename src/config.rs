@@ -289,6 +289,7 @@ impl Config {
                 export_state: peer.export.state,
                 import_state: peer.import.state,
                 export_snapshot: peer.export.snapshot,
+                import_snapshot: peer.import.snapshot,
                 export_telemetry: peer.export.telemetry,
                 import_telemetry: peer.import.telemetry,
                 key_id: peer.key_id.clone(),

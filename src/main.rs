@@ -48,7 +48,9 @@ fn command(Arguments { command, color, .. }: Arguments) -> Outcome {
             replay::run(&arguments, &mut stdin(), &mut stdout(), &mut stderr())
         }
         Command::Verify(arguments) => verify::run(&arguments, &environment()?, &now, &mut stdout()),
-        Command::Snapshot(arguments) => blocking(snapshot::run(&arguments, &environment()?))?,
+        Command::Snapshot(arguments) => {
+            blocking(snapshot::run(&arguments, &environment()?, now()))?
+        }
         Command::Doctor(arguments) => blocking(doctor::run(&arguments, &environment()?, &now))?,
         Command::Send(arguments) => blocking(send::run(&arguments, &environment()?))?,
         Command::Trace(arguments) => blocking(trace::run(&arguments, &environment()?, &now))?,

@@ -5,10 +5,11 @@
 //! who publishes the manifest and names the digest in packets. Everything that blocks or computes
 //! runs on blocking threads, never on the driver's (P10).
 //!
-//! **The manifest travels with its object**, as the header `Driftgate-Manifest` of the object's
-//! meta: `nats object info` shows it, one listing gives them all, and no reader can meet an object
-//! without it or it without its object, because the meta is written after the last chunk is
-//! acknowledged. The subject `{p}.snapshot.{source}` announces it.
+//! **The manifest travels with its object**, and an exchange envelope with the manifest: both stand
+//! in the index, where one listing gives them all, and in the object's description, which is
+//! written after the last chunk is acknowledged, so that nobody meets a manifest without its
+//! object. The subject `{p}.snapshot.{source}` announces both. A peer's snapshot is judged by its
+//! envelope before any of it is fetched, as a packet is (`protocol/envelope.rs`).
 //!
 //! **P5 and P8.** A closing verdict revokes what is accepted and unsent, on disk before its reply
 //! leaves; it is never sent later, and stays readable for its own runtime. A crash, an outage or a
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -34,7 +36,7 @@ use crate::nats;
 use crate::protocol::digest::Digest;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::Level;
+use crate::protocol::snapshot::{Evidence, Level, Manifest, Reader};
 use crate::protocol::time::Timestamp;
 use crate::telemetry::{Condition, Conditions, Feed};
 
@@ -56,10 +58,12 @@ mod worker;
 pub use counts::unused_exposition;
 pub use fetch::{FetchFault, Item};
 pub use incoming::{Coding, Incoming, IncomingFault};
+pub use job::Fetched;
 pub use progress::Progress;
 
 use cache::Cache;
 use counts::Counts;
+use frame::UploadFault;
 use gate::{DriverEnd, Gate, Question};
 use job::Job;
 use memory::{Memory, TooLittleMemory};
@@ -99,16 +103,29 @@ pub fn peak_bytes_max(both_bytes: u64, cache_bytes_max: u64) -> u64 {
 pub struct Trust {
     /// Signs ours, verifies theirs.
     pub keyring: Keyring,
-    /// Authorised sources: the pinned key, the end of the authorisation.
-    pub sources: BTreeMap<RuntimeId, (Option<String>, Option<Timestamp>)>,
-    /// The ends of the authorisations of those who may have ours.
-    pub readers: Vec<Option<Timestamp>>,
+    /// Authorised sources: the pinned key, and as what we read them.
+    pub sources: BTreeMap<RuntimeId, (Option<String>, Reader)>,
+    /// Those who may have ours.
+    pub readers: Vec<Reader>,
 }
 
 impl Trust {
     /// Whether a peer may have our snapshots at that time.
     fn has_reader(&self, now: Timestamp) -> bool {
-        self.readers.iter().any(|expires| fetch::is_current(*expires, now))
+        self.readers.iter().any(|reader| reader.is_current(now))
+    }
+
+    /// A manifest's signed bytes, and the envelope that it travels in to those who may have it at
+    /// its time.
+    fn sign(
+        &self,
+        manifest: &Manifest,
+        evidence: &Evidence,
+    ) -> Result<(Bytes, String), UploadFault> {
+        let readers = self.readers.iter().filter(|reader| reader.is_current(manifest.time));
+        let signed = manifest.sign(&self.keyring).ok_or(UploadFault::Unsigned)?;
+        let envelope = manifest.enclose(&self.keyring, readers, evidence);
+        Ok((signed.into(), envelope.ok_or(UploadFault::Unsigned)?))
     }
 }
 

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::protocol::digest::Digest;
+use crate::protocol::time::Timestamp;
 
 use super::api;
 use super::files::Files;
@@ -109,16 +110,21 @@ enum Action {
 pub async fn run(
     arguments: &Arguments,
     environment: &BTreeMap<String, String>,
+    now: Timestamp,
 ) -> Result<ExitCode, Fault> {
     tokio::select! {
-        outcome = act(&arguments.action, environment) => outcome?,
+        outcome = act(&arguments.action, environment, now) => outcome?,
         // What is half written goes away with it.
         Ok(()) = tokio::signal::ctrl_c() => return Err(Fault::new(INTERRUPTED, "interrupted")),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn act(action: &Action, environment: &BTreeMap<String, String>) -> Result<(), Fault> {
+async fn act(
+    action: &Action,
+    environment: &BTreeMap<String, String>,
+    now: Timestamp,
+) -> Result<(), Fault> {
     match action {
         Action::Put { sidecar, media_type, json, file } => {
             put::run(sidecar, environment, file, media_type, *json).await
@@ -127,10 +133,10 @@ async fn act(action: &Action, environment: &BTreeMap<String, String>) -> Result<
             get::run(sidecar, environment, source.as_deref(), *digest, out).await
         }
         Action::Ls { config, json, runtime } => {
-            bucket::list(config, environment, runtime, *json).await
+            bucket::list(config, (environment, now), runtime, *json).await
         }
         Action::Restore { config, seq, runtime, out } => {
-            bucket::restore(config, environment, runtime, *seq, out).await
+            bucket::restore(config, (environment, now), runtime, *seq, out).await
         }
     }
 }

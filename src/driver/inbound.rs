@@ -17,6 +17,7 @@ use crate::nats::reclaim::Poisoned;
 use crate::nats::subject::{Address, Prefix};
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::Bridge;
+use crate::protocol::exchange::Artifact;
 use crate::protocol::inbox::{Arrival, Inbound};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::seal::{Fault, Refusal};
@@ -120,7 +121,14 @@ impl Receiver {
                 self.latencies.observe(now.wall.since(sent).as_secs_f64());
                 if is_news {
                     let source = source.clone();
-                    self.events.push(Event::InboundAccepted { source, seq, admission, trace });
+                    let artifact = Artifact::State;
+                    self.events.push(Event::InboundAccepted {
+                        artifact,
+                        source,
+                        seq,
+                        admission,
+                        trace,
+                    });
                 }
                 self.accepted.push((source.clone(), seq));
                 self.deliver(link, source, seq, message.reply);
@@ -158,8 +166,8 @@ impl Receiver {
         refusal: &Refusal,
         source: Option<RuntimeId>,
     ) {
-        let fault = refusal.fault;
-        self.events.push(Event::InboundRefused { fault, source: source.clone() });
+        let (artifact, fault) = (Artifact::State, refusal.fault);
+        self.events.push(Event::InboundRefused { artifact, fault, source: source.clone() });
         *self.refused.entry(fault).or_default() += 1;
         // The detail may name a field, and a name is a peer's text too: it goes where the bytes go,
         // not into the log (P9).
@@ -178,10 +186,10 @@ impl Receiver {
     /// Books a message that could not even be read; the broker does not bring it again.
     pub(super) fn poisoned(&mut self, poisoned: Poisoned) {
         let Poisoned { source, stream_seq, is_kept } = poisoned;
-        let fault = Fault::Malformed;
+        let (artifact, fault) = (Artifact::State, Fault::Malformed);
         tracing::warn!(stream_seq, is_kept, "an inbound message that no client can read");
         *self.refused.entry(fault).or_default() += 1;
-        self.events.push(Event::InboundRefused { fault, source: source.clone() });
+        self.events.push(Event::InboundRefused { artifact, fault, source: source.clone() });
         if is_kept {
             self.quarantine.kept += 1;
             self.events.push(Event::Quarantined { fault, source });

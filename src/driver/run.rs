@@ -357,7 +357,7 @@ impl Driver {
             Effect::Confirm(id) => self.order(|link| link.confirm(id)).await,
             Effect::Sever => self.sever("the broker did not confirm the silence in time").await,
             Effect::Presence(effect) => self.presence(effect),
-            Effect::Announce(manifest) => self.announce(manifest),
+            Effect::Announce(announcement) => self.announce(announcement),
             Effect::Declare { number, body, token } => self.declare(number, body, &token),
             Effect::StopUploads { revoke } => self.stop_uploads(revoke),
             Effect::SeverUploads => self.sever_uploads(),

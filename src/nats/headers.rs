@@ -88,6 +88,16 @@ pub fn signed(token: Option<&str>) -> HeaderMap {
     headers
 }
 
+/// The header of a document that travels in an exchange envelope; none where there is none.
+#[must_use]
+pub fn enclosed(envelope: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(envelope) = envelope {
+        add(&mut headers, EXCHANGE, envelope);
+    }
+    headers
+}
+
 /// The token of a body that is signed from outside, as it came.
 #[must_use]
 pub fn token(headers: Option<&HeaderMap>) -> Option<String> {

@@ -48,7 +48,7 @@ use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::time::Timestamp;
 
 pub use self::fault::StoreFault;
-pub use self::kv::{Entries, Kv};
+pub use self::kv::{Entries, Kv, KvEntry};
 pub use self::meta::{Label, META_BYTES_MAX, NAME_BYTES_MAX, ObjectInfo};
 pub use self::write::Content;
 

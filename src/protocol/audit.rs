@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 
 use super::canonical::{INTEGER_MAX, Json};
 use super::digest::Digest;
+use super::drift::Provenance;
 use super::envelope::{Admission, Ruling};
-use super::exchange::{ExchangeMode, ModeReason, Version};
+use super::exchange::{Artifact, ExchangeMode, ModeReason, Version};
 use super::gate::{Band, Reason};
 use super::packet::{RuntimeId, is_text};
 use super::refusal::Fault;
@@ -145,9 +146,22 @@ pub enum Event {
         /// How many.
         packets: u64,
     },
-    /// A peer's packet was taken under other terms than the one before, or is the first, or the
-    /// first after a refusal.
+    /// A snapshot of ours is at the broker, where those whom we list may have it.
+    SnapshotStored {
+        /// Its number.
+        seq: u64,
+        /// Of its plain bytes.
+        digest: Digest,
+        /// Where the drift metrics come from under which the gate let it go.
+        drift_source: Provenance,
+        /// The trace that they belong to.
+        trace: Option<TraceParent>,
+    },
+    /// What a peer sent was taken under other terms than what it sent before, or is the first, or
+    /// the first after a refusal.
     InboundAccepted {
+        /// A packet or a snapshot.
+        artifact: Artifact,
         /// Who sent it.
         source: RuntimeId,
         /// Its sequence number.
@@ -157,8 +171,10 @@ pub enum Event {
         /// The trace that it belongs to, where that is signed.
         trace: Option<TraceParent>,
     },
-    /// A peer's packet was refused.
+    /// What a peer sent was refused.
     InboundRefused {
+        /// A packet or a snapshot.
+        artifact: Artifact,
         /// Why.
         fault: Fault,
         /// Who the subject says sent it, when the subject names anybody.
@@ -234,6 +250,7 @@ impl Event {
         match self {
             Self::ReportRefused { .. }
             | Self::InspectionFailed { .. }
+            | Self::SnapshotStored { .. }
             | Self::InboundAccepted { .. }
             | Self::InboundRefused { .. }
             | Self::Quarantined { .. } => true,

@@ -78,7 +78,7 @@ mod uploads;
 mod views;
 
 pub use super::presence::Fence;
-pub use effect::{Answer, Effect, GateState};
+pub use effect::{Announcement, Answer, Effect, GateState};
 pub use notice::{Heard, NOTICE_BYTES_MAX, Notice};
 pub use presence::{PresenceEffect, Written};
 pub use settings::{Identity, Live, Memory};
@@ -202,7 +202,9 @@ pub struct Bridge {
 struct Newest {
     cycle: Option<u64>,
     di: Option<DriftIndex>,
-    source: &'static str,
+    source: Provenance,
+    /// The trace that it came within.
+    trace: Option<TraceParent>,
     posture: Posture,
     /// Its memory is too weak to be shared.
     withholds_memory: bool,
@@ -240,7 +242,8 @@ impl Bridge {
             newest: Newest {
                 cycle: None,
                 di: None,
-                source: "none",
+                source: Provenance::None,
+                trace: None,
                 posture: Posture::Unknown,
                 withholds_memory: false,
                 parts: None,

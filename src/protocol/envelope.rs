@@ -264,6 +264,7 @@ fn optional<T>(root: &Json, pointer: &str, make: impl Fn(&str) -> Option<T>) -> 
     PartialOrd,
     Ord,
     strum::IntoStaticStr,
+    strum::VariantArray,
     serde::Serialize,
     schemars::JsonSchema,
 )]
@@ -327,6 +328,25 @@ impl Terms {
             common.scope = common.scope.filter(|scope| terms.scope.as_ref() == Some(scope));
         }
         common
+    }
+
+    /// The verdict on a verified artifact that may come from its source: reads its envelope, if one
+    /// came with it, and holds that against these terms (SRIP-17 VII.3). What it says besides is
+    /// handed back, for the verdict has to be given anew when the terms or the time change.
+    ///
+    /// # Errors
+    /// [`Refusal`] as [`read`] and [`Terms::admit`] give it.
+    pub fn judge(
+        &self,
+        keyring: &Keyring,
+        header: Option<&str>,
+        said: Option<&str>,
+        about: &About<'_>,
+        now: Timestamp,
+    ) -> Result<(Option<Envelope>, Admission), Refusal> {
+        let envelope = header.map(|header| read(keyring, header, about)).transpose()?;
+        let admission = self.admit(envelope.as_ref(), said, now)?;
+        Ok((envelope, admission))
     }
 
     /// Holds what an artifact came with against these terms. Without an envelope it came under no

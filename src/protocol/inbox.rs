@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::digest::Digest;
-use super::envelope::{self, About, Admission, Envelope, Terms};
+use super::envelope::{About, Admission, Envelope, Terms};
 use super::exchange::{Artifact, Exchange, ExchangeMode, incompatible};
 use super::packet::{Payload, RuntimeId};
 use super::seal::{Fault, Keyring, Refusal, Verified, unstable};
@@ -46,6 +46,8 @@ pub struct Peer {
     pub import_state: bool,
     /// Whether it may link to our snapshots: without this its packets use minimal exchange.
     pub export_snapshot: bool,
+    /// Whether its snapshots may be fetched.
+    pub import_snapshot: bool,
     /// Whether frames of phase telemetry are published while it may have them.
     pub export_telemetry: bool,
     /// Whether its frames are accepted.
@@ -435,9 +437,8 @@ impl Inbox {
             source: &source,
             target: Some(&self.me),
         };
-        let read = |header| envelope::read(trust.keyring, header, &about);
-        let envelope = arrival.envelope.map(read).transpose()?;
-        let admission = peer.terms.admit(envelope.as_ref(), arrival.drift_source, now)?;
+        let (said, header) = (arrival.drift_source, arrival.envelope);
+        let (envelope, admission) = peer.terms.judge(trust.keyring, header, said, &about, now)?;
         if let Some(detail) = unstable(verified.packet(), trust.limits.block) {
             return Err(Refusal { fault: Fault::Unstable, detail });
         }

@@ -12,6 +12,7 @@
 
 mod chain;
 mod decode;
+mod enclosure;
 mod frame;
 mod manifest;
 mod plain;
@@ -21,6 +22,7 @@ pub use chain::{
     TREE_ENTRIES_MAX, is_worth,
 };
 pub use decode::{DecodeFault, Expected, FrameHeader, Limits, decode, delta_base};
+pub use enclosure::{Evidence, Reader};
 pub use frame::{
     CODING_WINDOW_BYTES, DCZ_HEADER_BYTES, DCZ_MAGIC, EncodeFault, FrameKind, Level,
     WINDOW_LOG_MAX, WINDOW_LOG_MIN, dcz_coding_source_max, encode_delta, encode_full, window_log,

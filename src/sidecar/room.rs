@@ -6,7 +6,9 @@
 use super::StartFault;
 use crate::config::Config;
 use crate::nats;
-use crate::protocol::snapshot::Level;
+use crate::protocol::inbox::Peer;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::snapshot::{Level, Reader};
 use crate::snapshots::gate::DriverEnd;
 use crate::snapshots::spool::SpoolFault;
 use crate::snapshots::{self, Settings, Snapshots, Started, Trust, Worker};
@@ -59,17 +61,13 @@ pub(super) fn parts(
 
 /// Who may be read, and with which keys.
 pub(super) fn trust(config: &Config) -> Trust {
-    let authorised = config.peers.iter().filter(|(_, peer)| peer.import.snapshot);
+    let peers = config.live().peers;
+    let reader = |peer: &Peer| Reader { terms: peer.terms.clone(), expires: peer.expires };
+    let source =
+        |(id, peer): (&RuntimeId, &Peer)| (id.clone(), (peer.key_id.clone(), reader(peer)));
     Trust {
         keyring: config.keyring.clone(),
-        sources: authorised
-            .map(|(id, peer)| (id.clone(), (peer.key_id.clone(), peer.expires)))
-            .collect(),
-        readers: config
-            .peers
-            .values()
-            .filter(|peer| peer.export.snapshot)
-            .map(|peer| peer.expires)
-            .collect(),
+        sources: peers.iter().filter(|(_, peer)| peer.import_snapshot).map(source).collect(),
+        readers: peers.values().filter(|peer| peer.export_snapshot).map(reader).collect(),
     }
 }

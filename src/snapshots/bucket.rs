@@ -1,17 +1,19 @@
 //! What the broker holds of snapshots: the bytes in the object bucket `driftgate-snapshots`, their
-//! signed manifests in the KV bucket `driftgate-manifests` under `{runtime}.{seq}`.
+//! signed manifests in the KV bucket `driftgate-manifests` under `{runtime}.{seq}`, and beside each
+//! manifest the exchange envelope that it travels in, as the header `Driftgate-Exchange`.
 //!
 //! So a server can pin who writes under a name, and listing, fetching and collecting cost what one
-//! runtime has. The manifest stands in the object's own description too, as the metadata entry
-//! `driftgate-manifest`: `nats object info` shows it, and an entry of the index that was lost can
-//! be written again. What deliberately is not here: verifying (`fetch.rs`).
+//! runtime has. Both stand in the object's own description too, as the metadata entries
+//! `driftgate-manifest` and `driftgate-exchange`: `nats object info` shows them, and an entry of
+//! the index that was lost can be written again. What deliberately is not here: verifying
+//! (`fetch.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::nats::object::{Content, Entries, Kv, Label, Store, StoreFault};
+use crate::nats::object::{Content, Entries, Kv, Label, ObjectInfo, Store, StoreFault};
 use crate::nats::settings::Settings;
 pub use crate::nats::subject::{MANIFESTS as INDEX, SNAPSHOTS as BUCKET};
 use crate::protocol::digest::Digest;
@@ -19,6 +21,8 @@ use crate::protocol::packet::RuntimeId;
 
 /// Name of the metadata entry that holds the signed manifest.
 pub const MANIFEST_ENTRY: &str = "driftgate-manifest";
+/// Name of the metadata entry that holds its exchange envelope.
+pub const EXCHANGE_ENTRY: &str = "driftgate-exchange";
 /// How long the broker may take to confirm that it has everything. The driver's own bound is
 /// shorter and severs the connection.
 const QUIESCE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,11 +59,33 @@ pub struct Upload<'a> {
     /// Media type of the plain bytes.
     pub media_type: &'a str,
     /// Signed manifest.
-    pub manifest: Bytes,
+    pub manifest: Enclosed,
     /// Stored bytes.
     pub content: Content,
     /// Their digest. It was made off the event loop, and the store does not make it again.
     pub digest: Digest,
+}
+
+/// A signed manifest, and the exchange envelope that it travels in. Unverified where it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enclosed {
+    /// The manifest.
+    pub manifest: Bytes,
+    /// The envelope; a manifest of an older version has none.
+    pub envelope: Option<String>,
+}
+
+impl Enclosed {
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let manifest = String::from_utf8_lossy(&self.manifest).into_owned();
+        let envelope = self.envelope.clone().map(|text| (EXCHANGE_ENTRY.to_owned(), text));
+        [(MANIFEST_ENTRY.to_owned(), manifest)].into_iter().chain(envelope).collect()
+    }
+
+    fn of(mut info: ObjectInfo) -> Option<Self> {
+        let manifest = info.metadata.remove(MANIFEST_ENTRY)?.into();
+        Some(Self { manifest, envelope: info.metadata.remove(EXCHANGE_ENTRY) })
+    }
 }
 
 /// The key of a manifest.
@@ -108,11 +134,10 @@ impl Bucket {
         upload: Upload<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), BucketFault> {
-        let manifest = String::from_utf8_lossy(&upload.manifest).into_owned();
         let label = Label {
             name: upload.name.to_owned(),
             media_type: Some(upload.media_type.to_owned()),
-            metadata: BTreeMap::from([(MANIFEST_ENTRY.to_owned(), manifest)]),
+            metadata: upload.manifest.metadata(),
         };
         self.store.put_hashed(&label, upload.id, upload.content, upload.digest, progress).await?;
         self.publish(upload.key, upload.manifest).await
@@ -122,8 +147,8 @@ impl Bucket {
     ///
     /// # Errors
     /// [`BucketFault`].
-    pub async fn publish(&self, key: &str, manifest: Bytes) -> Result<(), BucketFault> {
-        Ok(self.index.put(key, manifest).await?)
+    pub async fn publish(&self, key: &str, entry: Enclosed) -> Result<(), BucketFault> {
+        Ok(self.index.put(key, entry.manifest, entry.envelope.as_deref()).await?)
     }
 
     /// Settles an upload that was interrupted: the unverified manifest of the object if it is
@@ -131,21 +156,17 @@ impl Bucket {
     ///
     /// # Errors
     /// [`BucketFault`].
-    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<Bytes>, BucketFault> {
-        let found = self.store.settle(name, id).await?;
-        Ok(found.and_then(|mut info| info.metadata.remove(MANIFEST_ENTRY)).map(Bytes::from))
+    pub async fn settle(&self, name: &str, id: &str) -> Result<Option<Enclosed>, BucketFault> {
+        Ok(self.store.settle(name, id).await?.and_then(Enclosed::of))
     }
 
     /// The unverified manifest in an object's description.
     ///
     /// # Errors
     /// [`BucketFault`].
-    pub async fn described(&self, name: &str) -> Result<Option<Bytes>, BucketFault> {
+    pub async fn described(&self, name: &str) -> Result<Option<Enclosed>, BucketFault> {
         match self.store.info(name).await {
-            Ok(info) => {
-                let manifest = info.and_then(|mut info| info.metadata.remove(MANIFEST_ENTRY));
-                Ok(manifest.map(Bytes::from))
-            }
+            Ok(info) => Ok(info.and_then(Enclosed::of)),
             Err(StoreFault::Malformed(_)) => Ok(None),
             Err(fault) => Err(fault.into()),
         }

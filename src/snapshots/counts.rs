@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use super::spool::{Entry, State, Stored};
 use super::{Pushed, Snapshots};
+use strum::VariantArray as _;
+
+use crate::protocol::envelope::{Admission, Ruling};
+use crate::protocol::refusal::Refusal;
 use crate::protocol::snapshot::{Chain, FrameKind};
 use crate::telemetry::{Condition, Distribution, Exposition, Family, Histogram, number};
 
@@ -36,6 +40,10 @@ struct Tally {
     fetched_bytes: u64,
     /// By kind of fault.
     fetch_failed: BTreeMap<&'static str, u64>,
+    /// Verdicts on snapshots of peers.
+    judged: BTreeMap<Ruling, u64>,
+    /// Of those that were taken, the ones whose provenance was signed.
+    enclosed: u64,
     collected: u64,
     restarts: u64,
 }
@@ -60,6 +68,8 @@ impl Counts {
             fetched: 0,
             fetched_bytes: 0,
             fetch_failed: BTreeMap::new(),
+            judged: BTreeMap::new(),
+            enclosed: 0,
             collected: 0,
             restarts: 0,
         }))
@@ -121,6 +131,19 @@ impl Counts {
         tally.fetched_bytes = tally.fetched_bytes.saturating_add(plain_bytes);
     }
 
+    /// A peer's snapshot was asked for, and judged.
+    pub(super) fn judged(&self, verdict: Result<&Admission, &Refusal>) {
+        let mut tally = self.tally();
+        let ruling = match verdict {
+            Ok(admission) => {
+                tally.enclosed += u64::from(admission.drift_source.is_some());
+                admission.verdict
+            }
+            Err(refusal) => Ruling::of(refusal.fault),
+        };
+        *tally.judged.entry(ruling).or_default() += 1;
+    }
+
     pub(super) fn fetch_failed(&self, reason: &'static str) {
         *self.tally().fetch_failed.entry(reason).or_default() += 1;
     }
@@ -166,6 +189,7 @@ impl Tally {
     fn exposition(self, revoked: u64, spool: Option<Vec<Family>>) -> Exposition {
         let mut families = self.families();
         families.extend(self.fetches());
+        families.extend(self.exchanges());
         families.push(Family::counter(
             "snapshot_revoked",
             "Snapshots that a closing gate kept from being sent",
@@ -257,6 +281,30 @@ impl Tally {
                 "Fetches that gave no snapshot",
                 &["reason"],
                 by_reason(&self.fetch_failed),
+            ),
+        ]
+    }
+}
+
+impl Tally {
+    /// The same rates for snapshots as for packets.
+    fn exchanges(&self) -> [Family; 2] {
+        let count = |ruling: &Ruling| self.judged.get(ruling).copied().unwrap_or(0);
+        let taken = count(&Ruling::Accept) + count(&Ruling::Narrow);
+        let provenance =
+            [("signed", self.enclosed), ("unsigned", taken.saturating_sub(self.enclosed))];
+        [
+            Family::counters(
+                "snapshot_exchanges",
+                "Snapshots of peers that were asked for by what became of them",
+                &["verdict"],
+                Ruling::VARIANTS.iter().map(|ruling| (vec![ruling.word().into()], count(ruling))),
+            ),
+            Family::counters(
+                "snapshot_exchange_provenance",
+                "Snapshots of peers that were taken by whether their provenance is signed",
+                &["provenance"],
+                provenance.into_iter().map(|(word, count)| (vec![word.into()], count)),
             ),
         ]
     }

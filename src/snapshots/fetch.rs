@@ -5,7 +5,11 @@
 //! that source, and under a number that its clock can have reached; objects count only when they
 //! decode, within limits and into a bounded buffer, to the digest that was signed. A newest
 //! manifest that is older than one seen before is `replayed`: somebody has taken the newer one
-//! away. What deliberately is not here: who asks, and the cache.
+//! away.
+//!
+//! Whether a peer's snapshot may be taken, and for what, is judged as its packets are, by the
+//! envelope that stands beside its manifest. One that may not is listed with the reason and is not
+//! passed over for an older one. What deliberately is not here: who asks, and the cache.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +19,17 @@ use super::bucket::{self, Bucket, BucketFault};
 use super::progress::Sum;
 use super::spool::Entry;
 use super::{Which, blocking};
+use crate::nats::object::KvEntry;
 use crate::protocol::digest::Digest;
+use crate::protocol::envelope::{self, Admission, Terms};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::packet::RuntimeId;
+use crate::protocol::refusal::Refusal;
 use crate::protocol::snapshot::{
     FrameKind, Limits, Manifest, Plain, VerifiedManifest, WINDOW_LOG_MAX, restore,
 };
 use crate::protocol::time::Timestamp;
+use crate::protocol::trace::TraceParent;
 
 /// Objects of one source that are listed: sixteen trees of the chain, as a chain knows at most.
 pub const OBJECTS_MAX: usize = 65_536;
@@ -101,6 +109,14 @@ pub struct Item {
     pub state: &'static str,
     /// Objects that restore it.
     pub objects: usize,
+    /// Whether it is a peer's. It stays so, whatever becomes of it here.
+    pub external: bool,
+    /// Under what a peer's may be taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Admission>,
+    /// Why a peer's may not be taken, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<&'static str>,
 }
 
 impl Item {
@@ -119,7 +135,27 @@ impl Item {
             time: manifest.time.to_string(),
             state: "stored",
             objects: manifest.objects.len(),
+            external: false,
+            exchange: None,
+            refused: None,
         }
+    }
+
+    /// All of a listing, oldest first.
+    #[must_use]
+    pub fn of_listing(listing: &Listing, source: &Source) -> Vec<Self> {
+        let item = |manifest| {
+            let mut item = Self::of_manifest(manifest);
+            if source.terms.is_some() {
+                item.external = true;
+                match listing.exchange(manifest.seq) {
+                    Ok(taken) => item.exchange = taken.map(|taken| taken.admission),
+                    Err(refusal) => item.refused = Some(refusal.fault.word()),
+                }
+            }
+            item
+        };
+        listing.manifests.iter().map(item).collect()
     }
 
     /// What the spool says.
@@ -138,6 +174,9 @@ impl Item {
             time: entry.accepted.to_string(),
             state: entry.state.word(),
             objects: 0,
+            external: false,
+            exchange: None,
+            refused: None,
         }
     }
 }
@@ -187,13 +226,15 @@ pub struct Source {
     pub floor: u64,
     /// Highest number that its clock can have reached; whatever is above it does not count yet.
     pub seq_max: u64,
+    /// Under what its snapshots are taken, at what time; our own need nobody's leave.
+    pub terms: Option<(Terms, Timestamp)>,
 }
 
 impl Source {
     /// A source of which every manifest counts that any key of the ring has signed.
     #[must_use]
     pub fn any(id: RuntimeId) -> Self {
-        Self { id, signer: Signer::Any, floor: 0, seq_max: u64::MAX }
+        Self { id, signer: Signer::Any, floor: 0, seq_max: u64::MAX, terms: None }
     }
 }
 
@@ -206,13 +247,46 @@ pub struct Ignored {
     pub detail: String,
 }
 
+/// What a peer's snapshot may be taken under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Accepted or narrowed, and for what.
+    pub admission: Admission,
+    /// The trace that it belongs to, where that is signed.
+    pub trace: Option<TraceParent>,
+}
+
+/// `None` of our own, which need nobody's leave.
+type Verdict = Result<Option<Taken>, Refusal>;
+
 /// What the index says of one source.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Verified, oldest first.
     pub manifests: Vec<Manifest>,
+    /// What each of them came in, by its number, or why it may not be taken.
+    exchanges: BTreeMap<u64, Verdict>,
     /// Left out: one forged entry must not hide the others.
     pub ignored: Vec<Ignored>,
+}
+
+impl Listing {
+    /// What the manifest of that number came in.
+    ///
+    /// # Errors
+    /// [`Refusal`]: why it may not be taken, or, of our own, what is wrong with its envelope.
+    pub fn exchange(&self, seq: u64) -> Result<Option<Taken>, Refusal> {
+        self.exchanges.get(&seq).cloned().unwrap_or(Ok(None))
+    }
+
+    /// The manifests of a source with something wrong beside them.
+    pub(super) fn disenclosed(&self, source: &RuntimeId) -> Vec<Ignored> {
+        let wrong = self.exchanges.iter().filter_map(|(seq, taken)| {
+            let detail = taken.as_ref().err()?.detail.clone();
+            Some(Ignored { key: bucket::key(source, *seq), detail })
+        });
+        wrong.collect()
+    }
 }
 
 /// Reads the manifests of one source.
@@ -226,10 +300,14 @@ pub async fn list(
 ) -> Result<Listing, FetchFault> {
     let mut listing = Listing::default();
     let mut verified: BTreeMap<u64, Manifest> = BTreeMap::new();
-    for (key, bytes) in bucket.manifests(&source.id, OBJECTS_MAX).await? {
-        match verify(&key, &bytes, source, keyring) {
-            Ok(manifest) => drop(verified.insert(manifest.seq, manifest)),
+    for entry in bucket.manifests(&source.id, OBJECTS_MAX).await? {
+        match verify(&entry, source, keyring) {
+            Ok((manifest, taken)) => {
+                listing.exchanges.insert(manifest.seq, taken);
+                verified.insert(manifest.seq, manifest);
+            }
             Err(detail) => {
+                let key = entry.key;
                 tracing::warn!(key, detail, "a snapshot's manifest is ignored");
                 listing.ignored.push(Ignored { key, detail });
             }
@@ -239,17 +317,17 @@ pub async fn list(
     Ok(listing)
 }
 
-/// Verifies a manifest that stands under `key`.
+/// Verifies a manifest as it stands under its key, and judges what it came in.
 ///
 /// # Errors
 /// Why it does not count.
 pub(super) fn verify(
-    key: &str,
-    bytes: &[u8],
+    entry: &KvEntry,
     source: &Source,
     keyring: &Keyring,
-) -> Result<Manifest, String> {
-    let verified = VerifiedManifest::open(keyring, bytes).map_err(|refusal| refusal.detail)?;
+) -> Result<(Manifest, Verdict), String> {
+    let verified =
+        VerifiedManifest::open(keyring, &entry.value).map_err(|refusal| refusal.detail)?;
     if !source.signer.includes(verified.key_id()) {
         return Err(format!("signed with {}, which may not speak for it", verified.key_id()));
     }
@@ -257,13 +335,25 @@ pub(super) fn verify(
     if manifest.runtime != source.id {
         return Err("it names another runtime".to_owned());
     }
-    if key != bucket::key(&source.id, manifest.seq) {
+    if entry.key != bucket::key(&source.id, manifest.seq) {
         return Err("it stands under another key".to_owned());
     }
     if manifest.seq > source.seq_max {
         return Err(AHEAD.to_owned());
     }
-    Ok(manifest.clone())
+    let (about, header) = (verified.about(), entry.envelope.as_deref());
+    let verdict = match &source.terms {
+        Some((terms, now)) => {
+            terms.judge(keyring, header, None, &about, *now).map(|(envelope, admission)| {
+                Some(Taken { admission, trace: envelope.and_then(|envelope| envelope.trace) })
+            })
+        }
+        None => match header {
+            Some(header) => envelope::read(keyring, header, &about).map(|_| None),
+            None => Ok(None),
+        },
+    };
+    Ok((manifest.clone(), verdict))
 }
 
 /// Why a manifest does not count whose number no clock has reached.
@@ -331,11 +421,6 @@ pub async fn fetch(
         Ok(Err(fault)) => Err(refused(fault.to_string())),
         Err(fault) => Err(FetchFault::Broker(fault.to_string())),
     }
-}
-
-/// Whether an authorisation still holds.
-pub(super) fn is_current(expires: Option<Timestamp>, now: Timestamp) -> bool {
-    expires.is_none_or(|expires| now < expires)
 }
 
 /// The chain's entry of a manifest; `None` when its base is not among `known`.

@@ -4,11 +4,18 @@
 //! It never waits for this room: orders are the newest value of a watch channel, and whether they
 //! were carried out comes back as [`Question::Quiet`]. What deliberately is not here: any decision.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::protocol::digest::Digest;
+use crate::protocol::envelope::Admission;
+use crate::protocol::packet::RuntimeId;
+use crate::protocol::refusal::Fault;
+use crate::protocol::snapshot::Evidence;
 use crate::protocol::time::Timestamp;
+use crate::protocol::trace::TraceParent;
 
 /// Questions that may wait for the driver: one per open connection of the API and a few of the
 /// worker's. More means that the driver does not run, and the question fails.
@@ -24,13 +31,37 @@ pub struct Grant {
     pub revocations: u64,
 }
 
+/// A snapshot that was just stored, for those who are told.
+#[derive(Debug)]
+pub struct Announced {
+    /// Its signed manifest.
+    pub manifest: Bytes,
+    /// Its exchange envelope.
+    pub envelope: Arc<str>,
+    /// Its number.
+    pub seq: u64,
+    /// Under what it left.
+    pub evidence: Evidence,
+}
+
+/// What became of a peer's snapshot that the runtime asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Whose.
+    pub source: RuntimeId,
+    /// Its number.
+    pub seq: u64,
+    /// Under what it is taken, or why it is not.
+    pub verdict: Result<(Admission, Option<TraceParent>), Fault>,
+}
+
 /// What the room asks of the driver. An answer of `None` is the gate's refusal.
 #[derive(Debug)]
 pub enum Question {
     /// May a snapshot be accepted now? Only in band `open`.
     Accept(oneshot::Sender<Option<Grant>>),
-    /// May one be uploaded now? Only in band `open`.
-    Upload(oneshot::Sender<Option<Grant>>),
+    /// May one be uploaded now, and under what? Only in band `open`.
+    Upload(oneshot::Sender<Option<(Grant, Evidence)>>),
     /// May a peer's be fetched now? Not while isolated.
     Fetch(oneshot::Sender<Option<Grant>>),
     /// What an earlier life has left in the spool.
@@ -50,9 +81,11 @@ pub enum Question {
     Stored {
         /// Of its plain bytes.
         digest: Digest,
-        /// The signed manifest to announce; empty after a restart, when it is no news.
-        manifest: Bytes,
+        /// What to announce; nothing after a restart, when it is no news.
+        announced: Option<Announced>,
     },
+    /// A peer's snapshot was judged, otherwise than the one before.
+    Judged(Judged),
 }
 
 /// What the room is told, as a whole.
@@ -98,10 +131,10 @@ pub(super) fn pair() -> (Gate, DriverEnd) {
 
 impl Gate {
     /// Asks; `None` when the gate refuses, or nobody answers because the driver is gone.
-    pub(super) async fn ask(
+    pub(super) async fn ask<T>(
         &self,
-        question: impl FnOnce(oneshot::Sender<Option<Grant>>) -> Question,
-    ) -> Option<Grant> {
+        question: impl FnOnce(oneshot::Sender<Option<T>>) -> Question,
+    ) -> Option<T> {
         let (answer, reply) = oneshot::channel();
         self.questions.try_send(question(answer)).ok()?;
         reply.await.ok().flatten()

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::fetch::{FetchFault, Item};
-use super::job::Job;
+use super::job::{Fetched, Job};
 use super::memory::Taken;
 use super::spool::SpoolFault;
 use super::{FETCH_TIMEOUT, READING_TIMEOUT, Refused, Snapshots, Which, blocking};
@@ -51,23 +51,27 @@ impl Snapshots {
                 Err(fault) => return Err(fault.into()),
             }
         }
-        let (media_type, plain) = self.fetch(self.room.settings.runtime_id.clone(), which).await?;
+        let fetched = self.fetch(self.room.settings.runtime_id.clone(), which).await?;
+        let Fetched { media_type, plain, .. } = fetched;
         let taken = self.room.memory.take(plain.size()).await?;
         Ok((media_type, plain, Some(taken)))
     }
 
-    /// A peer's, verified. Takes a place as [`Snapshots::own`] does.
+    /// Whether a source is this runtime itself.
+    #[must_use]
+    pub fn is_own(&self, source: &RuntimeId) -> bool {
+        *source == self.room.settings.runtime_id
+    }
+
+    /// A peer's, verified and judged. Takes a place as [`Snapshots::own`] does.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn peer(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
-        if source == self.room.settings.runtime_id {
-            return self.own(which).await;
-        }
+    pub async fn peer(&self, source: RuntimeId, which: Which) -> Result<Fetched, Refused> {
         let place = self.reading().await?;
-        let (media_type, plain) = self.fetch(source, which).await?;
-        let taken = self.room.memory.take(plain.size()).await?;
-        Ok((media_type, held(plain, place, Some(taken))))
+        let fetched = self.fetch(source, which).await?;
+        let taken = self.room.memory.take(fetched.plain.size()).await?;
+        Ok(Fetched { plain: held(fetched.plain, place, Some(taken)), ..fetched })
     }
 
     async fn reading(&self) -> Result<OwnedSemaphorePermit, Refused> {
@@ -77,11 +81,11 @@ impl Snapshots {
         place.ok().and_then(Result::ok).ok_or(Refused::Busy)
     }
 
-    async fn fetch(&self, source: RuntimeId, which: Which) -> Result<(String, Plain), Refused> {
+    async fn fetch(&self, source: RuntimeId, which: Which) -> Result<Fetched, Refused> {
         let (answer, reply) = oneshot::channel();
         let fetched = self.order(Job::Fetch { source, which, answer }, reply).await;
         match &fetched {
-            Ok((_, plain)) => self.room.counts.fetched(plain.size()),
+            Ok(fetched) => self.room.counts.fetched(fetched.plain.size()),
             Err(refused) => self.room.counts.fetch_failed(refused.fetch_word()),
         }
         fetched

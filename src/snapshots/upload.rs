@@ -6,17 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::bucket::{self, Bucket, BucketFault, Upload};
+use super::bucket::{self, Bucket, BucketFault, Enclosed, Upload};
 use super::fetch::{self, Ignored, Signer, Source};
 use super::frame::{UploadFault, frame, object_name, restore_manifest};
-use super::gate::{Grant, Question};
+use super::gate::{Announced, Grant, Question};
 use super::progress::{Direction, Tracker};
 use super::spool::{Entry, Spool, SpoolFault, Started, State, Stored, Unfinished};
 use super::{Room, blocking};
+use crate::nats::object::KvEntry;
 use crate::protocol::digest::Digest;
-use crate::protocol::snapshot::{self, Chain, ChainFault, FrameKind, Manifest};
+use crate::protocol::snapshot::{self, Chain, ChainFault, Evidence, FrameKind, Manifest};
 use crate::protocol::time::Timestamp;
 
 /// Objects let go after one upload: retention catches up over the next ones, so that no upload
@@ -56,6 +55,7 @@ pub(super) fn ourselves(room: &Room, now: Timestamp) -> Source {
         signer: Signer::own(&room.trust.borrow().keyring),
         floor: 0,
         seq_max: room.seq_max(now),
+        terms: None,
     }
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn settle(
                 Some(_) if !is_wanted(spool, upload.snapshot) => {
                     bucket.delete(&key, &object).await?;
                 }
-                Some(manifest) => drop(mend(room, bucket, &key, manifest, now).await?),
+                Some(described) => drop(mend(room, bucket, &key, described, now).await?),
                 None => {}
             },
         }
@@ -96,15 +96,22 @@ async fn mend(
     room: &Room,
     bucket: &Bucket,
     key: &str,
-    manifest: Bytes,
+    described: Enclosed,
     now: Timestamp,
 ) -> Result<Option<Manifest>, BucketFault> {
     let keyring = room.trust.borrow().keyring.clone();
-    let Ok(verified) = fetch::verify(key, &manifest, &ourselves(room, now), &keyring) else {
-        return Ok(None);
+    let entry = KvEntry {
+        key: key.to_owned(),
+        value: described.manifest.clone(),
+        envelope: described.envelope.clone(),
     };
-    bucket.publish(key, manifest).await?;
-    Ok(Some(verified))
+    match fetch::verify(&entry, &ourselves(room, now), &keyring) {
+        Ok((manifest, Ok(_))) => {
+            bucket.publish(key, described).await?;
+            Ok(Some(manifest))
+        }
+        Ok((_, Err(_))) | Err(_) => Ok(None),
+    }
 }
 
 /// Reads from the index what is there of our own snapshots. Of those in `gone` the object is not
@@ -119,10 +126,16 @@ pub(super) async fn read_holdings(
     let keyring = room.trust.borrow().keyring.clone();
     let mut listing = fetch::list(bucket, &ourselves(room, now), &keyring).await?;
     let mut ignored = Vec::new();
-    for entry in listing.ignored {
+    for entry in std::mem::take(&mut listing.ignored) {
         match rewritten(room, spool, bucket, &entry, now).await? {
             Some(manifest) => listing.manifests.push(manifest),
             None => ignored.push(entry),
+        }
+    }
+    // What stands beside one of ours is not ours: peers would refuse it. It restores all the same.
+    for entry in listing.disenclosed(&room.settings.runtime_id) {
+        if rewritten(room, spool, bucket, &entry, now).await?.is_none() {
+            ignored.push(entry);
         }
     }
     room.show_ignored(&ignored);
@@ -162,8 +175,8 @@ async fn rewritten(
     let Some(entry) = entry else { return Ok(None) };
     for kind in [FrameKind::Full, FrameKind::Delta] {
         let name = object_name(room, entry.seq, entry.digest, kind).to_string();
-        if let Some(manifest) = bucket.described(&name).await? {
-            return mend(room, bucket, &ignored.key, manifest, now).await;
+        if let Some(described) = bucket.described(&name).await? {
+            return mend(room, bucket, &ignored.key, described, now).await;
         }
     }
     Ok(None)
@@ -176,15 +189,15 @@ pub(super) async fn upload(
     bucket: &Bucket,
     holdings: &mut Holdings,
     entry: &Entry,
-    grant: Grant,
+    (grant, evidence): (Grant, Evidence),
 ) -> Result<Stored, UploadFault> {
     let chain = &mut holdings.chain;
     let is_same = |known: &&snapshot::Entry| known.digest == entry.digest && known.seq >= entry.seq;
     if let Some(known) = chain.entries().find(is_same) {
         // An earlier life had put it and could not note that any more.
         let stored = stored_of(chain, known);
-        let (digest, manifest) = (known.digest, Bytes::new());
-        room.gate.tell(Question::Stored { digest, manifest }).await;
+        let digest = known.digest;
+        room.gate.tell(Question::Stored { digest, announced: None }).await;
         return Ok(stored);
     }
     // A bucket that is ahead of the spool, or a number that no clock has reached: the next free one
@@ -207,8 +220,7 @@ pub(super) async fn upload(
         time: grant.now,
         ..restore_manifest(room, chain, &link)
     };
-    let keyring = room.trust.borrow().keyring.clone();
-    let signed = Bytes::from(manifest.sign(&keyring).ok_or(UploadFault::Unsigned)?);
+    let (signed, envelope) = room.trust.borrow().sign(&manifest, &evidence)?;
     let (name, id) = (manifest.object_name().to_string(), bucket.next_id());
     let started = Started { id: id.clone(), snapshot: entry.seq };
     let unfinished = Unfinished { seq, object: name.clone(), upload: Some(started) };
@@ -224,7 +236,7 @@ pub(super) async fn upload(
         id: &id,
         key: &bucket::key(&manifest.runtime, seq),
         media_type: &manifest.media_type,
-        manifest: signed.clone(),
+        manifest: Enclosed { manifest: signed.clone(), envelope: Some(envelope.clone()) },
         content: frame.content,
         digest: frame.digest,
     };
@@ -241,8 +253,9 @@ pub(super) async fn upload(
     if let Some(plain) = frame.plain {
         room.cache.put(&plain);
     }
-    let digest = manifest.digest;
-    room.gate.tell(Question::Stored { digest, manifest: signed }).await;
+    let announced = Announced { manifest: signed, envelope: envelope.into(), seq, evidence };
+    let (digest, announced) = (manifest.digest, Some(announced));
+    room.gate.tell(Question::Stored { digest, announced }).await;
     let shelf = Arc::clone(spool);
     blocking(move || shelf.end_at_broker(seq)).await?;
     Ok(stored)

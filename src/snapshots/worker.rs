@@ -8,6 +8,8 @@
 //! It is supervised: a panic drops the connection, is said, and the work begins anew with what the
 //! spool knows. What that connection had sent is then in doubt, and the next order says so.
 
+mod serving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,17 +20,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::fetch::{self, FetchFault, Item, Signer, Source};
 use super::frame::UploadFault;
-use super::gate::{Order, Question};
+use super::gate::{Judged, Order, Question};
 use super::job::Job;
-use super::progress::{Direction, Tracker, stored_total};
 use super::spool::{Entry, Spool, SpoolFault, State, Stored};
 use super::upload::{self, Holdings};
-use super::{Room, Stopped, Which, blocking};
+use super::{Room, Stopped, blocking};
 use crate::nats::backoff::backoff;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::snapshot::{Manifest, Plain};
 use crate::protocol::time::Timestamp;
 use crate::telemetry::Condition;
 
@@ -69,6 +68,8 @@ struct Worker<'a> {
     watchers: BTreeMap<u64, Vec<oneshot::Sender<Stored>>>,
     /// Highest number seen of each authorised source.
     floors: BTreeMap<RuntimeId, u64>,
+    /// How the newest snapshot of each authorised source was judged that was asked for.
+    judged: BTreeMap<RuntimeId, Judged>,
     attempt: u32,
     retry_at: Instant,
 }
@@ -117,6 +118,7 @@ impl Task {
             gone: BTreeSet::new(),
             watchers: BTreeMap::new(),
             floors: BTreeMap::new(),
+            judged: BTreeMap::new(),
             attempt: 0,
             retry_at: Instant::now(),
         };
@@ -142,8 +144,8 @@ impl Task {
         let unsent = recovery.entries.iter().filter(|entry| entry.state == State::Unsent).count();
         tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
         if let Some(entry) = recovery.entries.iter().rev().find(|entry| entry.state.is_stored()) {
-            let (digest, manifest) = (entry.digest, bytes::Bytes::new());
-            room.gate.tell(Question::Stored { digest, manifest }).await;
+            let digest = entry.digest;
+            room.gate.tell(Question::Stored { digest, announced: None }).await;
         }
         room.gate.tell(Question::Recovered { is_waiting: unsent > 0 }).await;
         self.is_recovered = true;
@@ -302,7 +304,8 @@ impl Worker<'_> {
     }
 
     async fn try_upload(&mut self, entry: &Entry) -> Result<Stored, UploadFault> {
-        let grant = self.room.gate.ask(Question::Upload).await.ok_or(UploadFault::NotOpen)?;
+        let granted = self.room.gate.ask(Question::Upload).await;
+        let (grant, evidence) = granted.ok_or(UploadFault::NotOpen)?;
         if !self.room.trust.borrow().has_reader(grant.now) {
             return Err(UploadFault::NoReader);
         }
@@ -310,8 +313,9 @@ impl Worker<'_> {
         let (Some(bucket), Some(holdings)) = (&self.bucket, &mut self.holdings) else {
             return Err(UploadFault::NotOpen);
         };
+        let granted = (grant, evidence);
         let stored =
-            upload::upload(&self.room, &self.spool, bucket, holdings, entry, grant).await?;
+            upload::upload(&self.room, &self.spool, bucket, holdings, entry, granted).await?;
         if let Err(fault) = self.collect(grant.now, u64::MAX).await {
             tracing::warn!(%fault, "retention did not finish");
             self.holdings = None;
@@ -356,96 +360,6 @@ impl Worker<'_> {
         }
         for answer in self.watchers.remove(&entry.seq).unwrap_or_default() {
             drop(answer.send(stored.clone()));
-        }
-    }
-
-    async fn serve(&mut self, job: Job) {
-        match job {
-            Job::Watch { seq, answer } => self.watch(seq, answer),
-            Job::Fetch { source, which, answer } => {
-                let fetched = self.fetch(source, which).await;
-                drop(answer.send(fetched));
-            }
-            Job::List { source, answer } => {
-                let listed = match self.manifests(source).await {
-                    Ok((_, manifests)) => Ok(manifests.iter().map(Item::of_manifest).collect()),
-                    Err(fault) => Err(fault),
-                };
-                drop(answer.send(listed));
-            }
-            Job::Collect { answer } => {
-                // Nothing is let go that a closed gate keeps us from asking about.
-                if let Some(grant) = self.room.gate.ask(Question::Upload).await
-                    && let Err(fault) = self.collect(grant.now, u64::MAX).await
-                {
-                    tracing::warn!(%fault, "retention did not finish");
-                    self.holdings = None;
-                }
-                let _ = answer.send(());
-            }
-        }
-    }
-
-    async fn fetch(
-        &mut self,
-        source: RuntimeId,
-        which: Which,
-    ) -> Result<(String, Plain), FetchFault> {
-        let (source, manifests) = self.manifests(source).await?;
-        let manifest = fetch::choose(&manifests, &source, which)?;
-        if let Some(newest) = manifests.last() {
-            let floor = self.floors.entry(source.id.clone()).or_default();
-            *floor = newest.seq.max(*floor);
-        }
-        let media_type = manifest.media_type.clone();
-        if let Some(plain) = self.room.cache.get(manifest.digest) {
-            return Ok((media_type, plain));
-        }
-        let Some(bucket) = &self.bucket else {
-            return Err(FetchFault::Broker("no connection".to_owned()));
-        };
-        let total = stored_total(&manifests, manifest);
-        let both = manifest.size.saturating_mul(2).saturating_add(total.unwrap_or(0));
-        let taken = self.room.memory.take(both).await;
-        let _taken = taken.map_err(|fault| FetchFault::Broker(fault.to_string()))?;
-        let tracker = Tracker::new(Direction::Fetch, manifest, total, &self.room.settings.feed);
-        let bytes_max = self.room.settings.bytes_max;
-        let step = |done| tracker.step(done);
-        let plain = fetch::fetch(bucket, manifest, bytes_max, &step).await?;
-        tracker.done();
-        self.room.cache.put(&plain);
-        Ok((media_type, plain))
-    }
-
-    /// Asks the gate, checks the authorisation, reads the list.
-    async fn manifests(&mut self, id: RuntimeId) -> Result<(Source, Vec<Manifest>), FetchFault> {
-        let grant = self.room.gate.ask(Question::Fetch).await.ok_or(FetchFault::Isolated)?;
-        let trust = self.room.trust.borrow().clone();
-        let is_own = id == self.room.settings.runtime_id;
-        let source = if is_own {
-            upload::ourselves(&self.room, grant.now)
-        } else {
-            let found = trust
-                .sources
-                .get(&id)
-                .filter(|(_, expires)| fetch::is_current(*expires, grant.now));
-            let (key_id, _) = found.ok_or_else(|| FetchFault::Unauthorised(id.clone()))?;
-            let signer = Signer::peer(key_id.as_ref());
-            let floor = self.floors.get(&id).copied().unwrap_or(0);
-            Source { id, signer, floor, seq_max: self.room.seq_max(grant.now) }
-        };
-        let bucket = open(&mut self.bucket, &self.room).await?;
-        match fetch::list(bucket, &source, &trust.keyring).await {
-            Ok(listing) => {
-                if is_own {
-                    self.room.show_ignored(&listing.ignored);
-                }
-                Ok((source, listing.manifests))
-            }
-            Err(fault) => {
-                self.hang_up().await;
-                Err(fault)
-            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::support::row::row;
 use driftgate::audit::{QUEUE_MAX, REFUSALS_BURST, Recorder};
 use driftgate::config::Audit;
 use driftgate::protocol::audit::{Event, Link};
+use driftgate::protocol::exchange::Artifact;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::refusal::Fault;
@@ -281,7 +282,8 @@ async fn a_flood_of_refusals_pushes_nothing_else_out_and_is_counted() {
     recorder.record(now(), started());
     let flood = REFUSALS_BURST + 1000;
     for sent in 0..flood {
-        let event = Event::InboundRefused { fault: Fault::Forged, source: None };
+        let event =
+            Event::InboundRefused { artifact: Artifact::State, fault: Fault::Forged, source: None };
         recorder.record(now(), event);
         if sent % 512 == 0 {
             let line = sent.min(REFUSALS_BURST);

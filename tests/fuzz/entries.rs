@@ -69,6 +69,7 @@ fn bridge(profile: &str) -> (Bridge, Now) {
         export_state: true,
         import_state: true,
         export_snapshot: true,
+        import_snapshot: true,
         export_telemetry: true,
         import_telemetry: true,
         key_id: None,

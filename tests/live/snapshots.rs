@@ -46,3 +46,6 @@ mod notices;
 
 #[cfg(test)]
 mod promises;
+
+#[cfg(test)]
+mod exchange;

@@ -7,7 +7,7 @@ use driftgate::protocol::audit::{
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
 use driftgate::protocol::envelope::{Admission, Ruling};
-use driftgate::protocol::exchange::{ExchangeMode, ModeReason, Version};
+use driftgate::protocol::exchange::{Artifact, ExchangeMode, ModeReason, Version};
 use driftgate::protocol::gate::{Band, Reason};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::refusal::Fault;
@@ -39,8 +39,9 @@ fn transition(reasons: &[Reason], seq: Option<u64>) -> Event {
     })
 }
 
-fn accepted() -> Event {
+fn accepted(artifact: Artifact) -> Event {
     Event::InboundAccepted {
+        artifact,
         source: id("critic"),
         seq: 8,
         admission: Admission {
@@ -53,9 +54,18 @@ fn accepted() -> Event {
     }
 }
 
+fn stored() -> Event {
+    Event::SnapshotStored {
+        seq: 9,
+        digest: Digest::of(b"memory"),
+        drift_source: Provenance::Native,
+        trace: TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+    }
+}
+
 /// One event of each kind.
 fn events() -> Vec<Event> {
-    let source = Some(id("critic"));
+    let (artifact, source) = (Artifact::State, Some(id("critic")));
     vec![
         Event::Started { version: "0.1.0", band: Band::Blocked, operator_hold: false },
         transition(&[Reason::DiBlock, Reason::DiMismatch], Some(1_767_225_600_000_000)),
@@ -63,9 +73,9 @@ fn events() -> Vec<Event> {
         Event::ReportRefused { unreadable: false },
         Event::ReportRefused { unreadable: true },
         Event::InspectionFailed { seq: 9, packets: 3 },
-        Event::InboundRefused { fault: Fault::Forged, source: source.clone() },
+        Event::InboundRefused { artifact, fault: Fault::Forged, source: source.clone() },
         Event::Quarantined { fault: Fault::Forged, source },
-        Event::InboundRefused { fault: Fault::Misaddressed, source: None },
+        Event::InboundRefused { artifact, fault: Fault::Misaddressed, source: None },
         Event::Handshake {
             peer: id("critic"),
             inbound: true,
@@ -83,7 +93,14 @@ fn events() -> Vec<Event> {
         transition(&[Reason::Operator], None),
         Event::Reloaded,
         Event::Lost { count: 17, loss: Loss::QueueFull },
-        accepted(),
+        accepted(Artifact::State),
+        accepted(Artifact::Snapshot),
+        stored(),
+        Event::InboundRefused {
+            artifact: Artifact::Snapshot,
+            fault: Fault::Unauthorised,
+            source: Some(id("critic")),
+        },
         Event::Stopped,
     ]
 }
@@ -175,6 +192,32 @@ fn each_line_says_its_place_its_cause_and_the_ten_fields_of_an_event() {
 }
 
 #[test]
+fn r74_snapshots_that_leave_and_come_are_lines_with_provenance_and_trace() {
+    let lines = lines(events());
+    let words = |line: &[u8]| {
+        let json = json(line);
+        ["event", "direction", "source", "target", "scope", "effect", "evidence", "provenance"]
+            .map(|key| json[key].as_str().unwrap_or("-").to_owned())
+    };
+    let taken =
+        ["inbound_accepted", "inbound", "critic", "planner", "snapshot", "observation", "accepted"];
+    assert_eq!(words(&lines[15])[..7], taken);
+    assert_eq!(words(&lines[15])[7], "derived");
+    let left = ["snapshot_stored", "outbound", "planner", "-", "snapshot", "effect", "none"];
+    assert_eq!(words(&lines[16])[..7], left);
+    assert_eq!(words(&lines[16])[7], "native");
+    let refused =
+        ["inbound_refused", "inbound", "critic", "planner", "snapshot", "observation", "refused"];
+    assert_eq!(words(&lines[17])[..7], refused);
+    let (left, refused) = (json(&lines[16]), json(&lines[17]));
+    assert_eq!(left["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert_eq!(left["cause"]["seq"], 9);
+    assert_eq!(left["detail"], serde_json::json!({"digest": Digest::of(b"memory")}));
+    assert_eq!(refused["detail"], serde_json::json!({"verdict": "quarantine"}));
+    assert_eq!(refused["rule"], serde_json::json!(["unauthorised"]));
+}
+
+#[test]
 fn each_line_holds_the_hash_of_the_line_before_and_the_first_holds_zeros() {
     let lines = lines(events());
     assert_eq!(json(&lines[0])["previous"], NOTHING_BEFORE);
@@ -183,10 +226,10 @@ fn each_line_holds_the_hash_of_the_line_before_and_the_first_holds_zeros() {
         assert_eq!(json(&pair[1])["chain"], json(&pair[0])["chain"]);
     }
     let summary = check(&lines).unwrap();
-    assert_eq!((summary.lines, summary.first_seq, summary.last_seq), (16, 1, 16));
+    assert_eq!((summary.lines, summary.first_seq, summary.last_seq), (19, 1, 19));
     assert_eq!((summary.starts, summary.crashes, summary.torn, summary.lost), (1, 0, 0, 17));
-    assert_eq!((summary.first_time, summary.last_time), (at(0), at(15_000)));
-    assert_eq!(summary.head, Link::read(&lines[15]).unwrap().digest);
+    assert_eq!((summary.first_time, summary.last_time), (at(0), at(18_000)));
+    assert_eq!(summary.head, Link::read(&lines[18]).unwrap().digest);
 }
 
 #[test]
@@ -199,7 +242,7 @@ fn a_chain_is_taken_up_from_its_last_line() {
     // Without a stop in between: a crash.
     lines.push(chain.append(&again));
     let summary = check(&lines).unwrap();
-    assert_eq!((summary.last_seq, summary.starts, summary.crashes), (18, 3, 1));
+    assert_eq!((summary.last_seq, summary.starts, summary.crashes), (21, 3, 1));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 )]
 
 mod chain;
+mod enclosure;
 mod frames;
 mod hostile;
 mod manifest;

@@ -387,6 +387,7 @@ pub(crate) fn peer(random: &mut Random, index: usize) -> Peer {
         export_state: random.in_thousand(880),
         import_state: random.in_thousand(880),
         export_snapshot: random.in_thousand(500),
+        import_snapshot: true,
         export_telemetry: random.in_thousand(500),
         import_telemetry: random.in_thousand(500),
         key_id: random.in_thousand(100).then(|| random.pick(&["k1", "k2"]).to_owned()),

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use driftgate::protocol::bridge::Effect;
+use driftgate::protocol::bridge::{Announcement, Effect};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::snapshot::FrameKind;
@@ -303,9 +303,10 @@ impl World<'_> {
             node.spool.disk().note_stored(seq, &stored);
             node.spool.disk().write_stored(seq).expect("a disk");
         }
-        let manifest = Some(bytes::Bytes::from_static(b"{}"));
+        let manifest = bytes::Bytes::from_static(b"{}");
+        let announced = Some(Announcement { manifest, envelope: "".into() });
         let digest = Digest::of(&seq.to_be_bytes());
-        let effects = node.life.bridge.stored(now, digest, manifest);
+        let effects = node.life.bridge.stored(now, digest, announced);
         let may = node.life.oracle.band == Band::Open && !node.life.is_closing;
         let announces = effects.iter().any(|effect| matches!(effect, Effect::Announce(_)));
         self.demand(may || !announces, || format!("P1: announces {seq} while the gate is shut"));

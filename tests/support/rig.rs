@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use driftgate::protocol::bridge::{
-    Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
+    Announcement, Answer, Bridge, Effect, Fence, GateState, Identity, Live, Memory,
 };
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
@@ -40,6 +40,7 @@ pub(crate) fn peer(text: &str) -> Peer {
         export_state: true,
         import_state: true,
         export_snapshot: true,
+        import_snapshot: true,
         export_telemetry: true,
         import_telemetry: true,
         key_id: None,
@@ -226,8 +227,11 @@ impl Rig {
     }
 
     pub(crate) fn stored(&mut self, digest: Digest, manifest: Option<&'static [u8]>) {
-        let manifest = manifest.map(bytes::Bytes::from_static);
-        self.note(|bridge, now| bridge.stored(now, digest, manifest));
+        let announced = manifest.map(|manifest| Announcement {
+            manifest: bytes::Bytes::from_static(manifest),
+            envelope: "".into(),
+        });
+        self.note(|bridge, now| bridge.stored(now, digest, announced));
     }
 
     pub(crate) fn fence(&mut self, fence: Option<Fence>) {

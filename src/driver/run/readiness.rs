@@ -123,7 +123,7 @@ impl Driver {
     /// A packet in a peer's name that its key did not make. A name that is no peer's says nothing
     /// about a key.
     pub(super) fn look_at_the_key(&mut self, event: &Event) {
-        if let Event::InboundRefused { fault: Fault::Forged, source: Some(source) } = event
+        if let Event::InboundRefused { fault: Fault::Forged, source: Some(source), .. } = event
             && self.bridge.is_peer(source)
         {
             let text = format!("packets in the name of {source} do not verify under its key");

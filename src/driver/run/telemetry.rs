@@ -111,7 +111,7 @@ impl Driver {
             self.feed.send_external("packet", || packet);
         }
         for event in &self.receiver.events {
-            if let Event::InboundRefused { fault, source } = event {
+            if let Event::InboundRefused { fault, source, .. } = event {
                 // A name that is no peer's may be any text.
                 let source = source.clone().filter(|source| self.bridge.is_peer(source));
                 let (status, fault) = ("refused", Some(fault.word()));

@@ -1,9 +1,13 @@
 //! The driver and the snapshots: their questions answered, their orders given.
 
 use super::{BATCH_MAX, Driver};
-use crate::nats::HeaderMap;
+use crate::nats::headers;
 use crate::nats::link::Outgoing;
-use crate::snapshots::gate::{Grant, Question};
+use crate::protocol::audit::Event;
+use crate::protocol::bridge::Announcement;
+use crate::protocol::exchange::Artifact;
+use crate::protocol::snapshot::Evidence;
+use crate::snapshots::gate::{Announced, Grant, Judged, Question};
 
 impl Driver {
     /// Answers what is asked already, a bounded part of it.
@@ -30,7 +34,8 @@ impl Driver {
                 if granted.is_some() {
                     self.keeper.doubt();
                 }
-                let _ = answer.send(granted);
+                let evidence = self.bridge.evidence();
+                let _ = answer.send(granted.map(|granted| (granted, evidence)));
             }
             Question::Fetch(answer) => {
                 let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
@@ -47,21 +52,38 @@ impl Driver {
                     self.effects.extend(self.bridge.uploads_unread(now));
                 }
             }
-            Question::Stored { digest, manifest } => {
-                let manifest = Some(manifest).filter(|manifest| !manifest.is_empty());
-                self.effects.extend(self.bridge.stored(now, digest, manifest));
+            Question::Stored { digest, announced } => {
+                let announcement = announced.map(|announced| {
+                    let Announced { manifest, envelope, seq, evidence } = announced;
+                    let Evidence { drift_source, trace } = evidence;
+                    let event = Event::SnapshotStored { seq, digest, drift_source, trace };
+                    self.recorder.record(now, event);
+                    Announcement { manifest, envelope }
+                });
+                self.effects.extend(self.bridge.stored(now, digest, announcement));
+            }
+            Question::Judged(Judged { source, seq, verdict }) => {
+                let artifact = Artifact::Snapshot;
+                let event = match verdict {
+                    Ok((admission, trace)) => {
+                        Event::InboundAccepted { artifact, source, seq, admission, trace }
+                    }
+                    Err(fault) => Event::InboundRefused { artifact, fault, source: Some(source) },
+                };
+                self.recorder.record(now, event);
             }
         }
     }
 
     /// Carries out [`Effect::Announce`](crate::protocol::bridge::Effect::Announce), on
     /// `{p}.snapshot.{source}`.
-    pub(super) fn announce(&mut self, manifest: bytes::Bytes) {
+    pub(super) fn announce(&mut self, announcement: Announcement) {
         let Some((link, settings)) = self.connector.link_and_settings() else { return };
         self.keeper.doubt();
         let subject = settings.broker.prefix.snapshot(&settings.runtime_id);
-        let announcement = Outgoing { subject, headers: HeaderMap::new(), payload: manifest };
-        if link.notify(announcement).is_err() {
+        let headers = headers::enclosed(Some(&announcement.envelope));
+        let payload = announcement.manifest;
+        if link.notify(Outgoing { subject, headers, payload }).is_err() {
             tracing::warn!("a snapshot manifest found the connection full");
         }
     }

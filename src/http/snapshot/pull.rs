@@ -16,8 +16,8 @@ use crate::http::problem::{Outcome, Problem};
 use crate::protocol::digest::Digest;
 use crate::protocol::packet::{RUNTIME_ID_BYTES_MAX, RuntimeId};
 use crate::protocol::snapshot::{Level, Plain, dcz_coding_source_max, encode_delta, encode_full};
-use crate::snapshots::Which;
 use crate::snapshots::fetch::Item;
+use crate::snapshots::{Fetched, Which};
 
 /// Answer to `?list`.
 #[derive(schemars::JsonSchema, serde::Serialize)]
@@ -70,7 +70,19 @@ pub(super) static PULL: Operation = Operation {
     ],
 };
 
-const HEADERS: &[&str] = &["ETag", "Driftgate-Digest"];
+const HEADERS: &[&str] = &[
+    "ETag",
+    "Driftgate-Digest",
+    "Driftgate-Source",
+    "Driftgate-Seq",
+    "Driftgate-External",
+    "Driftgate-Allowed-Use",
+];
+/// A peer's snapshot is labelled as its packets are where they are delivered.
+const SOURCE: HeaderName = HeaderName::from_static("driftgate-source");
+const SEQ: HeaderName = HeaderName::from_static("driftgate-seq");
+const EXTERNAL: HeaderName = HeaderName::from_static("driftgate-external");
+const ALLOWED_USE: HeaderName = HeaderName::from_static("driftgate-allowed-use");
 
 /// Answers with one snapshot or with the list.
 pub(super) async fn pull(
@@ -97,11 +109,20 @@ pub(super) async fn pull(
                 .ok_or_else(|| Problem::new(Outcome::BadQuery, Digest::RULE).of_field("digest"))?,
         ),
     };
-    let (media_type, plain) = match source {
-        None => snapshots.own(which).await?,
-        Some(source) => snapshots.peer(source, which).await?,
+    let Some(source) = source.filter(|source| !snapshots.is_own(source)) else {
+        let (media_type, plain) = snapshots.own(which).await?;
+        return answer(snapshots, headers, &media_type, &plain).await;
     };
-    answer(snapshots, headers, &media_type, &plain).await
+    let Fetched { seq, media_type, plain, admission } =
+        snapshots.peer(source.clone(), which).await?;
+    let mut response = answer(snapshots, headers, &media_type, &plain).await?;
+    set(&mut response, SOURCE, source.as_str());
+    set(&mut response, SEQ, &seq.to_string());
+    set(&mut response, EXTERNAL, "true");
+    if let Some(admission) = admission {
+        set(&mut response, ALLOWED_USE, &admission.allowed_use.join(", "));
+    }
+    Ok(response)
 }
 
 /// How an answer is coded.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::read::Reader;
 use super::{Shared, Store, StoreFault, TOMBSTONE_AGE, bucket};
-use crate::nats::ack;
+use crate::nats::{ack, headers};
 
 /// Header that makes a message of a KV bucket a marker.
 const OPERATION: &str = "KV-Operation";
@@ -27,8 +27,19 @@ pub struct Kv {
     expires: bool,
 }
 
-/// What [`Kv::entries`] found: key and value, in the order in which they were stored.
-pub type Entries = VecDeque<(String, Bytes)>;
+/// One entry as it stands there. Nothing in it is proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KvEntry {
+    /// Under which key.
+    pub key: String,
+    /// The value.
+    pub value: Bytes,
+    /// Header `Driftgate-Exchange`; see [`headers::envelope`].
+    pub envelope: Option<String>,
+}
+
+/// What [`Kv::entries`] found, in the order in which it was stored.
+pub type Entries = VecDeque<KvEntry>;
 
 impl Store {
     /// Makes sure of a KV bucket on this connection: created when it is absent and
@@ -50,15 +61,21 @@ impl Store {
 }
 
 impl Kv {
-    /// Stores a value in the place of whatever stands there.
+    /// Stores a value in the place of whatever stands there, with the exchange envelope that it
+    /// travels in, if any.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the value stored or not.
     ///
     /// # Errors
     /// [`StoreFault`].
-    pub async fn put(&self, key: &str, value: Bytes) -> Result<(), StoreFault> {
-        self.publish(key, HeaderMap::new(), value).await
+    pub async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        envelope: Option<&str>,
+    ) -> Result<(), StoreFault> {
+        self.publish(key, headers::enclosed(envelope), value).await
     }
 
     /// Deletes a key; one that is not there is deleted.
@@ -92,11 +109,16 @@ impl Kv {
             Reader::start(&self.shared.requests, &self.stream, &filter, true, id).await?;
         let mut entries = Entries::new();
         while let Some(message) = reader.next().await? {
-            let is_marker = message.headers.is_some_and(|headers| headers.get(OPERATION).is_some());
+            let found = message.headers.as_ref();
+            let is_marker = found.is_some_and(|headers| headers.get(OPERATION).is_some());
             let Some(key) = message.subject.strip_prefix(&begin).filter(|_| !is_marker) else {
                 continue;
             };
-            entries.push_back((key.to_owned(), message.payload.clone()));
+            entries.push_back(KvEntry {
+                key: key.to_owned(),
+                envelope: headers::envelope(found),
+                value: message.payload.clone(),
+            });
             if entries.len() > max {
                 entries.pop_front();
             }

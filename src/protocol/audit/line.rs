@@ -3,11 +3,10 @@
 //! Every line has the same members; those that say nothing about an event are null.
 
 use super::{
-    Admission, BTreeMap, Digest, Entry, Event, ExchangeMode, Fault, Json, LINE_BYTES_MAX, Reason,
-    Ruling, RuntimeId, Timestamp, Transition,
+    Admission, Artifact, BTreeMap, Digest, Entry, Event, ExchangeMode, Fault, Json, LINE_BYTES_MAX,
+    ModeReason, Provenance, Reason, Ruling, RuntimeId, Timestamp, TraceParent, Transition,
 };
 use crate::protocol::canonical::whole;
-use crate::protocol::drift::Provenance;
 use crate::protocol::exchange::{SUPPORTED, Version};
 use crate::protocol::packet::PROTOCOL_VERSION;
 
@@ -40,7 +39,7 @@ struct Description {
     /// This runtime; of an inbound event the peer, where one is known.
     source: Option<RuntimeId>,
     target: Option<RuntimeId>,
-    /// `containment`, `state`, `handshake` or `process`.
+    /// `containment`, `state`, `snapshot`, `handshake` or `process`.
     scope: &'static str,
     /// By whose authority it took effect: `gate`, `operator`, `broker` or `process`. What a peer
     /// sends has none: an event does not authorise itself.
@@ -128,37 +127,82 @@ fn verdict(theirs: Option<Version>) -> &'static str {
     }
 }
 
-fn handshake(entry: &Entry, peer: &RuntimeId, is_inbound: bool, is_refused: bool) -> Description {
-    if is_inbound {
+fn handshake(
+    entry: &Entry,
+    (peer, is_inbound): (&RuntimeId, bool),
+    theirs: Option<Version>,
+    (mode, reason): (ExchangeMode, ModeReason),
+) -> Description {
+    let ended = if is_inbound {
+        let is_refused = mode == ExchangeMode::Rejected;
         let evidence = if is_refused { "refused" } else { "accepted" };
-        return inbound(entry, Some(peer), "handshake", evidence);
-    }
+        inbound(entry, Some(peer), "handshake", evidence)
+    } else {
+        Description {
+            direction: "outbound",
+            target: Some(peer.clone()),
+            ..local(entry, "handshake", "gate", "none")
+        }
+    };
     Description {
-        direction: "outbound",
-        target: Some(peer.clone()),
-        ..local(entry, "handshake", "gate", "none")
+        rules: vec![reason.word()],
+        detail: vec![
+            ("peer", text(peer.as_str())),
+            ("theirs", optional(theirs, |version| text(&version.to_string()))),
+            ("ours", text(PROTOCOL_VERSION)),
+            ("verdict", text(verdict(theirs))),
+            ("mode", text(mode.word())),
+        ],
+        ..ended
     }
 }
 
-fn accepted(entry: &Entry, source: &RuntimeId, admission: &Admission) -> Description {
+fn trace_id(trace: Option<&TraceParent>) -> Option<String> {
+    trace.map(|trace| trace.trace_id().to_owned())
+}
+
+/// A snapshot of ours that is at the broker.
+fn stored(entry: &Entry, (seq, digest): (u64, Digest), trace: Option<&TraceParent>) -> Description {
+    Description {
+        direction: "outbound",
+        seq: Some(seq),
+        trace_id: trace_id(trace),
+        detail: vec![("digest", text(&digest.to_string()))],
+        ..local(entry, Artifact::Snapshot.word(), "gate", "none")
+    }
+}
+
+fn accepted(
+    entry: &Entry,
+    (artifact, source, seq): (Artifact, &RuntimeId, u64),
+    admission: &Admission,
+    trace: Option<&TraceParent>,
+) -> Description {
     let verdict = admission.verdict.word();
     Description {
         rules: vec![verdict],
+        seq: Some(seq),
         provenance: admission.drift_source.map(Provenance::word),
+        trace_id: trace_id(trace),
         detail: vec![
             ("verdict", text(verdict)),
             ("allowed_use", texts(&admission.allowed_use)),
             ("scope", optional(admission.scope.as_deref(), text)),
         ],
-        ..inbound(entry, Some(source), "state", "accepted")
+        ..inbound(entry, Some(source), artifact.word(), "accepted")
     }
 }
 
-fn refused(entry: &Entry, source: Option<&RuntimeId>, fault: Fault) -> Description {
+fn refused(
+    entry: &Entry,
+    artifact: Artifact,
+    source: Option<&RuntimeId>,
+    fault: Fault,
+) -> Description {
     Description {
         rules: vec![fault.word()],
         detail: vec![("verdict", text(Ruling::of(fault).word()))],
-        ..inbound(entry, source, "state", "refused")
+        ..inbound(entry, source, artifact.word(), "refused")
     }
 }
 
@@ -185,25 +229,22 @@ fn describe(entry: &Entry) -> Description {
             detail: vec![("packets", number(*packets))],
             ..of("state", "gate", "refused")
         },
-        Event::InboundAccepted { source, seq, admission, trace } => Description {
-            seq: Some(*seq),
-            trace_id: trace.as_ref().map(|trace| trace.trace_id().to_owned()),
-            ..accepted(entry, source, admission)
-        },
-        Event::InboundRefused { fault, source } | Event::Quarantined { fault, source } => {
-            refused(entry, source.as_ref(), *fault)
+        Event::SnapshotStored { seq, digest, drift_source, trace } => {
+            let provenance = Some(drift_source.word());
+            Description { provenance, ..stored(entry, (*seq, *digest), trace.as_ref()) }
         }
-        Event::Handshake { peer, inbound: is_inbound, theirs, mode, reason } => Description {
-            rules: vec![reason.word()],
-            detail: vec![
-                ("peer", text(peer.as_str())),
-                ("theirs", optional(*theirs, |version| text(&version.to_string()))),
-                ("ours", text(PROTOCOL_VERSION)),
-                ("verdict", text(verdict(*theirs))),
-                ("mode", text(mode.word())),
-            ],
-            ..handshake(entry, peer, *is_inbound, *mode == ExchangeMode::Rejected)
-        },
+        Event::InboundAccepted { artifact, source, seq, admission, trace } => {
+            accepted(entry, (*artifact, source, *seq), admission, trace.as_ref())
+        }
+        Event::InboundRefused { artifact, fault, source } => {
+            refused(entry, *artifact, source.as_ref(), *fault)
+        }
+        Event::Quarantined { fault, source } => {
+            refused(entry, Artifact::State, source.as_ref(), *fault)
+        }
+        Event::Handshake { peer, inbound: is_inbound, theirs, mode, reason } => {
+            handshake(entry, (peer, *is_inbound), *theirs, (*mode, *reason))
+        }
         Event::Operator { act, way, by, reason, operator_hold } => Description {
             rules: vec![Reason::Operator.word()],
             detail: vec![

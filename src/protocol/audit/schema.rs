@@ -7,7 +7,8 @@ use super::{BY_BYTES_MAX, Band, ExchangeMode, INTEGER_MAX, REASON_BYTES_MAX};
 use crate::protocol::envelope::{TERM_BYTES_MAX, USES_MAX};
 use crate::protocol::exchange::SUPPORTED;
 use crate::protocol::schema::{
-    flag, hex, index, object, or_null, runtime_id, text, version, whole, words, written_time,
+    digest, flag, hex, index, object, or_null, runtime_id, text, version, whole, words,
+    written_time,
 };
 
 /// One line of the audit log.
@@ -29,7 +30,7 @@ pub fn audit() -> Value {
         ("direction", json!({"enum": ["inbound", "local", "outbound"]})),
         ("source", or_null(runtime_id())),
         ("target", or_null(runtime_id())),
-        ("scope", json!({"enum": ["containment", "handshake", "process", "state"]})),
+        ("scope", json!({"enum": ["containment", "handshake", "process", "snapshot", "state"]})),
         ("authority", json!({"enum": ["broker", "gate", "operator", "process"]})),
         ("effect", json!({"enum": ["effect", "observation"]})),
         ("evidence", json!({"enum": ["accepted", "none", "refused"]})),
@@ -52,14 +53,14 @@ pub fn audit() -> Value {
 }
 
 /// What `detail` holds for each kind of event.
-fn details() -> [(&'static str, Value); 14] {
+fn details() -> [(&'static str, Value); 15] {
     let band = || words(Band::VARIANTS);
     let nothing = || object([]);
     let word = || json!({"type": "string", "minLength": 1});
     let remark = |bytes_max| or_null(text(bytes_max));
     let operator = object([
         ("act", json!({"enum": ["isolate", "release"]})),
-        ("way", json!({"enum": ["file", "http", "signal"]})),
+        ("way", json!({"enum": ["file", "http", "presence", "signal"]})),
         ("by", remark(BY_BYTES_MAX)),
         ("reason", remark(REASON_BYTES_MAX)),
         ("operator_hold", flag()),
@@ -86,6 +87,7 @@ fn details() -> [(&'static str, Value); 14] {
         ("transition", object([("from", band()), ("to", band())])),
         ("report_refused", nothing()),
         ("inspection_failed", object([("packets", whole())])),
+        ("snapshot_stored", object([("digest", digest())])),
         ("inbound_accepted", accepted),
         ("inbound_refused", refused()),
         ("quarantined", refused()),

@@ -1,5 +1,7 @@
 //! What the bridge asks the driver to do.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::notice::Notice;
@@ -74,6 +76,15 @@ impl Answer {
     }
 }
 
+/// What is said of a snapshot that is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Its signed manifest.
+    pub manifest: Bytes,
+    /// Its exchange envelope.
+    pub envelope: Arc<str>,
+}
+
 /// One thing the driver has to do. Effects of one call are done in order.
 #[derive(Clone, Debug)]
 pub enum Effect {
@@ -99,7 +110,7 @@ pub enum Effect {
         is_published: bool,
     },
     /// Publish the signed manifest of a snapshot that is stored.
-    Announce(Bytes),
+    Announce(Announcement),
     /// Publish our capability manifest under our name, with its token.
     Declare {
         /// Its place among what is sent: `Bridge::confirmed` when the broker has answered it.

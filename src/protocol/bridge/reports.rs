@@ -38,7 +38,8 @@ impl Bridge {
         self.newest = Newest {
             cycle: report.cycle,
             di: judgement.di,
-            source: judgement.measurement.provenance.word(),
+            source: judgement.measurement.provenance,
+            trace: trace.clone(),
             posture: report.posture,
             withholds_memory: judgement.withholds_memory,
             parts: judgement.measurement.parts,
@@ -115,7 +116,7 @@ impl Bridge {
         self.forget_exchanges();
         if let Some(judgement) = self.judge.judge_again() {
             self.newest.di = judgement.di;
-            self.newest.source = judgement.measurement.provenance.word();
+            self.newest.source = judgement.measurement.provenance;
             self.newest.parts = judgement.measurement.parts;
             if judgement.verdict.band > judgement.verdict.from {
                 let Judgement { cycle, di, verdict, .. } = judgement;

@@ -3,11 +3,10 @@
 //!
 //! What deliberately is not here: the snapshots themselves, and the connection they go out on.
 
-use bytes::Bytes;
-
-use super::{Band, Bridge, Effect, LINGER_MAX, Mode, Now, Reason};
+use super::{Announcement, Band, Bridge, Effect, LINGER_MAX, Mode, Now, Reason};
 use crate::protocol::digest::Digest;
 use crate::protocol::gate::Verdict;
+use crate::protocol::snapshot::Evidence;
 
 /// What the uploader does, as far as a closing has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +121,12 @@ impl Bridge {
         if self.has_reader(now) { self.grant_push(now) } else { None }
     }
 
+    /// The report under which a snapshot leaves that is granted now.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        Evidence { drift_source: self.newest.source, trace: self.newest.trace.clone() }
+    }
+
     /// Grants that a connection is opened in order to fetch a peer's snapshot.
     pub fn grant_fetch(&mut self, now: Now) -> Option<u64> {
         (self.may_fetch() && !self.is_overdue(now)).then(|| {
@@ -151,15 +156,20 @@ impl Bridge {
     /// announced, if there is one and something may leave. Whoever misses the announcement finds
     /// the manifest at the broker.
     #[must_use]
-    pub fn stored(&mut self, now: Now, digest: Digest, manifest: Option<Bytes>) -> Vec<Effect> {
+    pub fn stored(
+        &mut self,
+        now: Now,
+        digest: Digest,
+        announcement: Option<Announcement>,
+    ) -> Vec<Effect> {
         self.pass(now);
         self.snapshot_digest = Some(digest);
-        if let Some(manifest) = manifest
+        if let Some(announcement) = announcement
             && self.may_send()
             && self.may_share(now)
         {
             self.outbox.stamp();
-            self.effects.push(Effect::Announce(manifest));
+            self.effects.push(Effect::Announce(announcement));
         }
         self.settle(now)
     }

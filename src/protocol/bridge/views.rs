@@ -26,7 +26,7 @@ impl Bridge {
             since: self.band_since.wall,
             epoch: self.judge.epoch(),
             di: self.drift_index(),
-            drift_source: self.newest.source,
+            drift_source: self.newest.source.word(),
             posture: self.newest.posture,
             thresholds: ThresholdsView {
                 reopen: thresholds.reopen,
@@ -92,7 +92,7 @@ impl Bridge {
     /// Where the newest report's drift metrics came from.
     #[must_use]
     pub fn drift_source(&self) -> &'static str {
-        self.newest.source
+        self.newest.source.word()
     }
 
     /// Own posture and every configured peer: `GET /field/state`. `None` while isolated.
@@ -103,7 +103,7 @@ impl Bridge {
             band: self.band(),
             di: self.drift_index(),
             drift_metrics: self.drift_metrics(),
-            drift_source: self.newest.source,
+            drift_source: self.newest.source.word(),
             posture: self.newest.posture,
             reasons: self.reasons.clone(),
             since: self.band_since.wall,

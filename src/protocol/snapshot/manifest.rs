@@ -162,6 +162,12 @@ impl Manifest {
         (read.manifest == *self).then_some(bytes)
     }
 
+    /// Its checksum, which its token and its envelope cover.
+    #[must_use]
+    pub fn checksum(&self) -> Digest {
+        checksum_of(&self.members())
+    }
+
     /// All members but the signature.
     fn members(&self) -> BTreeMap<String, Json> {
         let text = |text: &str| Json::String(text.to_owned());
@@ -265,6 +271,7 @@ impl Manifest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedManifest {
     manifest: Manifest,
+    checksum: Digest,
     key_id: String,
 }
 
@@ -313,13 +320,19 @@ impl VerifiedManifest {
                 detail: format!("/di_band: {}", manifest.di_band.word()),
             });
         }
-        Ok(Self { manifest, key_id })
+        Ok(Self { manifest, checksum, key_id })
     }
 
     /// The manifest.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Its checksum.
+    #[must_use]
+    pub fn checksum(&self) -> Digest {
+        self.checksum
     }
 
     /// The key that signed it.

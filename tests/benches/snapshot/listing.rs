@@ -9,9 +9,9 @@ use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::snapshot::Manifest;
+use driftgate::protocol::snapshot::{Evidence, Manifest, Reader};
 use driftgate::protocol::time::Timestamp;
-use driftgate::snapshots::bucket::{self, Bucket, Upload};
+use driftgate::snapshots::bucket::{self, Bucket, Enclosed, Upload};
 use driftgate::snapshots::fetch::{Source, list};
 use futures_util::StreamExt as _;
 
@@ -65,13 +65,16 @@ pub(crate) async fn print() {
         let puts = (0..count).map(|number| {
             let manifest = manifest(runtime, 1_800_000_000_000_000 + number * 1000);
             let (signed, bucket) = (manifest.sign(&keyring).unwrap(), &bucket);
+            let readers = [Reader::default()];
+            let envelope =
+                manifest.enclose(&keyring, readers.iter(), &Evidence::default()).unwrap();
             async move {
                 let upload = Upload {
                     name: &manifest.object_name().to_string(),
                     id: &bucket.next_id(),
                     key: &bucket::key(&manifest.runtime, manifest.seq),
                     media_type: &manifest.media_type,
-                    manifest: signed.into(),
+                    manifest: Enclosed { manifest: signed.into(), envelope: Some(envelope) },
                     content: Content::Bytes(Bytes::copy_from_slice(&manifest.seq.to_le_bytes())),
                     digest: manifest.digest,
                 };

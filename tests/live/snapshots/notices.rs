@@ -228,7 +228,7 @@ async fn snapshots_are_counted_by_what_became_of_them() {
         assert!(exposition.contains(&format!("# HELP {name} ")), "{name}");
         names += 1;
     }
-    assert_eq!(names, 19);
+    assert_eq!(names, 21);
 }
 
 #[tokio::test(flavor = "multi_thread")]

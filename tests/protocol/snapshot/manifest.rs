@@ -16,7 +16,7 @@ fn keyring(secret: u8) -> Keyring {
     Keyring::new([("k1".to_owned(), key)], Some("k1")).unwrap()
 }
 
-fn full() -> Manifest {
+pub(super) fn full() -> Manifest {
     let digest = Digest::of(b"plain");
     let mut manifest = Manifest {
         runtime: RuntimeId::new("planner").unwrap(),

@@ -1,6 +1,6 @@
 //! What leaves beside packets, on a connection of its own.
 
-use driftgate::protocol::bridge::{Effect, LINGER_MAX};
+use driftgate::protocol::bridge::{Announcement, Effect, LINGER_MAX};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 
@@ -61,7 +61,9 @@ impl World {
                 self.demand(is_granted == may_fetch, "P4: a snapshot is fetched, or is not");
             }
             Upload::Stored => self.perform(|bridge, now| {
-                bridge.stored(now, Digest::of(b""), Some(bytes::Bytes::from_static(b"{}")))
+                let manifest = bytes::Bytes::from_static(b"{}");
+                let announced = Announcement { manifest, envelope: "".into() };
+                bridge.stored(now, Digest::of(b""), Some(announced))
             }),
             Upload::Lost => {
                 self.lingers_until = self.now.mono + LINGER_MAX;
