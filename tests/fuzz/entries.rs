@@ -10,13 +10,17 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use driftgate::config::Config;
 use driftgate::http::listener::Bound;
 use driftgate::nats::headers::{HEADER_BYTES_MAX, InboundHeaders};
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::canonical::Json;
 use driftgate::protocol::digest::Digest;
-use driftgate::protocol::envelope::Terms;
+use driftgate::protocol::drift::Provenance;
+use driftgate::protocol::envelope::{About, ENVELOPE_BYTES_MAX, Terms, USES_MAX, is_term};
+use driftgate::protocol::exchange::Artifact;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::inbox::{Arrival, Inbound, Peer};
 use driftgate::protocol::judge::Policy;
@@ -33,6 +37,9 @@ use driftgate::snapshots::spool::Spool;
 const EPOCH_MS: i64 = 1_767_225_600_000;
 /// Longest wait for an answer; reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The number of what an envelope is about.
+const SEQ: u64 = 1_767_225_600_000_000;
 
 type Entry = fn(&[u8]);
 
@@ -157,13 +164,14 @@ fn signed(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(Json::Object(packet).to_canonical())
 }
 
-/// Headers, `name: value` a line: what is handed over is short, and a trace is one.
+/// Headers, `name: value` a line: what is handed over is short, a trace is one, and no envelope
+/// admits what a source without one would not be taken for under the same terms.
 fn headers(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut map = HeaderMap::new();
     for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
-            map.insert(name, value);
+            map.append(name, value);
         }
     }
     let read = InboundHeaders::of(Some(&map));
@@ -172,6 +180,49 @@ fn headers(bytes: &[u8]) {
     if let Some(trace) = read.traceparent {
         assert_eq!(TraceParent::parse(trace.as_str()), Some(trace));
     }
+    let Some(envelope) = read.envelope else { return };
+    assert!(envelope.len() <= ENVELOPE_BYTES_MAX + char::MAX.len_utf8());
+    judged(&envelope, Digest::of(b"a packet"));
+    if let Some((envelope, checksum)) = signed_envelope(&envelope) {
+        judged(&envelope, checksum);
+    }
+}
+
+/// Holds an envelope against the terms of an entry that says nothing.
+fn judged(envelope: &str, checksum: Digest) {
+    let now = Timestamp::from_unix_ms(EPOCH_MS);
+    let (critic, planner) = (id("critic"), id("planner"));
+    let about = About {
+        artifact: Artifact::State,
+        checksum,
+        seq: SEQ,
+        key_id: "k1",
+        source: &critic,
+        target: Some(&planner),
+    };
+    let judged = Terms::default().judge(&keyring(), Some(envelope), None, &about, now);
+    let Ok((Some(read), admission)) = judged else { return };
+    assert_eq!(admission.allowed_use, ["evidence"]);
+    assert!(read.allowed_use.len() <= USES_MAX);
+    assert!(read.allowed_use.iter().chain(&read.scope).all(|term| is_term(term)));
+    assert_eq!(read.drift_source, Provenance::Native);
+    assert!(read.expires.is_none_or(|expires| expires > now));
+}
+
+/// The same envelope with a signature that holds, and of the packet that it says it is about.
+fn signed_envelope(text: &str) -> Option<(String, Digest)> {
+    let Json::Object(mut members) = Json::parse(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()? else {
+        return None;
+    };
+    members.remove("signature");
+    let said = Json::Object(members.clone());
+    let about = Digest::parse(said.pointer("/artifact/checksum")?.as_str()?)?;
+    let checksum = Digest::of(&said.to_canonical());
+    let token = keyring().sign_checksum(Domain::Exchange, SEQ, checksum)?;
+    let texts = [("checksum", checksum.to_string()), ("integrity_token", token)];
+    let signature = texts.map(|(name, text)| (name.to_owned(), Json::String(text)));
+    members.insert("signature".to_owned(), Json::Object(signature.into()));
+    Some((URL_SAFE_NO_PAD.encode(Json::Object(members).to_canonical()), about))
 }
 
 /// Manifests: what verifies is written again as the same bytes.

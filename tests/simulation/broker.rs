@@ -43,6 +43,8 @@ pub(crate) struct Packet {
     pub(crate) di: f64,
     pub(crate) key_id: &'static str,
     pub(crate) bytes: Bytes,
+    /// The exchange envelope that it was sent in.
+    pub(crate) envelope: Option<String>,
 }
 
 /// What a sidecar orders on its link.

@@ -12,6 +12,7 @@ use driftgate::protocol::seal::Sealed;
 use driftgate::protocol::view::{Barrier, Decision, PacketStatus, ReportReply, Ticket};
 
 use crate::broker::{Command, Message, Packet};
+use crate::letter::{Letter, Reading};
 use crate::node::{Lane, Line, RINGS, place_of};
 use crate::oracle::Opinion;
 use crate::world::World;
@@ -104,7 +105,13 @@ impl World<'_> {
     }
 
     /// A packet that the bridge wants to be published (P1, P2, P5, P7).
-    pub(crate) fn check_emission(&mut self, place: usize, token: u64, packet: &Sealed) {
+    pub(crate) fn check_emission(
+        &mut self,
+        place: usize,
+        token: u64,
+        packet: &Sealed,
+        envelope: &str,
+    ) {
         let (seq, target) = (packet.seq(), place_of(packet.target()));
         let node = &self.nodes[place];
         let now = node.clock(self.now_us);
@@ -148,6 +155,7 @@ impl World<'_> {
             di: made.di,
             key_id: made.key_id.unwrap_or("none"),
             bytes: packet.bytes().clone(),
+            envelope: Some(envelope.to_owned()),
         });
         node.life.emitted.insert((seq, target), Rc::clone(&packet));
         self.demand(is_rising, || format!("P7: seq {seq} is below one of an earlier life"));
@@ -333,6 +341,27 @@ impl World<'_> {
             std::cmp::Ordering::Greater if is_good => Hearing::Accept,
             std::cmp::Ordering::Less | std::cmp::Ordering::Greater => Hearing::Refuse,
         }
+    }
+
+    /// The same of one that comes in that envelope, and under what it is taken.
+    pub(crate) fn hearing_in(
+        &mut self,
+        place: usize,
+        message: &Message,
+        letter: &Letter,
+    ) -> (Hearing, Option<Reading>) {
+        let hearing = self.hearing(place, message);
+        let Some(genuine) = message.genuine.as_ref().filter(|_| hearing == Hearing::Accept) else {
+            return (hearing, None);
+        };
+        let node = &self.nodes[place];
+        let peer = &node.live.peers[&crate::node::id_of(genuine.source)];
+        let reading = letter.reading(peer, node.clock(self.now_us).wall);
+        if reading == Reading::Refuse {
+            self.tally.unfit += 1;
+            return (Hearing::Refuse, None);
+        }
+        (hearing, Some(reading))
     }
 
     /// After every turn of a sidecar: P4 at the broker, P8 in the books, P10 in time, and bounds.

@@ -3,12 +3,14 @@
 
 use driftgate::protocol::audit::Event as AuditEvent;
 use driftgate::protocol::bridge::{Answer, Effect, Fence, GateState, Live, PresenceEffect};
+use driftgate::protocol::envelope::Ruling;
 use driftgate::protocol::inbox::{Arrival, Inbound};
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::view::Ticket;
 
 use crate::broker::{Command, Event, Message};
 use crate::checkers::{DAY_US, Hearing};
+use crate::letter::Reading;
 use crate::name::Name;
 use crate::node::{Made, Owed, RINGS, id_of, meet, place_of};
 use crate::oracle::Opinion;
@@ -270,8 +272,8 @@ impl World<'_> {
     /// Takes what the bridge asks for and judges it at once, before anything is performed.
     pub(crate) fn collect(&mut self, place: usize, effects: Vec<Effect>) {
         for effect in effects {
-            if let Effect::Publish { token, packet, .. } = &effect {
-                self.check_emission(place, *token, packet);
+            if let Effect::Publish { token, packet, origin } = &effect {
+                self.check_emission(place, *token, packet, &origin.envelope);
             } else if let Effect::Phase { seq, is_published, .. } = &effect {
                 self.check_frame(place, *seq, *is_published);
             } else if let Effect::Presence(PresenceEffect::Write { bytes, lasting, .. }) = &effect {
@@ -416,13 +418,14 @@ impl World<'_> {
     }
 
     fn receive(&mut self, place: usize, message: &Message) {
-        let hearing = self.hearing(place, message);
+        let letter = self.letter(place, message.genuine.as_deref());
+        let (hearing, taken) = self.hearing_in(place, message, &letter);
         let node = &mut self.nodes[place];
         let now = node.clock(self.now_us);
         let (source, target) = (id_of(message.subject.0), id_of(message.subject.1));
         let subject = (source.as_str(), target.as_str());
-        let arrival =
-            Arrival { subject, envelope: None, drift_source: None, bytes: &message.bytes };
+        let envelope = letter.header.as_deref();
+        let arrival = Arrival { subject, envelope, drift_source: None, bytes: &message.bytes };
         let inbound = node.life.bridge.receive(now, &arrival);
         let heard = match &inbound {
             None => Hearing::Unheard,
@@ -444,6 +447,12 @@ impl World<'_> {
                 if hearing == Hearing::Unheard { "P4" } else { "P7" }
             )
         });
+        if let Some(Inbound::Accepted { admission, .. }) = &inbound {
+            let is_whole = admission.verdict == Ruling::Accept;
+            let found = Reading::Take(admission.allowed_use.clone(), is_whole);
+            self.tally.narrowed += u64::from(!is_whole);
+            self.demand(taken == Some(found), || format!("R69: {admission:?} of {letter:?}"));
+        }
         if heard == Hearing::Accept
             && let Some(genuine) = &message.genuine
         {

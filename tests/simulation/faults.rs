@@ -343,7 +343,9 @@ impl World<'_> {
         set(&mut document, &["header", "timestamp"], text(&wall.to_string()));
         let bytes = seal(&mut document, &self.parts.rings[0], seq).into();
         let (wall_ms, key_id) = (wall.unix_ms(), "k1");
-        let packet = Packet { target: place, seq, wall_ms, key_id, bytes, ..(**old).clone() };
+        let envelope = None;
+        let packet =
+            Packet { target: place, seq, wall_ms, key_id, bytes, envelope, ..(**old).clone() };
         Message::of(&Rc::new(packet), 0)
     }
 }

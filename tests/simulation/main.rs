@@ -17,6 +17,8 @@ mod driver;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod letter;
+#[cfg(test)]
 mod name;
 #[cfg(test)]
 mod node;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use driftgate::protocol::bridge::{Bridge, Effect, Identity, Live, Memory};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::drift::Provenance;
-use driftgate::protocol::envelope::Terms;
 use driftgate::protocol::exchange::{Offer, SUPPORTED};
 use driftgate::protocol::gate::{Band, Mode, Thresholds};
 use driftgate::protocol::inbox::Peer;
@@ -22,6 +21,7 @@ use driftgate::protocol::view::Ticket;
 
 use crate::broker::Packet;
 use crate::disk::Disk;
+use crate::letter::terms;
 use crate::name::Name;
 use crate::oracle::GateOracle;
 use crate::random::Random;
@@ -392,6 +392,6 @@ pub(crate) fn peer(random: &mut Random, index: usize) -> Peer {
         import_telemetry: random.in_thousand(500),
         key_id: random.in_thousand(100).then(|| random.pick(&["k1", "k2"]).to_owned()),
         expires: None,
-        terms: Terms::default(),
+        terms: terms(random),
     }
 }

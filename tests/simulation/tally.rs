@@ -31,6 +31,8 @@ pub(crate) struct Tally {
     pub(crate) shown: u64,
     pub(crate) twins: u64,
     pub(crate) hung_up: u64,
+    pub(crate) narrowed: u64,
+    pub(crate) unfit: u64,
 }
 
 impl Tally {
@@ -43,7 +45,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn columns(&self) -> [(&'static str, u64); 26] {
+    pub(crate) fn columns(&self) -> [(&'static str, u64); 28] {
         [
             ("steps", self.steps),
             ("reports", self.reports),
@@ -71,6 +73,8 @@ impl Tally {
             ("shown", self.shown),
             ("twins", self.twins),
             ("hung_up", self.hung_up),
+            ("narrowed", self.narrowed),
+            ("unfit", self.unfit),
         ]
     }
 
@@ -101,5 +105,7 @@ impl Tally {
         self.shown += other.shown;
         self.twins += other.twins;
         self.hung_up += other.hung_up;
+        self.narrowed += other.narrowed;
+        self.unfit += other.unfit;
     }
 }

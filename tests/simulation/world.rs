@@ -23,6 +23,8 @@ const SIZES_EVERY: u64 = 64;
 pub(crate) struct World<'a> {
     pub(crate) parts: &'a Parts,
     pub(crate) random: Random,
+    /// The dice of what is put around packets.
+    pub(crate) letters: Random,
     pub(crate) now_us: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) broker: Broker,
@@ -75,6 +77,7 @@ impl<'a> World<'a> {
         let faults = random.pick(&[0, 10, 30, 80]);
         Self {
             parts,
+            letters: Random::new(!seed),
             random,
             now_us: 1,
             nodes,
