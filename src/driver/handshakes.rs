@@ -1,7 +1,7 @@
 //! Handshakes over the broker: ours with each peer, and those of peers with us.
 //!
-//! Whom to ask when is the desk's, what is said and believed the bridge's. Each outcome that is
-//! another than the last one is an audit record.
+//! Whom to ask when is `protocol/handshake.rs`'s to say, what is said and believed the bridge's. Each
+//! outcome that is another than the last one is an audit record.
 
 use bytes::Bytes;
 
@@ -19,24 +19,24 @@ use crate::protocol::view::HandshakeView;
 
 impl Driver {
     /// The doors stand: every peer is asked, where anything is exported at all.
-    pub(super) fn open_desk(&mut self) {
+    pub(super) fn start_handshakes(&mut self) {
         if self.bridge.mode() == Mode::Enforce {
             let now = self.clock.now();
-            self.desk.open(now.mono, self.bridge.peers().cloned());
+            self.handshakes.open(now.mono, self.bridge.peers().cloned());
         }
     }
 
     /// Capabilities or the configuration changed: every peer is asked anew.
     pub(super) fn ask_again(&mut self) {
         let now = self.clock.now();
-        self.desk.forget(|peer| self.bridge.is_peer(peer));
-        self.desk.ask_again(now.mono, self.bridge.peers().cloned());
+        self.handshakes.forget(|peer| self.bridge.is_peer(peer));
+        self.handshakes.ask_again(now.mono, self.bridge.peers().cloned());
     }
 
     /// Asks whose turn it is, and gives up on what is overdue.
     pub(super) fn greet(&mut self) {
         let now = self.clock.now();
-        while let Some(id) = self.desk.overdue(now.mono) {
+        while let Some(id) = self.handshakes.overdue(now.mono) {
             if let Some(link) = self.connector.link() {
                 // Without room the connection is stalled and about to be severed.
                 let _ = link.stop_asking(id);
@@ -44,7 +44,7 @@ impl Driver {
             self.greeted(id, None);
         }
         while self.bridge.may_answer() && !self.bridge.is_overdue(now) {
-            let Some(peer) = self.desk.next(now.mono) else { break };
+            let Some(peer) = self.handshakes.next(now.mono) else { break };
             self.ask(now, peer);
         }
     }
@@ -56,7 +56,7 @@ impl Driver {
         let Some(bytes) = self.bridge.handshake(now, &peer, &nonce, None) else { return };
         self.keeper.doubt();
         let subject = settings.broker.prefix.handshake(&peer);
-        let id = self.desk.ask(now.mono, peer, nonce.clone());
+        let id = self.handshakes.ask(now.mono, peer, nonce.clone());
         if link.ask(id, subject, &nonce, Bytes::from(bytes)).is_err() {
             self.greeted(id, None);
         }
@@ -64,7 +64,7 @@ impl Driver {
 
     /// What came back to a question of ours; `None` when nothing did in time.
     pub(super) fn greeted(&mut self, id: u64, answer: Option<Bytes>) {
-        let Some((peer, nonce)) = self.desk.take(id) else { return };
+        let Some((peer, nonce)) = self.handshakes.take(id) else { return };
         let now = self.clock.now();
         let heard = answer.and_then(|bytes| match self.bridge.hear_handshake(now, &bytes) {
             Ok(heard) if heard.runtime_id == peer && heard.nonce == nonce => Some(heard),
@@ -74,7 +74,7 @@ impl Driver {
                 None
             }
         });
-        self.desk.plan(now.mono, peer.clone(), heard.is_some());
+        self.handshakes.plan(now.mono, peer.clone(), heard.is_some());
         self.note_handshake(now, &peer, false, heard.as_ref());
     }
 
@@ -82,7 +82,7 @@ impl Driver {
     pub(super) fn answer_handshake(&mut self, question: &Question) -> Result<(), Dropped> {
         let now = self.clock.now();
         let heard = self.bridge.hear_handshake(now, &question.payload);
-        let heard = heard.and_then(|heard| self.desk.admit(now.mono, &heard).map(|()| heard));
+        let heard = heard.and_then(|heard| self.handshakes.admit(now.mono, &heard).map(|()| heard));
         let heard = heard.map_err(|refusal| {
             // The detail may hold a peer's text.
             tracing::debug!(fault = refusal.fault.word(), "a handshake is refused");
@@ -135,7 +135,7 @@ impl Driver {
     /// Records an outcome that is another than the last one.
     pub(super) fn audit_handshake(&mut self, now: Now, event: Event) {
         if let Event::Handshake { peer, inbound, theirs, mode, reason } = &event
-            && self.desk.is_news(peer, *inbound, (*theirs, *mode, *reason))
+            && self.handshakes.is_news(peer, *inbound, (*theirs, *mode, *reason))
         {
             self.recorder.record(now, event);
         }

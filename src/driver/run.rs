@@ -24,7 +24,7 @@ use crate::nats::link::{ConnectFault, Link, LinkEvent, NotTaken, Outgoing, Told}
 use crate::protocol::audit::Event;
 use crate::protocol::bridge::{Answer, Bridge, Effect, Memory};
 use crate::protocol::gate::Band;
-use crate::protocol::handshake::Desk;
+use crate::protocol::handshake::Handshakes;
 use crate::protocol::outbox::{Origin, Outcome};
 use crate::protocol::packet::CONTEXT;
 use crate::protocol::seal::Sealed;
@@ -54,7 +54,7 @@ pub(super) struct Driver {
     pub(super) connector: Connector,
     pub(super) uploads: Uploads,
     pub(super) service: Service,
-    pub(super) desk: Desk,
+    pub(super) handshakes: Handshakes,
     pub(super) manifests: Manifests,
     receiver: Receiver,
     /// What the bridge asks for and is not done yet, in order.
@@ -118,7 +118,7 @@ impl Driver {
                 conditions.clone(),
             ),
             service: Service::new(me.clone(), prefix, instance, options.snapshots, clock.now()),
-            desk: Desk::default(),
+            handshakes: Handshakes::default(),
             connector: Connector::new(options.nats),
             uploads: Uploads::new(options.uploads),
             manifests: Manifests::new(),
@@ -152,7 +152,8 @@ impl Driver {
     async fn turn(&mut self, inputs: &mut Inputs) -> bool {
         let Inputs { commands, orders, reloads, stop } = inputs;
         let deadline = self.bridge.deadline(self.clock.now()).min(self.keeper.next_look());
-        let deadline = deadline.min(self.receiver.quarantine.deadline()).min(self.desk.deadline());
+        let deadline =
+            deadline.min(self.receiver.quarantine.deadline()).min(self.handshakes.deadline());
         let deadline = deadline.min(self.manifests_due());
         let deadline = self.clock.instant(deadline);
         tokio::select! {
@@ -305,7 +306,7 @@ impl Driver {
         self.connector.sever().await;
         self.receiver.disconnected();
         self.service.cut();
-        self.desk.close();
+        self.handshakes.close();
         self.manifests.stop();
         self.effects.extend(self.bridge.disconnected(self.clock.now()));
     }
@@ -340,13 +341,13 @@ impl Driver {
             Effect::Cut => {
                 self.receiver.cut();
                 self.service.cut();
-                self.desk.close();
+                self.handshakes.close();
                 self.order(Link::unsubscribe_all).await;
             }
             Effect::Subscribe { pull } => {
                 self.order(Link::subscribe_acks).await;
                 self.open_doors().await;
-                self.open_desk();
+                self.start_handshakes();
                 self.connector.prepare();
                 if pull {
                     self.start_pull().await;

@@ -10,7 +10,7 @@ use strum::VariantArray as _;
 
 use super::accept::is_known;
 use super::operation::{
-    Answer, Content, Input, Method, Operation, Parameter, Place, Routes, schema_of,
+    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend, openapi};
@@ -186,7 +186,7 @@ static SCHEMA_ROUTE: Operation = Operation {
         IF_NONE_MATCH,
         Parameter {
             name: "file",
-            place: Place::Path,
+            location: Location::Path,
             text: "Which one",
             schema: |_| {
                 let files = schemas().map(|name| format!("{}.json", name.word()));
@@ -201,7 +201,7 @@ static SCHEMA_ROUTE: Operation = Operation {
 
 const IF_NONE_MATCH: Parameter = Parameter {
     name: "If-None-Match",
-    place: Place::Header,
+    location: Location::Header,
     text: "Entity tags that the client has",
     schema: schema_of::<String>,
 };

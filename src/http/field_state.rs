@@ -13,7 +13,7 @@ use super::accept::AnswerType;
 use super::describe::Name;
 use super::document::BodyForm;
 use super::operation::{
-    Answer, Content, Input, Method, Operation, Parameter, Place, Routes, schema_of,
+    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::report_stream::verdict;
@@ -29,7 +29,7 @@ static READ: Operation = Operation {
     summary: "Own posture and every configured peer, or one peer",
     parameters: &[Parameter {
         name: "source",
-        place: Place::Query,
+        location: Location::Query,
         text: "One peer alone",
         schema: schema_of::<RuntimeId>,
     }],
@@ -59,7 +59,7 @@ static ATTRACTOR: Operation = Operation {
     summary: "One attractor, ours or a peer's; what nobody knows is null",
     parameters: &[Parameter {
         name: "id",
-        place: Place::Path,
+        location: Location::Path,
         text: "As a report or a packet names it",
         schema: schema_of::<String>,
     }],
@@ -70,14 +70,14 @@ static ATTRACTOR: Operation = Operation {
 
 const CHECK: Parameter = Parameter {
     name: "check",
-    place: Place::Query,
+    location: Location::Query,
     text: "Says what would happen, and changes nothing",
     schema: schema_of::<String>,
 };
 
 const TRACE_PARENT: Parameter = Parameter {
     name: "traceparent",
-    place: Place::Header,
+    location: Location::Header,
     text: "W3C Trace Context; what is none is passed over",
     schema: schema_of::<String>,
 };

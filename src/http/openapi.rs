@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::accept::{FORMS, Form};
 use super::access::ORDER_PREFIX;
-use super::operation::{Answer, Content, Input, Operation, Parameter, Place, schema_of};
+use super::operation::{Answer, Content, Input, Location, Operation, Parameter, schema_of};
 use super::problem::{CODINGS, Document, MEDIA_TYPE, Outcome};
 use super::report_stream;
 use crate::driver::Handle;
@@ -106,12 +106,12 @@ fn security(operation: &Operation) -> Value {
 }
 
 fn parameter(known: &Parameter, generator: &mut SchemaGenerator) -> Value {
-    let place: &str = known.place.into();
+    let place: &str = known.location.into();
     json!({
         "name": known.name,
         "in": place,
         "description": known.text,
-        "required": known.place == Place::Path,
+        "required": known.location == Location::Path,
         "schema": (known.schema)(generator),
     })
 }

@@ -56,7 +56,7 @@ impl Method {
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: &'static str,
-    pub(super) place: Place,
+    pub(super) location: Location,
     pub(super) text: &'static str,
     pub(super) schema: Describe,
 }
@@ -64,7 +64,7 @@ pub(super) struct Parameter {
 /// Where a parameter stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
-pub(super) enum Place {
+pub(super) enum Location {
     Header,
     Path,
     Query,
@@ -189,7 +189,7 @@ impl Operation {
     pub(super) fn query(&self, uri: &Uri) -> Result<BTreeMap<&'static str, String>, Problem> {
         let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
             .map_err(|_| Problem::new(Outcome::BadQuery, "the query is not name=value pairs"))?;
-        let known = self.parameters.iter().filter(|known| known.place == Place::Query);
+        let known = self.parameters.iter().filter(|known| known.location == Location::Query);
         let known: Vec<&'static str> = known.map(|known| known.name).collect();
         let mut found = BTreeMap::new();
         for (name, value) in pairs {

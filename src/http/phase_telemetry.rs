@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::accept::preferred;
 use super::connections::Line;
 use super::operation::{
-    Answer, Content, Input, Method, Operation, Parameter, Place, Routes, schema_of,
+    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::server::Stopping;
@@ -60,7 +60,7 @@ static LISTEN: Operation = Operation {
     summary: "What happens, as it happens, as server-sent events or over a WebSocket",
     parameters: &[Parameter {
         name: "Last-Event-ID",
-        place: Place::Header,
+        location: Location::Header,
         text: "The event to go on after",
         schema: schema_of::<String>,
     }],

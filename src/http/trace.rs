@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::json;
 
 use super::accept::AnswerType;
-use super::operation::{Answer, Input, Method, Operation, Parameter, Place, Routes, schema_of};
+use super::operation::{Answer, Input, Location, Method, Operation, Parameter, Routes, schema_of};
 use super::problem::{Outcome, Problem};
 use super::server::Stopping;
 use super::{ApiState, Backend};
@@ -20,7 +20,7 @@ static READ: Operation = Operation {
     summary: "One report explained: what was read, compared, inspected, and what became of it",
     parameters: &[Parameter {
         name: "seq",
-        place: Place::Query,
+        location: Location::Query,
         text: "The report of this number, of the newest 32; or `next`, which waits 10 s for one; \
                the newest without it",
         schema: seq,

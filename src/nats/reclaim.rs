@@ -68,7 +68,7 @@ struct Held {
 }
 
 /// Where the consumer stands.
-struct Place {
+struct Standing {
     /// Everything up to here is acknowledged.
     floor: u64,
     /// Nothing above has been delivered.
@@ -95,33 +95,33 @@ pub(super) fn words(fault: &AssetFault) -> String {
 
 async fn see_to_all(requests: &Requests) -> Result<Reclaimed, AssetFault> {
     let mut reclaimed = Reclaimed::default();
-    let Some(place) = place(requests).await? else { return Ok(reclaimed) };
-    let mut next = place.floor + 1;
+    let Some(standing) = standing(requests).await? else { return Ok(reclaimed) };
+    let mut next = standing.floor + 1;
     for _ in 0..LOOKS_MAX {
         let Some(held) = held(requests, next).await? else { break };
-        if held.seq < next || held.seq > place.delivered {
+        if held.seq < next || held.seq > standing.delivered {
             break;
         }
         next = held.seq + 1;
         if is_legible(&held.subject, &held.headers) {
             reclaimed.again += 1;
-            answer(requests, &place, held.seq, "-NAK").await?;
+            answer(requests, &standing, held.seq, "-NAK").await?;
         } else {
-            reclaimed.poisoned.push(take_out(requests, &place, held).await?);
+            reclaimed.poisoned.push(take_out(requests, &standing, held).await?);
         }
     }
     // Its answer comes after everything above has been handled.
-    self::place(requests).await?;
+    self::standing(requests).await?;
     Ok(reclaimed)
 }
 
 /// `None` when nothing waits for an acknowledgement.
-async fn place(requests: &Requests) -> Result<Option<Place>, AssetFault> {
+async fn standing(requests: &Requests) -> Result<Option<Standing>, AssetFault> {
     let settings = &requests.settings;
     let call = format!("CONSUMER.INFO.{}.{}", settings.broker.stream_in, settings.consumer());
     let info = requests.demand(&call, &Value::Null).await?;
     let number = |path| info.pointer(path).and_then(Value::as_u64).unwrap_or(0);
-    Ok((number("/num_ack_pending") > 0).then(|| Place {
+    Ok((number("/num_ack_pending") > 0).then(|| Standing {
         floor: number("/ack_floor/stream_seq"),
         delivered: number("/delivered/stream_seq"),
         consumer_seq: number("/delivered/consumer_seq"),
@@ -154,7 +154,11 @@ async fn held(requests: &Requests, from: u64) -> Result<Option<Held>, AssetFault
 
 /// Keeps a message as evidence and makes the broker give it up. The quarantine may refuse: that it
 /// does not come again matters more.
-async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Poisoned, AssetFault> {
+async fn take_out(
+    requests: &Requests,
+    standing: &Standing,
+    held: Held,
+) -> Result<Poisoned, AssetFault> {
     let refusal = Refusal::malformed("headers", "no client can read them");
     let settings = &requests.settings;
     let subject = settings.broker.prefix.quarantine(&settings.runtime_id);
@@ -164,7 +168,7 @@ async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Pois
         serde_json::from_slice::<Value>(&message.payload)
             .is_ok_and(|answer| answer.get("error").is_none() && answer.get("seq").is_some())
     });
-    answer(requests, place, held.seq, "+TERM").await?;
+    answer(requests, standing, held.seq, "+TERM").await?;
     let source = match settings.broker.prefix.parse(&held.subject) {
         Some(Address::State { source, .. }) => Some(source),
         Some(_) | None => None,
@@ -174,14 +178,14 @@ async fn take_out(requests: &Requests, place: &Place, held: Held) -> Result<Pois
 
 async fn answer(
     requests: &Requests,
-    place: &Place,
+    standing: &Standing,
     seq: u64,
     word: &'static str,
 ) -> Result<(), AssetFault> {
     let settings = &requests.settings;
     let (stream, consumer) = (&settings.broker.stream_in, settings.consumer());
     // Attempt, stream and consumer sequence, time, pending: the server looks at the second.
-    let subject = format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{}.0.0", place.consumer_seq);
+    let subject = format!("$JS.ACK.{stream}.{consumer}.1.{seq}.{}.0.0", standing.consumer_seq);
     Ok(requests.tell(&subject, Bytes::from_static(word.as_bytes())).await?)
 }
 

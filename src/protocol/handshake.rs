@@ -4,7 +4,7 @@
 //! and adds what SRIP-17 VII.1 asks for beyond identity and version: scope, trust, authorisation,
 //! artifact types and the posture. What a peer may have follows from its signed capabilities; a
 //! handshake confirms it, and can only narrow: a peer that speaks another major gets nothing. What
-//! deliberately is not here: when to ask and when to answer ([`Desk`] paces both, the driver
+//! deliberately is not here: when to ask and when to answer ([`Handshakes`] paces both, the driver
 //! sends).
 
 use core::time::Duration;
@@ -158,7 +158,7 @@ struct Asking {
 
 /// When to ask whom, whom to answer, and what was last said of each in the audit log.
 #[derive(Clone, Debug, Default)]
-pub struct Desk {
+pub struct Handshakes {
     /// Whether there is a connection to ask on.
     is_open: bool,
     /// Who is to be asked when, soonest first.
@@ -173,7 +173,7 @@ pub struct Desk {
     audited: BTreeMap<(RuntimeId, bool), (Option<Version>, ExchangeMode, ModeReason)>,
 }
 
-impl Desk {
+impl Handshakes {
     /// There is a connection: every peer is asked. Twice is once.
     pub fn open(&mut self, now: Duration, peers: impl Iterator<Item = RuntimeId>) {
         if !core::mem::replace(&mut self.is_open, true) {

@@ -85,7 +85,7 @@ impl Floor {
 
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct Record {
     sum: String,
     slot: Slot,
 }
@@ -148,8 +148,8 @@ fn sum(index: usize, slot: &str) -> String {
 fn encode(index: usize, slot: &Slot) -> Vec<u8> {
     // Strings and numbers only: that is always written.
     let text = serde_json::to_string(slot).unwrap_or_default();
-    let line = Line { sum: sum(index, &text), slot: slot.clone() };
-    let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+    let record = Record { sum: sum(index, &text), slot: slot.clone() };
+    let mut bytes = serde_json::to_vec(&record).unwrap_or_default();
     bytes.resize(SLOT_BYTES - 1, b' ');
     bytes.push(b'\n');
     bytes
@@ -157,12 +157,12 @@ fn encode(index: usize, slot: &Slot) -> Vec<u8> {
 
 /// A slot is whole when it is to the byte what would be written for what it says.
 fn decode(index: usize, bytes: &[u8]) -> Option<Slot> {
-    let line: Line = serde_json::from_slice(bytes).ok()?;
-    (encode(index, &line.slot) == bytes).then_some(line.slot)
+    let record: Record = serde_json::from_slice(bytes).ok()?;
+    (encode(index, &record.slot) == bytes).then_some(record.slot)
 }
 
 /// A floor's slot, or why it has none.
-enum Place {
+enum Allotment {
     Slot(usize),
     /// The file has to grow first.
     Grow(usize),
@@ -200,14 +200,14 @@ impl Content {
         core::iter::once(self.head_patch()).chain(floors).collect()
     }
 
-    fn place(&self, source: &RuntimeId) -> Place {
+    fn allot(&self, source: &RuntimeId) -> Allotment {
         // No slot is ever given up, so the next one is free.
         let next = self.floors.len() + 1;
         match self.floors.get(source) {
-            Some(floor) => Place::Slot(floor.slot),
-            None if next >= SLOTS_MAX => Place::Full,
-            None if next >= self.head.slots => Place::Grow(next),
-            None => Place::Slot(next),
+            Some(floor) => Allotment::Slot(floor.slot),
+            None if next >= SLOTS_MAX => Allotment::Full,
+            None if next >= self.head.slots => Allotment::Grow(next),
+            None => Allotment::Slot(next),
         }
     }
 
@@ -267,10 +267,10 @@ impl Content {
         source: &RuntimeId,
         change: impl FnOnce(&mut Floor),
     ) -> Result<Vec<Patch>, Full> {
-        let (slot, grows) = match self.place(source) {
-            Place::Slot(slot) => (slot, false),
-            Place::Grow(slot) => (slot, true),
-            Place::Full => return Err(Full),
+        let (slot, grows) = match self.allot(source) {
+            Allotment::Slot(slot) => (slot, false),
+            Allotment::Grow(slot) => (slot, true),
+            Allotment::Full => return Err(Full),
         };
         let floor = self.floors.entry(source.clone()).or_default();
         floor.slot = slot;

@@ -41,7 +41,7 @@ impl Json {
         })?;
         let first = FirstFault::default();
         let mut source = serde_json::Deserializer::from_str(text);
-        Node { place: Place::ROOT, first: &first }
+        Node { position: Position::ROOT, first: &first }
             .deserialize(&mut source)
             .and_then(|json| source.end().map(|()| json))
             .map_err(|error| {
@@ -80,7 +80,7 @@ impl Json {
         };
         let first = FirstFault::default();
         serde_saphyr::with_deserializer_from_str_with_options(text, options, |source| {
-            Node { place: Place::ROOT, first: &first }.deserialize(source)
+            Node { position: Position::ROOT, first: &first }.deserialize(source)
         })
         .map_err(|error| {
             let at = error.location();
@@ -95,7 +95,7 @@ impl Json {
 
 /// Where a value stands: a list on the stack, from the value up to the root.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Position<'a> {
     parent: Option<&'a Self>,
     step: Step<'a>,
     /// How many containers are around the value.
@@ -109,7 +109,7 @@ enum Step<'a> {
     Index(usize),
 }
 
-impl<'a> Place<'a> {
+impl<'a> Position<'a> {
     const ROOT: Self = Self { parent: None, step: Step::Root, depth: 0 };
 
     fn child(&'a self, step: Step<'a>) -> Self {
@@ -134,11 +134,11 @@ impl<'a> Place<'a> {
 struct FirstFault(RefCell<Option<(String, Option<String>)>>);
 
 impl FirstFault {
-    fn note(&self, place: &Place<'_>, problem: Option<String>) {
+    fn note(&self, position: &Position<'_>, problem: Option<String>) {
         let mut first = self.0.borrow_mut();
         if first.is_none() {
             let mut pointer = String::new();
-            place.push_onto(&mut pointer);
+            position.push_onto(&mut pointer);
             *first = Some((pointer, problem));
         }
     }
@@ -188,13 +188,13 @@ fn too_deep() -> String {
 /// Reads one value at one place.
 #[derive(Clone, Copy)]
 struct Node<'a> {
-    place: Place<'a>,
+    position: Position<'a>,
     first: &'a FirstFault,
 }
 
 impl Node<'_> {
     fn refuse<E: serde::de::Error>(&self, problem: String) -> E {
-        self.first.note(&self.place, Some(problem));
+        self.first.note(&self.position, Some(problem));
         E::custom("refused")
     }
 
@@ -209,7 +209,7 @@ impl Node<'_> {
     }
 
     fn enter<E: serde::de::Error>(&self) -> Result<(), E> {
-        if self.place.depth >= DEPTH_MAX {
+        if self.position.depth >= DEPTH_MAX {
             return Err(self.refuse(too_deep()));
         }
         Ok(())
@@ -220,7 +220,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Json;
 
     fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Json, D::Error> {
-        source.deserialize_any(self).inspect_err(|_| self.first.note(&self.place, None))
+        source.deserialize_any(self).inspect_err(|_| self.first.note(&self.position, None))
     }
 }
 
@@ -272,7 +272,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         self.enter()?;
         let mut elements = Vec::new();
         let element_at =
-            |index| Node { place: self.place.child(Step::Index(index)), first: self.first };
+            |index| Node { position: self.position.child(Step::Index(index)), first: self.first };
         while let Some(element) = source.next_element_seed(element_at(elements.len()))? {
             elements.push(element);
         }
@@ -283,7 +283,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         self.enter()?;
         let mut members = BTreeMap::new();
         while let Some(key) = source.next_key::<String>()? {
-            let node = Node { place: self.place.child(Step::Key(&key)), first: self.first };
+            let node = Node { position: self.position.child(Step::Key(&key)), first: self.first };
             if members.contains_key(&key) {
                 return Err(node.refuse("duplicate key".into()));
             }

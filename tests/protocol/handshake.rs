@@ -8,8 +8,8 @@ use driftgate::protocol::digest::Digest;
 use driftgate::protocol::document;
 use driftgate::protocol::exchange::{ExchangeMode, ModeReason, SUPPORTED, Version};
 use driftgate::protocol::handshake::{
-    ANSWER_INTERVAL, ANSWER_TIMEOUT, ASK_INTERVAL, ASKING_MAX, Desk, HANDSHAKE_BYTES_MAX, Heard,
-    RETRY_INTERVAL,
+    ANSWER_INTERVAL, ANSWER_TIMEOUT, ASK_INTERVAL, ASKING_MAX, HANDSHAKE_BYTES_MAX, Handshakes,
+    Heard, RETRY_INTERVAL,
 };
 use driftgate::protocol::keyring::{Domain, KeyMaterial, Keyring};
 use driftgate::protocol::refusal::Fault;
@@ -174,7 +174,7 @@ fn an_isolated_bridge_has_nothing_to_say() {
 
 #[test]
 fn a_peer_is_answered_once_in_10_s_and_no_question_twice() {
-    let mut desk = Desk::default();
+    let mut handshakes = Handshakes::default();
     let heard = |seq| Heard {
         runtime_id: id("critic"),
         target: id("planner"),
@@ -184,61 +184,67 @@ fn a_peer_is_answered_once_in_10_s_and_no_question_twice() {
         capabilities_digest: None,
         seq,
     };
-    assert!(desk.admit(Duration::ZERO, &heard(5)).is_ok());
-    assert!(desk.admit(ANSWER_INTERVAL - Duration::from_millis(1), &heard(6)).is_err(), "too soon");
+    assert!(handshakes.admit(Duration::ZERO, &heard(5)).is_ok());
+    assert!(
+        handshakes.admit(ANSWER_INTERVAL - Duration::from_millis(1), &heard(6)).is_err(),
+        "too soon"
+    );
     for seq in [4, 5] {
-        assert!(desk.admit(ANSWER_INTERVAL * 9, &heard(seq)).is_err(), "{seq} again");
+        assert!(handshakes.admit(ANSWER_INTERVAL * 9, &heard(seq)).is_err(), "{seq} again");
     }
-    assert!(desk.admit(ANSWER_INTERVAL, &heard(6)).is_ok());
+    assert!(handshakes.admit(ANSWER_INTERVAL, &heard(6)).is_ok());
 }
 
 #[test]
 fn every_peer_is_asked_at_once_and_again_and_few_at_a_time() {
-    let mut desk = Desk::default();
+    let mut handshakes = Handshakes::default();
     let names: Vec<String> = (0..40).map(|number| format!("peer-{number}")).collect();
     let at = Duration::from_secs(100);
-    desk.open(at, names.iter().map(|name| id(name)));
+    handshakes.open(at, names.iter().map(|name| id(name)));
     let mut ids = Vec::new();
-    while let Some(peer) = desk.next(at) {
-        ids.push(desk.ask(at, peer, NONCE.to_owned()));
+    while let Some(peer) = handshakes.next(at) {
+        ids.push(handshakes.ask(at, peer, NONCE.to_owned()));
     }
     assert_eq!(ids.len(), ASKING_MAX);
-    assert_eq!(desk.deadline(), at + ANSWER_TIMEOUT);
+    assert_eq!(handshakes.deadline(), at + ANSWER_TIMEOUT);
     let later = at + ANSWER_TIMEOUT;
     // One answers, the others do not.
-    let (answering, _) = desk.take(ids[0]).unwrap();
-    desk.plan(at, answering.clone(), true);
+    let (answering, _) = handshakes.take(ids[0]).unwrap();
+    handshakes.plan(at, answering.clone(), true);
     let mut overdue = 0;
-    while let Some(id) = desk.overdue(later) {
-        let (peer, _) = desk.take(id).unwrap();
-        desk.plan(later, peer, false);
+    while let Some(id) = handshakes.overdue(later) {
+        let (peer, _) = handshakes.take(id).unwrap();
+        handshakes.plan(later, peer, false);
         overdue += 1;
     }
     assert_eq!(overdue, ASKING_MAX - 1);
-    assert!(desk.next(later).is_some(), "the next ones have their turn");
-    desk.close();
-    assert_eq!((desk.next(later), desk.deadline()), (None, Duration::MAX), "cut");
+    assert!(handshakes.next(later).is_some(), "the next ones have their turn");
+    handshakes.close();
+    assert_eq!((handshakes.next(later), handshakes.deadline()), (None, Duration::MAX), "cut");
     // Alone, to see the pauses.
-    let mut desk = Desk::default();
-    desk.open(at, [answering.clone()].into_iter());
-    assert_eq!(desk.next(at), Some(answering.clone()));
-    desk.plan(at, answering.clone(), true);
-    assert_eq!(desk.deadline(), at + ASK_INTERVAL);
-    desk.ask_again(later, [answering.clone()].into_iter());
-    assert_eq!(desk.next(later), Some(answering.clone()), "capabilities changed");
-    desk.plan(later, answering, false);
-    assert_eq!(desk.deadline(), later + RETRY_INTERVAL);
+    let mut handshakes = Handshakes::default();
+    handshakes.open(at, [answering.clone()].into_iter());
+    assert_eq!(handshakes.next(at), Some(answering.clone()));
+    handshakes.plan(at, answering.clone(), true);
+    assert_eq!(handshakes.deadline(), at + ASK_INTERVAL);
+    handshakes.ask_again(later, [answering.clone()].into_iter());
+    assert_eq!(handshakes.next(later), Some(answering.clone()), "capabilities changed");
+    handshakes.plan(later, answering, false);
+    assert_eq!(handshakes.deadline(), later + RETRY_INTERVAL);
 }
 
 #[test]
 fn an_outcome_is_audited_once_and_again_when_it_changes() {
-    let mut desk = Desk::default();
+    let mut handshakes = Handshakes::default();
     let full = (Some(SUPPORTED), ExchangeMode::Full, ModeReason::Matching);
-    assert!(desk.is_news(&id("critic"), true, full) && !desk.is_news(&id("critic"), true, full));
-    assert!(desk.is_news(&id("critic"), false, full), "the other direction");
+    assert!(
+        handshakes.is_news(&id("critic"), true, full)
+            && !handshakes.is_news(&id("critic"), true, full)
+    );
+    assert!(handshakes.is_news(&id("critic"), false, full), "the other direction");
     let silent = (None, ExchangeMode::Unreachable, ModeReason::NoAnswer);
-    assert!(desk.is_news(&id("critic"), false, silent));
-    assert!(desk.is_news(&id("critic"), false, full));
+    assert!(handshakes.is_news(&id("critic"), false, silent));
+    assert!(handshakes.is_news(&id("critic"), false, full));
     let (time, runtime_id) = (Timestamp::default(), id("planner"));
     let event = Event::Handshake {
         peer: id("critic"),
@@ -264,10 +270,10 @@ fn an_outcome_is_audited_once_and_again_when_it_changes() {
 
 #[test]
 fn a_peer_that_was_removed_is_not_asked() {
-    let mut desk = Desk::default();
-    desk.open(Duration::ZERO, ["critic", "monitor"].map(id).into_iter());
+    let mut handshakes = Handshakes::default();
+    handshakes.open(Duration::ZERO, ["critic", "monitor"].map(id).into_iter());
     let left = live(&["monitor"]);
-    desk.forget(|one| left.peers.contains_key(one));
-    assert_eq!(desk.next(Duration::ZERO), Some(peer("monitor").id));
-    assert_eq!(desk.next(Duration::ZERO), None);
+    handshakes.forget(|one| left.peers.contains_key(one));
+    assert_eq!(handshakes.next(Duration::ZERO), Some(peer("monitor").id));
+    assert_eq!(handshakes.next(Duration::ZERO), None);
 }

@@ -36,7 +36,7 @@ pub(super) enum Mark {
 
 /// What was seen so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     /// Sequence numbers of the packets, by source and target.
     pub(super) packets: BTreeMap<(String, String), BTreeSet<u64>>,
     /// Packets that came once more under the same number.
@@ -60,7 +60,7 @@ struct Marks {
     sent: u64,
 }
 
-impl Seen {
+impl Observed {
     /// How many different packets crossed.
     pub(super) fn count(&self) -> u64 {
         sum(self.packets.values())
@@ -142,7 +142,7 @@ pub(super) enum ObserverFault {
 #[derive(Debug)]
 pub(super) struct Observer {
     client: Client,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Observed>>,
     marks: Arc<Mutex<Marks>>,
     task: JoinHandle<()>,
 }
@@ -156,7 +156,7 @@ impl Observer {
         let client = options.connect(url).await.map_err(|error| connect(&error))?;
         let messages = client.subscribe(EVERYTHING).await.map_err(|error| connect(&error))?;
         let closed = sources.iter().map(|source| (*source).to_owned()).collect();
-        let seen = Arc::new(Mutex::new(Seen { closed, ..Seen::default() }));
+        let seen = Arc::new(Mutex::new(Observed { closed, ..Observed::default() }));
         let marks = Arc::new(Mutex::new(Marks::default()));
         let task = tokio::spawn(look(messages, Arc::clone(&seen), Arc::clone(&marks)));
         let observer = Self { client, seen, marks, task };
@@ -194,7 +194,7 @@ impl Observer {
     }
 
     /// What was seen so far.
-    pub(super) fn seen(&self) -> Seen {
+    pub(super) fn seen(&self) -> Observed {
         lock(&self.seen).clone()
     }
 }
@@ -210,7 +210,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn look(mut messages: Subscriber, seen: Arc<Mutex<Seen>>, marks: Arc<Mutex<Marks>>) {
+async fn look(mut messages: Subscriber, seen: Arc<Mutex<Observed>>, marks: Arc<Mutex<Marks>>) {
     while let Some(Message { subject, payload, .. }) = messages.next().await {
         let mut seen = lock(&seen);
         let kind = subject.split('.').nth(2).unwrap_or_default();

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::observer::Seen;
+use super::observer::Observed;
 use crate::protocol::gate::{BLOCK_MAX, Band, ISOLATE_MAX, REOPEN_MAX};
 use crate::protocol::view::{Barrier, Decision, ReportReply};
 
@@ -120,7 +120,7 @@ impl Evidence {
     /// `None` while the run lasts, for packets on their way are in some sums and not in others.
     pub(super) fn judge(
         &self,
-        seen: &Seen,
+        seen: &Observed,
         accounts: Option<Result<String, String>>,
     ) -> Vec<Promise> {
         vec![
@@ -132,7 +132,7 @@ impl Evidence {
         ]
     }
 
-    fn unstable_export(&self, seen: &Seen) -> Promise {
+    fn unstable_export(&self, seen: &Observed) -> Promise {
         let escaped = self.refused.iter().filter(|(source, seq)| seen.has(source, *seq)).count();
         let is_broken = escaped > 0 || seen.drift_max >= BLOCK_MAX;
         let words = format!(
@@ -143,7 +143,7 @@ impl Evidence {
         Promise::new("P1", "no unstable export", is_broken, !self.refused.is_empty(), words)
     }
 
-    fn barrier(&self, seen: &Seen) -> Promise {
+    fn barrier(&self, seen: &Observed) -> Promise {
         let mut words = format!(
             "{} closings, slowest {:.1} ms, then {} packets",
             self.closings,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::observer::Seen;
+use super::observer::Observed;
 use super::promise::{Outcome, Promise};
 use crate::driver::Books;
 use crate::nats::child::Monitor;
@@ -40,7 +40,7 @@ pub(super) struct Account {
 /// `waiting` is what [`waiting`] found.
 pub(super) fn accounts(
     books: &[(String, u64, Books)],
-    seen: &Seen,
+    seen: &Observed,
     waiting: &BTreeMap<String, u64>,
 ) -> Vec<Account> {
     let owed = |id: &str| -> u64 {
@@ -225,7 +225,7 @@ pub(super) fn promise_line(promise: &Promise) -> String {
 }
 
 /// What `--json` prints.
-pub(super) fn to_json(accounts: &[Account], seen: &Seen, promises: &[Promise]) -> Value {
+pub(super) fn to_json(accounts: &[Account], seen: &Observed, promises: &[Promise]) -> Value {
     let promise = |promise: &Promise| {
         let held = match promise.outcome {
             Outcome::Broken => Some(false),

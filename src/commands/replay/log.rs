@@ -13,14 +13,14 @@ pub(super) const CYCLES_MAX: usize = 50_000;
 
 /// Where in the log a cycle stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Position {
     /// In this line, counted from 1.
     Line(usize),
     /// At this place of the list, counted from 1.
     Entry(usize),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(number) => write!(formatter, "line {number}"),
@@ -32,7 +32,7 @@ impl fmt::Display for Place {
 /// One cycle as recorded.
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) document: Result<Json, SyntaxFault>,
 }
 
@@ -83,7 +83,7 @@ fn entries(document: Json) -> Result<Vec<Recorded>, LogFault> {
         return Err(LogFault::TooLong);
     }
     let recorded =
-        |(index, document)| Recorded { place: Place::Entry(index + 1), document: Ok(document) };
+        |(index, document)| Recorded { place: Position::Entry(index + 1), document: Ok(document) };
     Ok(list.into_iter().enumerate().map(recorded).collect())
 }
 
@@ -98,7 +98,7 @@ fn lines(bytes: &[u8], whole: SyntaxFault) -> Result<Vec<Recorded>, LogFault> {
         if cycles.len() >= CYCLES_MAX {
             return Err(LogFault::TooLong);
         }
-        cycles.push(Recorded { place: Place::Line(index + 1), document: Json::parse(line) });
+        cycles.push(Recorded { place: Position::Line(index + 1), document: Json::parse(line) });
     }
     let is_object = |cycle: &Recorded| matches!(cycle.document, Ok(Json::Object(_)));
     if cycles.iter().any(is_object) { Ok(cycles) } else { Err(LogFault::Syntax(whole)) }

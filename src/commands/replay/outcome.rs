@@ -7,12 +7,12 @@ use crate::protocol::packet::Posture;
 use crate::protocol::profile::{Profile, StateReport, Translation, Translator};
 use crate::protocol::view::Decision;
 
-use super::log::{Place, Recorded};
+use super::log::{Position, Recorded};
 
 /// One report and what became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
-    pub(super) place: Place,
+    pub(super) place: Position,
     pub(super) cycle: Option<u64>,
     pub(super) di: Option<f64>,
     pub(super) source: Provenance,

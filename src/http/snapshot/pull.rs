@@ -10,7 +10,7 @@ use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, diges
 use crate::http::accept::{AnswerType, is_known};
 use crate::http::coding::{Coding as Wanted, gzip};
 use crate::http::operation::{
-    Answer, Content, Input, Method, Operation, Parameter, Place, schema_of,
+    Answer, Content, Input, Location, Method, Operation, Parameter, schema_of,
 };
 use crate::http::problem::{Outcome, Problem};
 use crate::protocol::digest::Digest;
@@ -33,19 +33,19 @@ pub(super) static PULL: Operation = Operation {
     parameters: &[
         Parameter {
             name: "source",
-            place: Place::Query,
+            location: Location::Query,
             text: "Of this peer",
             schema: schema_of::<RuntimeId>,
         },
         Parameter {
             name: "digest",
-            place: Place::Query,
+            location: Location::Query,
             text: "The one with these plain bytes, not the newest",
             schema: schema_of::<Digest>,
         },
         Parameter {
             name: "list",
-            place: Place::Query,
+            location: Location::Query,
             text: "The list, as a document",
             schema: schema_of::<String>,
         },

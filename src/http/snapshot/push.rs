@@ -17,7 +17,7 @@ use super::{Receipt, Snapshots};
 use crate::http::accept::AnswerType;
 use crate::http::coding::Coding as Sent;
 use crate::http::document::discard_some;
-use crate::http::operation::{Answer, Input, Method, Operation, Parameter, Place, schema_of};
+use crate::http::operation::{Answer, Input, Location, Method, Operation, Parameter, schema_of};
 use crate::http::problem::{Outcome, Problem};
 use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::snapshot::MEDIA_TYPE_BYTES_MAX;
@@ -41,7 +41,7 @@ pub(super) static PUSH: Operation = Operation {
     parameters: &[
         Parameter {
             name: "empty",
-            place: Place::Query,
+            location: Location::Query,
             text: "The memory is meant to be empty",
             schema: schema_of::<String>,
         },
@@ -49,7 +49,7 @@ pub(super) static PUSH: Operation = Operation {
         digest("Repr-Digest", "RFC 9530, of the body as it is sent"),
         Parameter {
             name: "Driftgate-Digest",
-            place: Place::Header,
+            location: Location::Header,
             text: "Of the plain bytes",
             schema: schema_of::<Digest>,
         },
@@ -72,7 +72,7 @@ pub(super) static PUSH: Operation = Operation {
 };
 
 const fn digest(name: &'static str, text: &'static str) -> Parameter {
-    Parameter { name, place: Place::Header, text, schema: schema_of::<String> }
+    Parameter { name, location: Location::Header, text, schema: schema_of::<String> }
 }
 
 /// Takes one snapshot in. `stall` is the longest time for [`PROGRESS_BYTES`] of the body or its
