@@ -97,7 +97,8 @@ impl Settings {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         if let Some(path) = &self.broker.creds_file {
-            let text = read_secret(path)?;
+            // async-nats finds the seed only where the line after it ends.
+            let text = format!("{}\n", read_secret(path)?);
             options =
                 options.credentials(&text).map_err(|_| UnreadableSecret::at(path, NOT_CREDS))?;
         }

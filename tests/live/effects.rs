@@ -13,6 +13,8 @@ use crate::support::report::report;
 use crate::support::sidecar::{Plan, Sidecar};
 use crate::support::wait::until;
 
+mod restart;
+
 /// What `/readyz` says under this code, once it says something with `part` in it.
 async fn said(sidecar: &Sidecar, code: &str, part: &str) -> String {
     until(part, async || {
@@ -154,15 +156,22 @@ fn script() -> Vec<String> {
     script
 }
 
-#[test]
-fn every_live_row_names_what_shows_its_effect() {
-    let all = PICTURED.iter().chain(SHOWN_BY).map(|(key, _)| (*key).to_owned());
-    let named: BTreeSet<String> = all.collect();
+/// The keys of a table.
+fn named(table: &[(&str, &str)]) -> BTreeSet<String> {
+    table.iter().map(|(key, _)| (*key).to_owned()).collect()
+}
+
+/// The rows of the configuration that take effect like this.
+fn rows(effect: Effect) -> BTreeSet<String> {
     let rows = reference().into_iter().flat_map(|section| section.rows);
-    let rows = rows.filter(|row| row.effect == Effect::Live).map(|row| row.path);
-    assert_eq!(named, rows.collect());
+    rows.filter(|row| row.effect == effect).map(|row| row.path).collect()
+}
+
+/// Whether every test of a table is one.
+fn tests_exist(table: &[(&str, &str)]) {
     let mut sources = String::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("tests"), root.join("src")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
             if entry.is_dir() {
@@ -172,9 +181,16 @@ fn every_live_row_names_what_shows_its_effect() {
             }
         }
     }
-    for (key, test) in SHOWN_BY {
+    for (key, test) in table {
         assert!(sources.contains(&format!("fn {test}()")), "{key}: there is no test {test}");
     }
+}
+
+#[test]
+fn every_live_row_names_what_shows_its_effect() {
+    let live: BTreeSet<String> = named(PICTURED).union(&named(SHOWN_BY)).cloned().collect();
+    assert_eq!(live, rows(Effect::Live));
+    tests_exist(SHOWN_BY);
 }
 
 /// Empties the bucket of presence: what an earlier life said there would make the next one wait.

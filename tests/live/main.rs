@@ -15,6 +15,8 @@ mod support;
 
 #[cfg(test)]
 mod telemetry;
+#[cfg(test)]
+mod tls;
 
 #[cfg(test)]
 mod first_hour;

@@ -17,6 +17,7 @@ pub(crate) mod described;
 pub(crate) mod forge;
 pub(crate) mod horizon;
 pub(crate) mod http;
+pub(crate) mod jwt;
 pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod nats_cli;
