@@ -1,7 +1,7 @@
 //! Handshakes over the broker: ours with each peer, and those of peers with us.
 //!
-//! Whom to ask when is `protocol/handshake.rs`'s to say, what is said and believed the bridge's. Each
-//! outcome that is another than the last one is an audit record.
+//! Whom to ask when is for `protocol/handshake.rs` to say, what is said and believed for the
+//! bridge; each outcome that is another than the last one is an audit record.
 
 use bytes::Bytes;
 
