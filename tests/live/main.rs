@@ -91,6 +91,8 @@ mod operator;
 mod snapshots;
 
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod service;
 
 #[cfg(test)]
