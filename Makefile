@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image kubernetes clusters bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image deliveries dashboard kubernetes clusters bench faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -98,6 +98,14 @@ image: ## the image as an archive, SBOM and provenance beside it, without a cont
 		cargo build --locked --release --bin driftgate --target $(IMAGE_TARGET)
 	@python3 deploy/image/archive.py target/$(IMAGE_TARGET)/release/driftgate target/image \
 		--arch $(ARCH) --target $(IMAGE_TARGET)
+
+# HELM and PROMTOOL name ones that are not on the path.
+deliveries: ## what kubectl, helm, promtool and nats-server make of deploy/; says which are SKIPPED
+	@$(with_nats) cargo test --locked --test deploy -- --nocapture 2>&1 \
+		| grep -E '^(SKIPPED|test |error|.* panicked)'
+
+dashboard: build ## the Grafana dashboard's queries on a real Prometheus, as a picture; needs prometheus
+	@$(with_nats) tests/deploy/dashboard.py docs/dashboard.svg
 
 kubernetes: image ## the deliveries on a real Kubernetes; needs root and Go, the first time some ten minutes
 	@$(with_nats) tests/deploy/kubernetes/run.sh
