@@ -46,6 +46,8 @@ mod hostile;
 #[cfg(test)]
 mod cookbook;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod readme;
 mod delivery;
 #[cfg(test)]
