@@ -1,5 +1,6 @@
 //! What kubectl and helm make of the deliveries; without the tool a test says SKIPPED.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
@@ -9,12 +10,14 @@ use serde_json::Value;
 use super::definition::{path, pod_of, values};
 
 /// Standard output of a tool; `None`, loudly, where it is not installed.
-fn said(tool: &str, arguments: &[&str]) -> Option<String> {
+fn said(tool: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
+    let tool = tool.as_ref();
     let Ok(output) = Command::new(tool).args(arguments).output() else {
-        println!("SKIPPED: {tool} is not installed");
+        println!("SKIPPED: {} is not installed", tool.display());
         return None;
     };
-    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {told}", tool.display());
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
@@ -76,7 +79,7 @@ fn the_component_puts_the_sidecar_first_where_the_label_is() {
 fn the_chart_renders_the_definition_and_refuses_what_its_schema_does_not_know() {
     let chart = path("deploy/helm/driftgate");
     let chart = chart.to_str().unwrap();
-    let helm = std::env::var("HELM").unwrap_or_else(|_| "helm".to_owned());
+    let helm = std::env::var_os("HELM").unwrap_or_else(|| "helm".into());
     if said(&helm, &["lint", "--strict", chart]).is_none() {
         return;
     }
