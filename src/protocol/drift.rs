@@ -199,6 +199,8 @@ pub enum Provenance {
 impl Provenance {
     /// All words, for the metrics.
     pub const WORDS: [&str; 4] = ["none", "derived", "reported", "native"];
+    /// The same, for error messages.
+    pub const LIST: &str = "none, derived, reported, native";
 
     /// The word used in replies, headers and metrics.
     #[must_use]

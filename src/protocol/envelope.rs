@@ -16,6 +16,7 @@ use super::digest::Digest;
 use super::document;
 use super::drift::Provenance;
 use super::exchange::{Artifact, SUPPORTED, Version};
+use super::fields::Fields;
 use super::keyring::{Domain, Keyring};
 use super::packet::RuntimeId;
 use super::refusal::{Fault, Refusal};
@@ -202,56 +203,40 @@ pub fn read(keyring: &Keyring, header: &str, about: &About<'_>) -> Result<Envelo
     if !is_bound {
         return Err(named(Fault::Misaddressed, "that of another artifact"));
     }
-    parse(&root)
+    let fields = Fields::of(&root)?;
+    parse(&fields).map_err(|refusal| named(refusal.fault, &refusal.detail))
 }
 
 fn named(fault: Fault, detail: &str) -> Refusal {
     Refusal { fault, detail: format!("exchange envelope: {detail}") }
 }
 
-fn parse(root: &Json) -> Result<Envelope, Refusal> {
-    let malformed =
-        |pointer: &str, must: &str| named(Fault::Malformed, &format!("{pointer}: must be {must}"));
+fn parse(root: &Fields<'_>) -> Result<Envelope, Refusal> {
     let is_id = |text: &str| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         (1..=EXCHANGE_ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
     };
-    let term = |json: &Json| json.as_str().filter(|text| is_term(text)).map(str::to_owned);
-    let (scope, uses) = ("/constraints/scope", "/constraints/allowed_use");
-    required(root, "/exchange_id", |text| is_id(text).then_some(()))
-        .ok_or_else(|| malformed("/exchange_id", "1 to 200 of A-Z a-z 0-9 . _ : -"))?;
-    let allowed_use = root
-        .pointer(uses)
-        .and_then(Json::as_array)
-        .filter(|uses| uses.len() <= USES_MAX)
-        .and_then(|uses| uses.iter().map(term).collect());
+    let id = |text: &str| is_id(text).then_some(());
+    root.made("exchange_id", "must be 1 to 200 of A-Z a-z 0-9 . _ : -", id)?;
+    let provenance = root.object("provenance", "/provenance")?;
+    let constraints = root.object("constraints", "/constraints")?;
+    let term = |text: &str| is_term(text).then(|| text.to_owned());
+    let uses = constraints.array("allowed_use")?;
+    let uses = uses.iter().map(|json| json.as_str().and_then(term)).collect();
+    let too_many = "must be at most 16 of 1 to 32 of A-Z a-z 0-9 _ -";
     Ok(Envelope {
-        drift_source: required(root, "/provenance/drift_source", |text| text.parse().ok())
-            .ok_or_else(|| {
-                malformed("/provenance/drift_source", "native, reported, derived or none")
-            })?,
-        trace: optional(root, "/provenance/traceparent", TraceParent::parse)
-            .ok_or_else(|| malformed("/provenance/traceparent", "a traceparent"))?,
-        scope: optional(root, scope, |text| is_term(text).then(|| text.to_owned()))
-            .ok_or_else(|| malformed(scope, "1 to 32 of A-Z a-z 0-9 _ -"))?,
-        allowed_use: allowed_use
-            .ok_or_else(|| malformed(uses, "at most 16 of 1 to 32 of A-Z a-z 0-9 _ -"))?,
-        expires: optional(root, "/constraints/expires_at", Timestamp::parse)
-            .ok_or_else(|| malformed("/constraints/expires_at", "RFC 3339"))?,
+        drift_source: provenance
+            .word("drift_source", Provenance::LIST, |word| word.parse().ok())?,
+        trace: provenance.optional("traceparent", |fields, name| {
+            fields.made(name, "must be a traceparent", TraceParent::parse)
+        })?,
+        scope: constraints.optional("scope", |fields, name| {
+            fields.made(name, "must be 1 to 32 of A-Z a-z 0-9 _ -", term)
+        })?,
+        allowed_use: Option::filter(uses, |uses: &Vec<_>| uses.len() <= USES_MAX)
+            .ok_or_else(|| constraints.refuse("allowed_use", too_many))?,
+        expires: constraints.optional("expires_at", Fields::time)?,
     })
-}
-
-fn required<T>(root: &Json, pointer: &str, make: impl Fn(&str) -> Option<T>) -> Option<T> {
-    root.pointer(pointer).and_then(Json::as_str).and_then(make)
-}
-
-/// `None` where something stands that cannot be made into a `T`.
-#[expect(clippy::option_option, reason = "absent and wrong are two things")]
-fn optional<T>(root: &Json, pointer: &str, make: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
-    match root.pointer(pointer) {
-        None | Some(Json::Null) => Some(None),
-        Some(json) => json.as_str().and_then(make).map(Some),
-    }
 }
 
 /// What becomes of an artifact that came in (SRIP-17 VII.3).

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::canonical::{Json, push_pointer, whole};
 use super::digest::Digest;
 use super::drift::Fraction;
-use super::packet::{RuntimeId, TEXT_BYTES_MAX, WORD_BYTES_MAX, is_text};
+use super::packet::{RuntimeId, WORD_BYTES_MAX, is_text};
 use super::refusal::Refusal;
 use super::time::Timestamp;
 
@@ -101,6 +101,16 @@ impl<'a> Fields<'a> {
         Ok(text)
     }
 
+    /// Text that means something; `must` says what it has to be.
+    pub(super) fn made<T>(
+        &self,
+        name: &str,
+        must: &str,
+        make: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Refusal> {
+        self.member(name)?.as_str().and_then(make).ok_or_else(|| self.refuse(name, must))
+    }
+
     /// One of `words`.
     pub(super) fn word<T>(
         &self,
@@ -114,20 +124,17 @@ impl<'a> Fields<'a> {
 
     /// A SHA-256.
     pub(super) fn digest(&self, name: &str) -> Result<Digest, Refusal> {
-        let text = self.text(name, TEXT_BYTES_MAX)?;
-        Digest::parse(text).ok_or_else(|| self.refuse(name, Digest::RULE))
+        self.made(name, Digest::RULE, Digest::parse)
     }
 
     /// A runtime id.
     pub(super) fn runtime_id(&self, name: &str) -> Result<RuntimeId, Refusal> {
-        RuntimeId::new(self.text(name, TEXT_BYTES_MAX)?)
-            .ok_or_else(|| self.refuse(name, RuntimeId::RULE))
+        self.made(name, RuntimeId::RULE, RuntimeId::new)
     }
 
     /// An instant.
     pub(super) fn time(&self, name: &str) -> Result<Timestamp, Refusal> {
-        Timestamp::parse(self.text(name, TEXT_BYTES_MAX)?)
-            .ok_or_else(|| self.refuse(name, Timestamp::RULE))
+        self.made(name, Timestamp::RULE, Timestamp::parse)
     }
 
     /// A finite number.

@@ -138,8 +138,7 @@ impl Heard {
         Ok(Self {
             runtime_id: fields.runtime_id("runtime_id")?,
             target: fields.runtime_id("target")?,
-            version: Version::parse(fields.text("protocol_version", WORD_BYTES_MAX)?)
-                .ok_or_else(|| fields.refuse("protocol_version", Version::RULE))?,
+            version: fields.made("protocol_version", Version::RULE, Version::parse)?,
             nonce: nonce.to_owned(),
             at: fields.time("at")?,
             capabilities_digest: fields.optional("capabilities_digest", Fields::digest)?,

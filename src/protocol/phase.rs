@@ -109,7 +109,7 @@ impl PhaseFrame {
             })?,
             drift_source: fields
                 .optional("drift_source", |fields, name| {
-                    fields.word(name, "none, derived, reported, native", |word| word.parse().ok())
+                    fields.word(name, Provenance::LIST, |word| word.parse().ok())
                 })?
                 .unwrap_or(Provenance::Native),
         };
