@@ -72,7 +72,7 @@ clients: ## the clients of docs/first-hour.md against a real sidecar; a TypeScri
 		DRIFTGATE_TYPES=$$PWD/$$folder/node_modules/@types \
 		cargo test --locked --test live first_hour -- --nocapture
 
-browser: ## the console in a headless Chromium, a whole rise and fall; SKIPPED without one
+browser: ## the console in a headless Chromium: rise and fall, a token, a fleet of 1,000; SKIPPED without one
 	@folder=target/browser; test -d $$folder/node_modules/axe-core || \
 		npm install --silent --no-fund --no-audit --prefix $$folder puppeteer-core@24.43.1 axe-core@4.14.1; \
 	mkdir -p $$folder/pictures; $(with_nats) cargo build --locked --quiet; \

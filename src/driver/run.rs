@@ -367,6 +367,7 @@ impl Driver {
                     self.count(reply.verdict);
                 }
                 self.tell_watchers(ticket);
+                self.tell_held(&answer);
                 if let Some(waiter) = self.waiting.remove(&ticket) {
                     waiter.give(answer);
                 }

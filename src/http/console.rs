@@ -33,13 +33,20 @@ use crate::protocol::gate::Band;
 use crate::protocol::view::{FieldState, FleetView, SafetyView};
 
 /// The parts of the page. Nothing else is loaded, and nothing is written into them.
-const PAGE: [(&str, &str, &str); 5] = [
+const PAGE: [(&str, &str, &str); 9] = [
     ("/", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("/console.css", "text/css; charset=utf-8", include_str!("console/console.css")),
-    ("/console.js", "text/javascript; charset=utf-8", include_str!("console/console.js")),
-    ("/draw.js", "text/javascript; charset=utf-8", include_str!("console/draw.js")),
+    ("/console.js", SCRIPT, include_str!("console/console.js")),
+    ("/ask.js", SCRIPT, include_str!("console/ask.js")),
+    ("/draw.js", SCRIPT, include_str!("console/draw.js")),
+    ("/fleet.js", SCRIPT, include_str!("console/fleet.js")),
+    ("/page.js", SCRIPT, include_str!("console/page.js")),
+    ("/words.js", SCRIPT, WORDS),
     ("/operations.md", "text/plain; charset=utf-8", include_str!("../../docs/operations.md")),
 ];
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+/// What the words of the gate mean.
+const WORDS: &str = include_str!("console/words.js");
 /// No script, style or connection but our own, and no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
@@ -240,10 +247,9 @@ mod tests {
 
     #[test]
     fn the_page_has_words_for_every_reason() {
-        let (_, _, script) = PAGE[2];
         for reason in Reason::VARIANTS {
             let entry = format!("\n  {}: \"", reason.word());
-            assert!(script.contains(&entry), "{entry}");
+            assert!(WORDS.contains(&entry), "{entry}");
         }
     }
 

@@ -285,7 +285,7 @@ impl Bridge {
     #[must_use]
     pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) -> Vec<Effect> {
         self.pass(now);
-        self.outbox.answered(now.mono, token, outcome);
+        self.outbox.answered(now, token, outcome);
         if self.outbox.is_refused() {
             self.answer_waiting();
         }

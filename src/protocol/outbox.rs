@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::packet::RuntimeId;
 use super::seal::{Sealed, Step};
-use super::time::Timestamp;
+use super::time::{Now, Timestamp};
 use super::view::{Barrier, PacketStatus, Ticket};
 
 mod cleared;
@@ -82,6 +82,8 @@ struct Lane {
 pub struct Departure {
     /// Number of the newest report of which a packet is stored, and its number on the stream.
     pub stored: Option<(u64, u64)>,
+    /// When the broker said so.
+    pub stored_at: Option<Timestamp>,
     /// The end of that closing.
     pub closing: Option<(Barrier, Timestamp)>,
 }
@@ -269,7 +271,7 @@ impl Outbox {
     }
 
     /// What the broker said. An unknown token (late, after a deadline) settles nothing.
-    pub fn answered(&mut self, now: Duration, token: u64, outcome: Outcome) {
+    pub fn answered(&mut self, now: Now, token: u64, outcome: Outcome) {
         // The broker reads a connection in order, so what is stored was read, and all before it.
         if matches!(outcome, Outcome::Stored { .. }) {
             self.read_to(token);
@@ -284,13 +286,14 @@ impl Outbox {
                 }
                 if let Some(lane) = self.lanes.get_mut(entry.lane) {
                     let stored = Some((entry.seq(), stream_seq));
-                    lane.departure = Departure { stored, closing: None };
+                    let stored_at = Some(now.wall);
+                    lane.departure = Departure { stored, stored_at, closing: None };
                 }
                 self.settle(&entry, PacketStatus::Stored, Some(stream_seq));
             }
             Outcome::Later => {
                 self.cooldown = (self.cooldown * 2).clamp(COOLDOWN_MIN, COOLDOWN_MAX);
-                self.cooldown_until = now + self.cooldown;
+                self.cooldown_until = now.mono + self.cooldown;
                 self.retry(entry);
             }
             Outcome::Refused => self.settle(&entry, PacketStatus::Failed, None),

@@ -21,8 +21,8 @@ pub use field::{
     PresenceView, RefusalView,
 };
 pub use safety::{
-    CriticalView, EnvelopeView, HoldView, ParametersView, PosturesView, ReopeningView, SafetyView,
-    TargetView, ThresholdsView,
+    CriticalView, EndsView, EnvelopeView, HoldView, ParametersView, PosturesView, ReopeningView,
+    SafetyView, TargetView, ThresholdsView,
 };
 
 pub use trace::{GateView, IndexView, Inspection, ParseView, RefusedView, TargetTrace, TraceView};

@@ -9,6 +9,8 @@
 //!
 //! - `phase`: a report that the gate let through, ours or a peer's (`protocol/phase.rs`). What is
 //!   not known is absent.
+//! - `held`: a report that the gate refused, or that was none, is answered: `seq` (null for what is
+//!   no report), `band`, `reasons`. No number of a refused report is told.
 //! - `transition`: the gate changes its band. As in `transitions` of `GET /aegida/safety`: `from`,
 //!   `to`, `at`, `reasons`, `cycle`, `di`, `seq`, `drift_source`.
 //! - `notice`: a peer's gate has moved, as its signed notice says. `external`, `source`, `band`,

@@ -8,101 +8,17 @@
 // with DRIFTGATE_BROWSER_REQUIRED=1 it ends with 1 instead.
 
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
-import { resolve } from "node:path";
 
-const [program, modules, pictures] = process.argv.slice(2);
-const PATIENCE_MS = 20_000;
+import { guarded } from "./guarded.mjs";
+import {
+  appears, check, findings, launch, open, reads, report, shot, start, text, until,
+} from "./support.mjs";
+
 const REPORTS = 200;
+const PACE_MS = 150;
 const PAGES = 20;
-
-function chromium() {
-  if (process.env.DRIFTGATE_CHROMIUM) return process.env.DRIFTGATE_CHROMIUM;
-  for (const name of ["chromium", "chromium-browser", "google-chrome"]) {
-    try {
-      return execFileSync("which", [name], { encoding: "utf8" }).trim();
-    } catch {
-      // Not this one.
-    }
-  }
-  return null;
-}
-
-const browserPath = chromium();
-if (!browserPath) {
-  console.log("SKIPPED: there is no Chromium; the console was looked at by nobody");
-  process.exit(process.env.DRIFTGATE_BROWSER_REQUIRED === "1" ? 1 : 0);
-}
-const require = createRequire(resolve(modules, "index.js"));
-const puppeteer = require("puppeteer-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-
-/** Starts `driftgate run --dev` and gives what its banner says. */
-async function start() {
-  const child = spawn(program, ["run", "--dev"], { stdio: ["ignore", "pipe", "ignore"] });
-  let text = "";
-  for await (const chunk of child.stdout) {
-    text += chunk;
-    if (text.includes("Ctrl-C")) break;
-  }
-  const url = (pattern) => pattern.exec(text)?.[1];
-  const api = url(/curl -sw '\\n' (http:\S+)\/aegida\/safety/);
-  const page = url(/for a browser\W+(http:\/\/\S+\/)/);
-  if (!api || !page) child.kill("SIGINT");
-  assert.ok(api && page, `the banner names neither API nor console:\n${text}`);
-  return { child, api, console: page };
-}
-
-/** Reports a cycle whose index is `sum / 3 / scr`. */
-async function report(api, sum, scr) {
-  const part = sum / 3;
-  const answer = await fetch(`${api}/field/state`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({
-      attractor_state: { id: "a-1", type: "symbolic", phase: "stable", stability: 0.9, scr },
-      drift_metrics: { sdi: part, sv: part, pd: part },
-    }),
-  });
-  return answer.json();
-}
-
-async function shot(page, name) {
-  if (pictures) await page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
-}
-
-const text = (page, selector) => page.$eval(selector, (found) => found.innerText.trim());
-
-/** Waits until the page says so. It is asked from outside: the page's policy lets nothing be
- *  evaluated inside. */
-async function until(page, what, says, ...values) {
-  for (const end = Date.now() + PATIENCE_MS; Date.now() < end; ) {
-    if (await page.evaluate(says, ...values)) return;
-    await new Promise((done) => setTimeout(done, 20));
-  }
-  if (pictures) await page.screenshot({ path: `${pictures}/failed.png`, fullPage: true });
-  assert.fail(`the page does not show ${what}`);
-}
-
-const reads = (page, selector, part) =>
-  until(page, `${part} in ${selector}`, (selector, part) =>
-    document.querySelector(selector)?.innerText.includes(part), selector, part);
-
-const appears = (page, selector) =>
-  until(page, selector, (selector) => document.querySelector(selector) !== null, selector);
-
-const findings = [];
-/** What axe-core finds on the page as it is; its script comes over the protocol, not by the page. */
-async function check(page, where) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => globalThis.axe.run());
-  for (const { id, impact, nodes } of violations) {
-    findings.push({ where, id, impact, nodes: nodes.map((node) => node.target.join(" ")).slice(0, 4) });
-  }
-}
 
 /** A whole rise and fall: what a person reads at each step. */
 async function riseAndFall(page, api) {
@@ -138,6 +54,8 @@ async function latency(page, api) {
   });
   const taken = [];
   for (let turn = 0; turn < REPORTS; turn++) {
+    // At a runtime's pace: what comes faster than the page looks is seen together.
+    await new Promise((done) => setTimeout(done, PACE_MS));
     const begun = Date.now();
     const answer = await report(api, 0.3 + turn / 1000, 0.8);
     const shown = String(Number(answer.di.toFixed(4)));
@@ -205,50 +123,6 @@ async function isolateByKeyboard(page, api) {
   await page.click("#order-close");
 }
 
-/** A made-up fleet, in place of what the sidecar would read from the broker. */
-function fleet(size, turn) {
-  const at = new Date().toISOString();
-  const flaps = ["open", "blocked", "caution", "isolated"];
-  return {
-    at,
-    runtimes: Array.from({ length: size }, (_, index) => ({
-      runtime_id: `runtime-${String(index).padStart(4, "0")}`,
-      mode: "enforce",
-      band: index % 10 === 0 ? "open" : flaps[(index * 7 + turn * (1 + (index % 3))) % 4],
-      reasons: index % 10 === 0 ? [] : ["di_block"], since: at, epoch: 1, hold: index % 97 === 5,
-      instance: "0".repeat(32), claim: 1, version: "0.1.0", started: at, at, age_s: index % 9,
-      state: index % 50 === 7 ? "stale" : index % 50 === 9 ? "cut" : "live",
-    })),
-  };
-}
-
-/** The fleet's part of the page with `size` runtimes, nine of ten of which flap. */
-async function showFleet(browser, url, size, name) {
-  const page = await browser.newPage();
-  await page.setViewport({ width: 1280, height: 900 });
-  await page.setRequestInterception(true);
-  let turn = 0;
-  page.on("request", (request) =>
-    request.url().endsWith("/console/fleet")
-      ? request.respond({ contentType: "application/json", body: JSON.stringify(fleet(size, turn++)) })
-      : request.continue());
-  await page.evaluateOnNewDocument(() => {
-    globalThis.longest = 0;
-    new PerformanceObserver((list) => {
-      for (const entry of list.getEntries()) globalThis.longest = Math.max(globalThis.longest, entry.duration);
-    }).observe({ entryTypes: ["longtask"] });
-  });
-  await page.goto(url);
-  await reads(page, "#fleet-said", `${size} known`);
-  await until(page, "three looks", () =>
-    document.querySelector("#fleet .strip")?.querySelectorAll("rect").length >= 3);
-  const longest = await page.evaluate(() => globalThis.longest);
-  await shot(page, name);
-  await check(page, name);
-  await page.close();
-  return longest;
-}
-
 function resident(pid) {
   const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
   const kib = (name) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(rollup)[1]);
@@ -257,29 +131,17 @@ function resident(pid) {
 
 async function weigh(url) {
   let bytes = 0;
-  const files = ["", "console.css", "console.js", "draw.js"];
+  const files = ["", "console.css", ...["ask", "console", "draw", "fleet", "page", "words"].map((name) => `${name}.js`)];
   for (const file of files) bytes += (await (await fetch(url + file)).arrayBuffer()).byteLength;
   return { files: files.length, bytes };
 }
 
 const sidecar = await start();
-const browser = await puppeteer.launch({
-  executablePath: browserPath, headless: true, args: ["--no-sandbox", "--disable-gpu"],
-});
+const browser = await launch();
 try {
   const url = sidecar.console;
-  const page = await browser.newPage();
   const faults = [];
-  page.on("pageerror", (error) => faults.push(String(error)));
-  page.on("console", (message) => {
-    // An isolated gate shows no fleet, and a sidecar that stands still no answer: both are said.
-    const isSaid = /status of 423|ERR_/.test(message.text());
-    if (message.type() === "error" && !isSaid) faults.push(message.text());
-  });
-  page.on("request", (request) => {
-    if (!request.url().startsWith(url) && !request.url().startsWith("data:")) faults.push(request.url());
-  });
-  await page.setViewport({ width: 1280, height: 900 });
+  const page = await open(browser, url, faults);
   await page.goto(url);
   await reads(page, "#band", "blocked");
   await reads(page, "#reasons", "no report has come yet");
@@ -294,7 +156,11 @@ try {
   await reads(page, "#band", "caution");
   await shot(page, "dark-caution");
   await check(page, "dark");
+  // Another kind of screen loads the page again.
   await page.setViewport({ width: 390, height: 844, isMobile: true, deviceScaleFactor: 2 });
+  await reads(page, "#band", "caution");
+  await reads(page, "#fleet-said", "known from presence");
+  await reads(page, "#stores", "connected");
   await shot(page, "dark-phone");
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   assert.ok(overflow <= 0, `the page is ${overflow} px too wide for a phone`);
@@ -302,15 +168,13 @@ try {
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: "light" }]);
   await shot(page, "light-phone");
   await page.setViewport({ width: 1280, height: 900 });
-
-  figures.longest_task_ms_of_3 = await showFleet(browser, url, 3, "light-fleet-3");
-  figures.longest_task_ms_of_1000 = await showFleet(browser, url, 1000, "light-fleet-1000");
+  await reads(page, "#band", "caution");
 
   const before = resident(sidecar.child.pid);
   const crowd = [];
   for (let one = 0; one < PAGES; one++) {
     // Each in a browser of its own, as it were: one browser has six connections to a host.
-    const another = await (await browser.createBrowserContext()).newPage();
+    const another = await open(await browser.createBrowserContext(), url, faults);
     await another.goto(url);
     await reads(another, "#band", "caution");
     crowd.push(another);
@@ -322,7 +186,7 @@ try {
 
   await isolateByKeyboard(page, sidecar.api);
   await reads(page, "#fleet-said", "isolated: nothing inbound is shown");
-  assert.equal(await page.$("#matrix i"), null, "nothing of the fleet is left on the page");
+  assert.equal(await page.$("#matrix .square"), null, "nothing of the fleet is left on the page");
 
   // The broker goes; then the sidecar stands still.
   const children = readFileSync(`/proc/${sidecar.child.pid}/task/${sidecar.child.pid}/children`, "utf8");
@@ -341,6 +205,8 @@ try {
   await check(page, "stale");
   process.kill(sidecar.child.pid, "SIGCONT");
   await reads(page, "#live", "live");
+
+  Object.assign(figures, await guarded(browser, faults));
 
   const serious = findings.filter(({ impact }) => ["serious", "critical"].includes(impact));
   console.log(JSON.stringify({ figures, faults, findings }, null, 1));

@@ -77,7 +77,13 @@ fn bearer(token: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_is_for_everybody_and_holds_no_data() {
     let console = Console::start(guarded()).await;
-    for path in ["/", "/console.css", "/console.js", "/draw.js", "/operations.md"] {
+    let page = console.ask("GET /", &console.own(), "").await;
+    let page = String::from_utf8(page.body).unwrap();
+    let parts = ["ask", "console", "draw", "fleet", "page", "words"].map(|it| format!("/{it}.js"));
+    assert!(parts.iter().all(|part| page.contains(part)), "asked for in one go: {page}");
+    for path in
+        ["/", "/console.css", "/operations.md"].into_iter().chain(parts.iter().map(String::as_str))
+    {
         let reply = console.ask(&format!("GET {path}"), &console.own(), "").await;
         assert_eq!(reply.status, 200, "{path}");
         let policy = reply.header("content-security-policy").unwrap();

@@ -67,6 +67,13 @@ async fn p1_p4_frames_reach_who_may_have_them_and_end_with_the_gate() {
     let told =
         events(&mut here, |name, data| name == "transition" && data["to"] == "blocked").await;
     assert!(!told.iter().any(|(_, data)| data["drift_index"].as_f64() >= Some(0.5)), "{told:?}");
+    // What is refused from then on is told of, without anything that it says.
+    planner.report(0.56).await;
+    let told = events(&mut here, |name, _| name == "held").await;
+    let (_, held) = told.last().unwrap();
+    let members: Vec<&String> = held.as_object().unwrap().keys().collect();
+    assert_eq!(members, ["band", "reasons", "seq"], "{held}");
+    assert!(held["band"] == "blocked" && held["seq"].is_u64(), "{held}");
     // Isolated: nothing of the peer is told any more, and it may send what it likes.
     critic.report(0.65).await;
     planner.report(0.32).await;

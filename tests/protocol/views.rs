@@ -10,7 +10,7 @@ use driftgate::protocol::digest::Digest;
 use driftgate::protocol::gate::Band;
 use driftgate::protocol::outbox::Outcome;
 use driftgate::protocol::packet::Posture;
-use driftgate::protocol::view::PacketStatus;
+use driftgate::protocol::view::{EndsView, PacketStatus};
 
 const STORED: Outcome = Outcome::Stored { stream_seq: 9, duplicate: false };
 
@@ -244,13 +244,16 @@ fn safety_says_what_left_for_each_target_and_what_was_confirmed_after_it() {
     let mut rig = Rig::new(settings("planner", &["critic"]));
     rig.connect();
     let target = |rig: &Rig| rig.bridge.safety(rig.now).targets.first().cloned();
-    assert_eq!(target(&rig), None);
+    let first = target(&rig).expect("whom the configuration exports to");
+    assert_eq!((first.stream_seq, first.ends, first.authorised), (None, EndsView::default(), true));
     settled(&mut rig, 0.3);
     let left = target(&rig).expect("a target");
     assert_eq!((left.stream_seq, left.pending, left.barrier), (Some(9), 0, None));
+    assert_eq!((left.stored_at, left.ends.stored), (Some(rig.now.wall), 1));
     settled(&mut rig, 0.55);
     let closed = target(&rig).expect("a target");
-    assert_eq!(closed.seq, left.seq, "nothing has left since");
+    assert_eq!((closed.seq, closed.stored_at), (left.seq, left.stored_at), "nothing left since");
+    assert_eq!(closed.ends, EndsView { stored: 1, held: 1, ..EndsView::default() });
     assert_eq!(closed.barrier, Some(driftgate::protocol::view::Barrier::Confirmed));
     let reopening = rig.bridge.safety(rig.now).reopening.expect("closed");
     assert!((reopening.di_below - 0.45).abs() < 1e-9 && !reopening.operator_release);

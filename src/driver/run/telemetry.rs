@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Driver, Event, Outgoing, Told};
 use crate::nats::headers;
-use crate::protocol::bridge::Heard;
-use crate::protocol::gate::Band;
+use crate::protocol::bridge::{Answer, Heard};
+use crate::protocol::gate::{Band, Reason};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::phase::PhaseFrame;
 use crate::protocol::seal::Fault;
@@ -32,6 +32,14 @@ struct Phase<'a> {
     external: bool,
     #[serde(flatten)]
     frame: &'a PhaseFrame,
+}
+
+/// A `held` event: nothing of the report but its number is in it.
+#[derive(Serialize)]
+struct Held<'a> {
+    seq: Option<u64>,
+    band: Band,
+    reasons: &'a [Reason],
 }
 
 /// A `notice` event.
@@ -71,6 +79,18 @@ impl Driver {
             Ok(()) => self.frames.sent += 1,
             // The next one says more.
             Err(fault) => tracing::debug!(%fault, "a phase frame is not sent"),
+        }
+    }
+
+    /// Tells of a report that was answered while the gate is closed, for it has no phase.
+    pub(super) fn tell_held(&self, answer: &Answer) {
+        let (seq, band, reasons) = match answer {
+            Answer::Report(reply) => (Some(reply.seq), reply.band, &reply.reasons),
+            Answer::Refused { state, .. } => (None, state.band, &state.reasons),
+            Answer::Order(_) | Answer::Retry(_) => return,
+        };
+        if band.is_closed() {
+            self.feed.send("held", || Held { seq, band, reasons });
         }
     }
 

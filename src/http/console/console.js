@@ -1,143 +1,24 @@
 // The console: asks its own sidecar, draws what it says, and orders nothing but what an operator may.
-// Everything that comes over the wire is written as text, never as markup.
 
-import { chart, strip } from "./draw.js";
+import { ask, enterWith, follow, hasToken } from "./ask.js";
+import { chart } from "./draw.js";
+import { remember as rememberFleet, showFleet, showReach } from "./fleet.js";
+import { ago, at, banded, bytes, clock, element, facts, number, say, since, table } from "./page.js";
+import { ABSENT, WORDS, why } from "./words.js";
 
 const VIEW_EVERY_MS = 1000;
 const FLEET_EVERY_MS = 5000;
 const STALE_AFTER_MS = 5000;
+/** Least time between two looks, however much happens. */
+const LOOK_GAP_MS = 100;
 const POINTS_MAX = 600;
-const HISTORY_MAX = 60;
-const ROWS_MAX = 50;
 
-const WORDS = {
-  starting: "it has just started, and no report has come yet",
-  di_caution: "the drift index is at the first mark",
-  di_block: "the drift index has reached the mark at which publication is cut",
-  di_isolate: "the drift index has reached the mark at which everything is cut",
-  di_critical: "the drift index is critical",
-  di_mismatch: "formula and reported index differ",
-  di_jump: "the index rose by more than 0.4 from one cycle to the next",
-  locked: "an index has locked it until an operator releases",
-  latched: "closed, and this report does not reopen it",
-  posture_reflective: "the runtime says that it reflects",
-  posture_recenter: "the runtime says that it recenters",
-  posture_unknown: "the runtime's phase word is not known",
-  safety_status: "the runtime's safety flag is not nominal",
-  no_evidence: "this cycle is no evidence",
-  duplicate_cycle: "a cycle number came twice with other content",
-  cycle_gap: "cycles are missing",
-  incomplete: "a part of the index is missing",
-  invalid: "a report could not be read",
-  provenance_refused: "its evidence is weaker than what is accepted",
-  stale: "no valid report has come for too long",
-  silent: "no valid report has come for far too long",
-  sdi_reflective: "semantic drift calls for reflection",
-  sdi_recovery: "semantic drift calls for recovery",
-  sv_reflective: "symbolic variance calls for reflection",
-  sv_recovery: "symbolic variance calls for recovery",
-  pd_reflective: "phase drift calls for reflection",
-  pd_recovery: "phase drift calls for recovery",
-  scr_reflective: "coherence calls for reflection",
-  scr_recovery: "coherence calls for recovery",
-  sdi_critical: "semantic drift is critical",
-  sv_critical: "symbolic variance is critical",
-  pd_critical: "phase drift is critical",
-  scr_critical: "coherence is critical",
-  psi_low: "the phase is not stable",
-  psd_high: "the phase moves too fast",
-  er_high: "memory erodes too fast",
-  ci_low: "memory is not continuous enough to be shared",
-  cc_low: "memory is not coherent enough to be shared",
-  collapse: "it has been unstable for too many cycles in a row",
-  blocked_too_long: "it has been blocked for too long",
-  operator: "an operator holds it",
-  new_epoch: "the runtime has started anew",
-  dwell: "it waits for more good reports in a row",
-  flapping: "it opens and closes too often",
-  generation_change: "the runtime has replaced its attractor",
-  throttled: "in caution, this one was left out",
-  inspection_failed: "a packet failed its inspection",
-  unfillable: "the evidence cannot fill a packet",
-  unconfirmed: "the broker did not confirm the cut in time",
-  twin: "another sidecar has this runtime's name",
-  replaced: "another sidecar has taken this name over",
-  stopped: "the sidecar has stopped",
-};
-const ABSENT = {
-  never_heard: "nothing has come yet", expired: "what came is too old", refused: "what came was refused",
-  unauthorised: "the configuration does not import from it", withheld: "its own gate is closed",
-};
-
-const at = (id) => document.getElementById(id);
-let token = "";
 let view = null;
+let fleet = null;
 let seen = 0;
 let points = [];
 let runbook = null;
 let exposition = "";
-const history = new Map();
-
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties ?? {});
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
-}
-
-function ago(milliseconds) {
-  const seconds = Math.max(0, Math.round(milliseconds / 1000));
-  if (seconds < 120) return `${seconds} s`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
-  return `${Math.round(seconds / 86400)} d`;
-}
-
-const clock = (timestamp) => new Date(timestamp).toLocaleTimeString([], { hour12: false });
-const since = (timestamp) => Date.now() - Date.parse(timestamp);
-const bytes = (count) =>
-  count < 10240 ? `${count} B` : count < 10485760 ? `${Math.round(count / 1024)} KiB` : `${Math.round(count / 1048576)} MiB`;
-const number = (value) => (value === null || value === undefined ? "–" : String(Number(value.toFixed(4))));
-
-class Refused extends Error {
-  constructor(status, problem) {
-    super(problem.detail ?? problem.title ?? `status ${status}`);
-    this.status = status;
-    this.problem = problem;
-  }
-}
-
-async function ask(path, options = {}) {
-  const headers = { ...(options.headers ?? {}) };
-  if (token) headers.authorization = `Bearer ${token}`;
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
-  if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));
-  return answer;
-}
-
-// ---- Rows and facts -------------------------------------------------------------------------
-
-/** Fills a table; leaves it alone when nothing has changed, so that a selection survives. */
-function table(id, heads, rows, none) {
-  const place = at(id);
-  const key = JSON.stringify(rows.map((row) => row.map((cell) => (cell instanceof Node ? cell.outerHTML : cell))));
-  if (place.dataset.key === key) return;
-  place.dataset.key = key;
-  if (!rows.length) {
-    place.replaceChildren(element("tbody", {}, element("tr", {}, element("td", { className: "none" }, none))));
-    return;
-  }
-  const head = element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)));
-  const body = rows.map((row) => element("tr", {}, ...row.map((cell) => element("td", {}, cell ?? "–"))));
-  place.replaceChildren(element("thead", {}, head), element("tbody", {}, ...body));
-}
-
-function facts(id, pairs) {
-  at(id).replaceChildren(
-    ...pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value ?? "–"))),
-  );
-}
-
-const banded = (band) => element("span", { className: `band-${band}` }, band);
 
 // ---- This sidecar ---------------------------------------------------------------------------
 
@@ -162,16 +43,19 @@ function show() {
   at("runtime").textContent = `${safety.runtime_id} · ${version}${safety.mode === "shadow" ? " · shadow: nothing is sent" : ""}`;
   document.title = `${safety.band} · ${safety.runtime_id}`;
   document.body.dataset.band = safety.band;
-  if (at("band").textContent !== safety.band) at("band").textContent = safety.band;
+  say("band", safety.band);
   at("since").textContent = `for ${ago(since(safety.since))}, since ${clock(safety.since)}`;
-  at("reasons").replaceChildren(
-    ...safety.reasons.map((reason) => element("li", {}, WORDS[reason] ?? reason, " ", element("code", {}, reason))),
-  );
-  at("reopens").textContent = safety.would_reopen ? `What reopens it: ${safety.would_reopen}.` : "";
+  if (at("reasons").dataset.key !== safety.reasons.join()) {
+    at("reasons").dataset.key = safety.reasons.join();
+    at("reasons").replaceChildren(
+      ...safety.reasons.map((reason) => element("li", {}, WORDS[reason] ?? reason, " ", element("code", {}, reason))),
+    );
+  }
+  say("reopens", safety.would_reopen ? `What reopens it: ${safety.would_reopen}.` : "");
   const hold = safety.hold;
-  at("hold").textContent = safety.operator_hold
+  say("hold", safety.operator_hold
     ? `An operator holds it${hold?.by ? ` (${hold.by})` : ""}${hold?.reason ? `: ${hold.reason}` : ""}.`
-    : "";
+    : "");
   at("isolate").disabled = safety.operator_hold;
   at("release").disabled = !safety.operator_hold;
   remember(safety);
@@ -200,19 +84,11 @@ function show() {
       banded(transition.from),
       banded(transition.to),
       number(transition.di),
-      transition.reasons.map((reason) => WORDS[reason] ?? reason).join("; ") || "a good report",
+      why(transition.reasons) || "a good report",
     ]),
     "The gate has not moved since the start.",
   );
-  table(
-    "targets",
-    ["Target", "Last number on the stream", "Waiting", "Confirmed silent"],
-    safety.targets.map((target) => [
-      target.target, target.stream_seq, target.pending,
-      target.barrier ? `${target.barrier}, ${clock(target.barrier_at)}` : "–",
-    ]),
-    "The configuration exports to nobody.",
-  );
+  showTargets(safety);
   table(
     "peers",
     ["Peer", "Mode", "Age", "Index", "What there is"],
@@ -227,6 +103,24 @@ function show() {
       ];
     }),
     field ? "The configuration imports from nobody." : "Isolated: nothing inbound is shown.",
+  );
+  showReach(view, fleet);
+}
+
+/** What left for each target, and how the rest has ended. */
+function showTargets({ targets, mode }) {
+  const isShadow = mode === "shadow";
+  table(
+    "targets",
+    ["Target", "Last left", "Left", isShadow ? "Observed" : "Held", "Revoked", "Superseded", "Left out", "Failed",
+      "Waiting", "Confirmed silent"],
+    targets.map(({ target, authorised, stored_at, stream_seq, pending, ends, barrier, barrier_at }) => [
+      authorised ? target : `${target} (not authorised)`,
+      stored_at ? `${ago(since(stored_at))} ago, number ${stream_seq}` : "nothing yet",
+      ends.stored, isShadow ? ends.shadow : ends.held, ends.revoked, ends.superseded, ends.throttled,
+      ends.failed, pending, barrier ? `${barrier}, ${clock(barrier_at)}` : "–",
+    ]),
+    "The configuration exports to nobody.",
   );
 }
 
@@ -286,48 +180,6 @@ function showStores() {
   ]);
 }
 
-// ---- The fleet ------------------------------------------------------------------------------
-
-const stand = (runtime) => (runtime.state === "live" ? runtime.band : runtime.state);
-const RANKS = { isolated: 0, stale: 1, blocked: 2, cut: 3, caution: 4, open: 5 };
-
-function showFleet({ runtimes }) {
-  const sorted = runtimes
-    .map((runtime) => ({ ...runtime, stand: stand(runtime) }))
-    .sort((one, other) =>
-      RANKS[one.stand] - RANKS[other.stand] || one.runtime_id.localeCompare(other.runtime_id));
-  const counts = {};
-  for (const runtime of sorted) {
-    counts[runtime.stand] = (counts[runtime.stand] ?? 0) + 1;
-    const past = history.get(runtime.runtime_id) ?? [];
-    past.push(runtime.stand);
-    history.set(runtime.runtime_id, past.slice(-HISTORY_MAX));
-  }
-  const said = Object.keys(RANKS).filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`);
-  at("fleet-said").textContent = sorted.length
-    ? `${sorted.length} known from presence: ${said.join(", ")}.`
-    : "Nobody is known from presence.";
-  at("matrix").setAttribute("aria-label", at("fleet-said").textContent);
-  const cells = at("matrix").children;
-  while (cells.length > sorted.length) cells[cells.length - 1].remove();
-  while (cells.length < sorted.length) at("matrix").append(element("i"));
-  sorted.forEach((runtime, index) => {
-    const [name, title] = [`b-${runtime.stand}`, `${runtime.runtime_id}: ${runtime.stand}`];
-    if (cells[index].className !== name) cells[index].className = name;
-    if (cells[index].title !== title) cells[index].title = title;
-  });
-  table(
-    "fleet",
-    ["Runtime", "Stands", "For", "Seen", "Last looks", "Why"],
-    sorted.slice(0, ROWS_MAX).map((runtime) => [
-      runtime.runtime_id, banded(runtime.stand), ago(since(runtime.since)), `${ago(runtime.age_s * 1000)} ago`,
-      strip(history.get(runtime.runtime_id) ?? []),
-      `${runtime.hold ? "held by an operator; " : ""}${runtime.reasons.map((reason) => WORDS[reason] ?? reason).join("; ")}`,
-    ]),
-    "Nobody is known from presence.",
-  );
-}
-
 // ---- Orders ---------------------------------------------------------------------------------
 
 function order(act) {
@@ -371,6 +223,7 @@ function order(act) {
 // ---- Asking ---------------------------------------------------------------------------------
 
 function enter(message) {
+  view = null;
   at("enter").hidden = false;
   at("main").hidden = true;
   at("refused").textContent = message;
@@ -388,49 +241,32 @@ function look() {
       at("enter").hidden = true;
       show();
     } catch (error) {
-      if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-        enter(error.status === 401 && !token ? "" : error.message);
-      }
+      if (error.isNobody) enter(error.status === 401 && !hasToken() ? "" : error.message);
     }
     looking = null;
   })();
   return looking;
 }
 
+let due = null;
+/** Looks soon: once, however often something happens until then. */
+function happened() {
+  if (document.hidden) return;
+  due ??= setTimeout(async () => {
+    // One under way may have been answered before.
+    await looking;
+    due = null;
+    await look();
+  }, Math.max(0, seen + LOOK_GAP_MS - Date.now()));
+}
+
 function showLife() {
   const age = Date.now() - seen;
   const isStale = seen > 0 && age > STALE_AFTER_MS;
-  at("live").textContent = !seen ? "connecting" : isStale ? `stale: nothing heard for ${ago(age)}` : "live";
+  say("live", !seen ? "connecting" : isStale ? `stale: nothing heard for ${ago(age)}` : "live");
   at("live").toggleAttribute("data-stale", isStale);
   document.body.toggleAttribute("data-stale", isStale);
   if (view && isStale) document.title = `stale · ${view.safety.runtime_id}`;
-}
-
-let listening = null;
-async function follow() {
-  let last = "";
-  for (;;) {
-    if (view && !document.hidden) {
-      try {
-        const headers = { accept: "text/event-stream", ...(last ? { "last-event-id": last } : {}) };
-        listening = new AbortController();
-        const answer = await ask("/phase/telemetry", { headers, signal: listening.signal });
-        let rest = "";
-        for await (const chunk of answer.body.pipeThrough(new TextDecoderStream())) {
-          const blocks = (rest + chunk).split("\n\n");
-          rest = blocks.pop();
-          for (const block of blocks) {
-            const id = /^id: ?(.*)$/m.exec(block);
-            if (id) last = id[1];
-            if (/^data:/m.test(block)) look();
-          }
-        }
-      } catch {
-        // Away; it is asked again below.
-      }
-    }
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-  }
 }
 
 async function every(milliseconds, act) {
@@ -441,34 +277,39 @@ async function every(milliseconds, act) {
   }
 }
 
+async function lookAtFleet() {
+  try {
+    fleet = await (await ask("/console/fleet")).json();
+    rememberFleet(fleet);
+    showFleet(fleet, wanted());
+  } catch (error) {
+    // What was known is not shown as if it still were.
+    fleet = null;
+    showFleet({ runtimes: [] }, "");
+    at("fleet-said").textContent = `Nothing is known of the fleet: ${error.message}`;
+  }
+  if (view) showReach(view, fleet);
+}
+
+const wanted = () => at("find").value.trim().toLowerCase();
+
 at("enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = at("token").value.trim();
+  enterWith(at("token").value.trim());
   at("token").value = "";
   look();
 });
 at("isolate").addEventListener("click", () => order("isolate"));
 at("release").addEventListener("click", () => order("release"));
 at("order-close").addEventListener("click", () => at("order").close());
+at("find").addEventListener("input", () => fleet && showFleet(fleet, wanted()));
+document.addEventListener("visibilitychange", () => !document.hidden && look());
 
-// A browser has six connections to a host: a page that nobody looks at lets go of its stream.
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) listening?.abort();
-  else look();
-});
 setInterval(showLife, 500);
 every(VIEW_EVERY_MS, look);
-every(FLEET_EVERY_MS, async () => {
-  try {
-    showFleet(await (await ask("/console/fleet")).json());
-  } catch (error) {
-    // What was known is not shown as if it still were.
-    showFleet({ runtimes: [] });
-    at("fleet-said").textContent = `Nothing is known of the fleet: ${error.message}`;
-  }
-});
+every(FLEET_EVERY_MS, lookAtFleet);
 every(FLEET_EVERY_MS, async () => {
   exposition = await (await ask("/console/metrics")).text();
   showStores();
 });
-follow();
+follow(() => view !== null, happened);

@@ -45,10 +45,12 @@ export function chart(points, marks, now) {
       before = null;
       continue;
     }
-    path += `${before ? "L" : "M"}${x(point.at).toFixed(1)} ${y(point.di).toFixed(1)}`;
+    // An index stands until the next report.
+    const [across, down] = [x(point.at).toFixed(1), y(point.di).toFixed(1)];
+    path += before ? `H${across}V${down}` : `M${across} ${down}`;
     before = point;
   }
-  if (before) path += `L${x(now).toFixed(1)} ${y(before.di).toFixed(1)}`;
+  if (before) path += `H${x(now).toFixed(1)}`;
   picture.append(svg("path", { class: "index", d: path }));
   points.forEach((point, index) => {
     const end = points[index + 1]?.at ?? now;
@@ -70,9 +72,10 @@ export function strip(bands) {
   const picture = svg("svg", {
     class: "strip", width: 120, height: 12, viewBox: "0 0 120 12", "aria-hidden": "true",
   });
-  bands.forEach((band, index) => {
-    const known = ["open", "caution", "blocked", "isolated"].includes(band) ? band : "unknown";
-    picture.append(svg("rect", { class: `fill-${known}`, x: index * 2, y: 0, width: 2, height: 12 }));
-  });
+  for (let from = 0, to = 0; from < bands.length; from = to) {
+    while (to < bands.length && bands[to] === bands[from]) to++;
+    const known = ["open", "caution", "blocked", "isolated"].includes(bands[from]) ? bands[from] : "unknown";
+    picture.append(svg("rect", { class: `fill-${known}`, x: from * 2, y: 0, width: (to - from) * 2, height: 12 }));
+  }
   return picture;
 }

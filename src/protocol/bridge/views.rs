@@ -1,11 +1,14 @@
 //! What the routes show: the safety envelope, the field, and attractors.
 
-use super::{Band, Bridge, Duration, Now, Posture, RuntimeId, exchanges};
+use std::collections::BTreeMap;
+
+use super::{Band, Bridge, Duration, Ledger, Now, Posture, RuntimeId, exchanges};
 use crate::protocol::drift::Fraction;
+use crate::protocol::outbox::Departure;
 use crate::protocol::packet::Payload;
 use crate::protocol::time::Timestamp;
 use crate::protocol::view::{
-    AttractorView, CriticalView, DriftView, EnvelopeView, FieldState, LifecycleState,
+    AttractorView, CriticalView, DriftView, EndsView, EnvelopeView, FieldState, LifecycleState,
     ParametersView, PeerView, PosturesView, ReopeningView, SafetyView, TargetView, ThresholdsView,
 };
 
@@ -57,18 +60,24 @@ impl Bridge {
             hold: None,
             in_doubt: doubt.is_some(),
             in_doubt_until: doubt.map(|left| now.wall.plus(left)),
-            targets: self.targets().collect(),
+            targets: self.targets(now.wall),
             transitions: self.transitions.clone(),
         }
     }
 
-    fn targets(&self) -> impl Iterator<Item = TargetView> {
-        self.outbox.departures().map(|(target, departure, ledger)| {
-            let (seq, stream_seq) = departure.stored.unzip();
-            let (barrier, barrier_at) = departure.closing.unzip();
-            let (target, pending) = (target.clone(), ledger.pending);
-            TargetView { target, stream_seq, seq, pending, barrier, barrier_at }
-        })
+    /// Whom the configuration exports to, and who has books from before a reload, by id.
+    fn targets(&self, now: Timestamp) -> Vec<TargetView> {
+        let exported = self.live.peers.values().filter(|peer| peer.export_state);
+        let mut known: BTreeMap<&RuntimeId, (Departure, Ledger)> =
+            exported.map(|peer| (&peer.id, Default::default())).collect();
+        let departures = self.outbox.departures();
+        known.extend(departures.map(|(target, departure, ledger)| (target, (departure, *ledger))));
+        let view = |(target, (departure, ledger)): (&RuntimeId, (Departure, Ledger))| {
+            let peers = &self.live.peers;
+            let authorised = exchanges::may_reach(peers, &self.exchanges, now, target);
+            target_view(target.clone(), authorised, departure, &ledger)
+        };
+        known.into_iter().map(view).collect()
     }
 
     pub(super) fn reopening(&self) -> Option<ReopeningView> {
@@ -168,6 +177,32 @@ impl Bridge {
             scr: self.newest.parts.map(|parts| parts.scr.value()),
             ..AttractorView::unknown(id, self.identity.runtime_id.clone(), *at)
         })
+    }
+}
+
+/// As the outbox has it in its books.
+fn target_view(
+    target: RuntimeId,
+    authorised: bool,
+    departure: Departure,
+    ledger: &Ledger,
+) -> TargetView {
+    let (seq, stream_seq) = departure.stored.unzip();
+    let (barrier, barrier_at) = departure.closing.unzip();
+    let stored_at = departure.stored_at;
+    let Ledger { stored, superseded, held, throttled, revoked, failed, shadow, pending, .. } =
+        *ledger;
+    let ends = EndsView { stored, superseded, held, throttled, revoked, failed, shadow };
+    TargetView {
+        target,
+        authorised,
+        stream_seq,
+        stored_at,
+        seq,
+        pending,
+        ends,
+        barrier,
+        barrier_at,
     }
 }
 

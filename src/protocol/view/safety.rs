@@ -239,19 +239,45 @@ impl ReopeningView {
     }
 }
 
-/// What left for one target.
+/// What left for one target, and what did not.
 #[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub struct TargetView {
     /// Who.
     pub target: RuntimeId,
+    /// Whether its authorisation holds and the exchange with it is not rejected.
+    pub authorised: bool,
     /// Sequence number on the stream of the newest packet that is stored; null: none in this life.
     pub stream_seq: Option<u64>,
+    /// When the broker said so.
+    pub stored_at: Option<Timestamp>,
     /// Number of the report that it was made from.
     pub seq: Option<u64>,
     /// Packets that the broker may have and has not acknowledged, or that wait.
     pub pending: u64,
+    /// How the reports before those have ended.
+    pub ends: EndsView,
     /// How the newest closing since then ended; null when there was none.
     pub barrier: Option<Barrier>,
     /// When it ended.
     pub barrier_at: Option<Timestamp>,
+}
+
+/// How the reports of this life that were to go to one target have ended; with `pending`, all of
+/// them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
+pub struct EndsView {
+    /// The stream has them.
+    pub stored: u64,
+    /// A newer report overtook them before they were sent.
+    pub superseded: u64,
+    /// The gate held them: nothing was made.
+    pub held: u64,
+    /// Left out in caution.
+    pub throttled: u64,
+    /// The gate closed before they were sent.
+    pub revoked: u64,
+    /// The broker refused them, or never said what became of them.
+    pub failed: u64,
+    /// Only observed: in shadow nothing leaves.
+    pub shadow: u64,
 }
