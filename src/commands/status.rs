@@ -17,7 +17,7 @@ use crate::nats::assets::presences;
 use crate::nats::settings::Settings;
 use crate::protocol::gate::Band;
 use crate::protocol::packet::RuntimeId;
-use crate::protocol::presence::{Condition, Presence, Shown};
+use crate::protocol::presence::{Condition, Held, Presence, Shown};
 use crate::protocol::time::Timestamp;
 
 /// Shows the fleet as its sidecars tell it in the bucket of presence
@@ -131,6 +131,11 @@ pub async fn run(
 /// [`Fault`]: the broker or the bucket cannot be had.
 pub(super) async fn rows(config: &Config, now: Timestamp) -> Result<Vec<Row>, Fault> {
     let held = presences(&Settings::of(config)).await.map_err(Fault::unavailable)?;
+    Ok(rows_of(config, held, now))
+}
+
+/// The rows of what a bucket holds, who needs attention first.
+pub(super) fn rows_of(config: &Config, held: Vec<(String, Held)>, now: Timestamp) -> Vec<Row> {
     let mut rows: Vec<Row> = held
         .into_iter()
         .filter_map(|(key, held)| {
@@ -139,7 +144,7 @@ pub(super) async fn rows(config: &Config, now: Timestamp) -> Result<Vec<Row>, Fa
         })
         .collect();
     rows.sort_by(|one, other| (one.rank(now), &one.key).cmp(&(other.rank(now), &other.key)));
-    Ok(rows)
+    rows
 }
 
 /// The rows for people or for programs.

@@ -88,3 +88,47 @@ pub(super) fn colour(band: Band) -> Color {
         Band::Isolated => Color::Magenta,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::Canvas;
+
+    /// Set in the process that is to panic.
+    const CHILD: &str = "DRIFTGATE_TEST_PANICS";
+
+    /// Runs itself once more in a terminal of its own, which writes down what it is sent.
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_then_says_what_happened() {
+        if std::env::var_os(CHILD).is_some() {
+            let mut canvas = Canvas::open_with_keys(true).expect("a terminal");
+            canvas.draw(|frame| frame.render_widget("picture", frame.area())).unwrap();
+            panic!("on purpose");
+        }
+        let own = std::env::current_exe().unwrap();
+        let name = "a_panic_gives_the_terminal_back_and_then_says_what_happened";
+        let line = format!(
+            "stty cols 80 rows 24; echo before $(stty -g); {} {name} --nocapture; echo ended $?; \
+             echo after $(stty -g)",
+            own.display()
+        );
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env(CHILD, "1").stdin(Stdio::null());
+        let Ok(output) = script.output() else {
+            println!("SKIPPED: no `script`, which makes a terminal");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (before, shown) = text.split_once("\x1b[?1049h").expect("a screen of its own");
+        let (picture, after) = shown.split_once("\x1b[?1049l").expect("it is given back");
+        assert!(picture.contains("picture") && !picture.contains("on purpose"), "{picture}");
+        assert!(after.contains("\x1b[?25h") && after.contains("on purpose"), "{after}");
+        assert!(after.contains("ended 101"), "{after}");
+        let told = |text: &str, word: &str| {
+            let (_, rest) = text.split_once(word).expect("its settings");
+            rest.lines().next().unwrap_or_default().trim().to_owned()
+        };
+        assert_eq!(told(before, "before "), told(after, "after "));
+    }
+}

@@ -1,8 +1,9 @@
 //! `driftgate watch`: the fleet in a terminal, from presence and telemetry alone.
 //!
-//! It reads the bucket every `READ_INTERVAL` and hears the frames of the configuration's peers,
-//! believes what verifies under its keys, and writes nothing. Where nobody can be shown a picture
-//! it prints one table. What deliberately is not here: any way to change what it shows.
+//! Over one connection it reads the bucket every `READ_INTERVAL` and hears the frames of the
+//! configuration's peers, believes what verifies under its keys, and writes nothing. Where nobody
+//! can be shown a picture it prints one table. What deliberately is not here: any way to change
+//! what it shows.
 
 mod feed;
 mod keys;

@@ -347,6 +347,53 @@ mod tests {
         }
     }
 
+    /// What a terminal is sent, in order.
+    #[derive(Clone, Default)]
+    struct Sent(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+    impl std::io::Write for Sent {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_thousand_runtimes_do_not_flicker_when_one_of_them_changes() {
+        let sent = Sent::default();
+        let viewport = ratatui::Viewport::Fixed(Rect::new(0, 0, 160, 50));
+        let options = ratatui::TerminalOptions { viewport };
+        let backend = ratatui::backend::CrosstermBackend::new(sent.clone());
+        let mut terminal = Terminal::with_options(backend, options).unwrap();
+        let mut view = fleet(1000);
+        view.order = super::super::view::Order::Name;
+        let mut drawn = |view: &mut View| {
+            terminal.draw(|frame| render(view, now(), frame)).unwrap();
+            std::mem::take(&mut *sent.0.borrow_mut())
+        };
+        let whole = drawn(&mut view).len();
+        let still = drawn(&mut view).len();
+        view.heard("runtime-0003", Some(0.31), now());
+        let changed = drawn(&mut view);
+        println!("whole {whole} bytes, nothing new {still}, one has changed {}", changed.len());
+        let text = String::from_utf8(changed).unwrap();
+        assert!(text.contains("0.31"), "{text:?}");
+        assert!(!text.contains("\u{1b}[2J") && !text.contains("runtime-0004"), "{text:?}");
+        assert!(still < 100 && text.len() < whole / 50, "{} of {whole}", text.len());
+    }
+
+    #[test]
+    fn the_capture_in_the_documents_is_what_is_drawn() {
+        let document = include_str!("../../../docs/console.md");
+        let drawn = picture(&mut fleet(12), 80, 24);
+        let lines: Vec<&str> = drawn.iter().map(|line| line.trim_end()).collect();
+        let block = format!("```text\n{}\n```\n", lines.join("\n"));
+        assert!(document.contains(&block), "docs/console.md lacks this:\n{block}");
+    }
+
     #[test]
     fn who_needs_attention_comes_first_and_the_order_can_be_changed() {
         let mut view = fleet(1000);
