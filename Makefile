@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image deliveries dashboard kubernetes clusters bench faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image deliveries dashboard kubernetes clusters bench bench-snapshots bench-fleet faults fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -113,8 +113,14 @@ kubernetes: image ## the deliveries on a real Kubernetes; needs root and Go, the
 clusters: build ## two edges and a hub, a cut link, a killed hub, a compromised edge; needs the nats command
 	@export DRIFTGATE_NATS_LEAST=2.15.2; $(with_nats) tests/deploy/clusters.py $(ARGS)
 
-bench: ## throughput beside a bare NATS client in the same run
-	@$(with_nats) cargo bench --locked $(ARGS)
+bench: ## one table beside a bare NATS client in the same run; ARGS="--json", "--only NDJSON"
+	@$(with_nats) cargo bench --locked --bench yardstick -- $(ARGS)
+
+bench-snapshots: ## stored bytes, CPU and memory of snapshots; DRIFTGATE_HORIZON=RUN.jsonl for a recorded run
+	@$(with_nats) cargo bench --locked --bench snapshot -- $(ARGS)
+
+bench-fleet: ## many sidecars on one broker; ARGS="--sizes 10,100,300,1000 --seconds 20"
+	@$(with_nats) cargo bench --locked --bench fleet -- $(ARGS)
 
 faults: ## the table: fault, promise, observation, recovery; DRIFTGATE_HAMMER_SECONDS=180 for long
 	@$(with_nats) cargo test --locked --no-fail-fast --test faults -- --nocapture \

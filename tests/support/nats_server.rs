@@ -89,6 +89,11 @@ impl NatsServer {
         Settings::of(&config.expect("a whole configuration"))
     }
 
+    /// Number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills the server at once.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");

@@ -301,6 +301,12 @@ pub(crate) fn private(path: &Path) {
     std::fs::set_permissions(path, permissions).expect("our file");
 }
 
+/// The binary that cargo has just built, or another one to compare with.
+pub(crate) fn binary() -> PathBuf {
+    let other = std::env::var_os("DRIFTGATE_BINARY");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_driftgate").into(), PathBuf::from)
+}
+
 async fn launch(plan: &Plan, folder: &Path) -> (Child, SocketAddr, SocketAddr) {
     let paths = plan.write(folder);
     let said = log(folder).len();
@@ -309,12 +315,12 @@ async fn launch(plan: &Plan, folder: &Path) -> (Child, SocketAddr, SocketAddr) {
         .append(true)
         .open(folder.join("stderr"))
         .expect("the folder is ours");
-    let binary = env!("CARGO_BIN_EXE_driftgate");
+    let binary = binary();
     let mut command = if plan.before.is_empty() {
         Command::new(binary)
     } else {
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", plan.before), binary]);
+        shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", plan.before)]).arg(binary);
         shell
     };
     command.arg("run");
