@@ -273,8 +273,8 @@ section! {
         // Clocks further apart want mending, not allowance.
         clock_skew_max: Duration = duration("0s", "5m").or("30s").live(lower);
         /// For an operator without HTTP: while this file exists, the gate is isolated; taking it
-        /// away takes the hold back (and opens nothing by itself). Looked for once a second. The
-        /// runtime must not be able to write its folder.
+        /// away takes the hold back (and opens nothing by itself). Seen at once, or within a second
+        /// where the file system may not tell. The runtime must not be able to write its folder.
         hold_file: Option<PathBuf> = path()
             .optional("the file `hold` in snapshot.spool", "/var/lib/driftgate/spool/hold");
     }
