@@ -115,7 +115,7 @@ impl Sidecar {
             conditions.begin(Condition::HoldFileUnseen, error.to_string());
             holds.file
         });
-        let feed = Feed::new();
+        let feed = Feed::start();
         let room = room::start(config, &conditions, &feed)?;
         let (snapshots, uploads, worker) = room::parts(room);
         let options = driver::Options {

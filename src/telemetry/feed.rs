@@ -49,17 +49,24 @@ use crate::protocol::gate::Band;
 pub const RING_LEN: usize = 256;
 /// The same as a number of events.
 const RING_EVENTS: u64 = 256;
+/// Listeners are woken group by group, and all else that waits has its turn between two of them:
+/// a thousand listeners of one report must not stand before its own reply.
+const GROUPS: usize = 64;
 
 /// Sends events. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
     /// Held for as long as it takes to add or copy one event, never across a wait.
     ring: Arc<Mutex<Ring>>,
-    /// Number of the newest event.
+    /// Number of the newest event, for the task that wakes the groups.
     newest: Arc<watch::Sender<u64>>,
+    groups: Groups,
     /// Tells the events of this life from those of another.
     life: u32,
 }
+
+/// The same number, for the listeners.
+type Groups = Arc<[watch::Sender<u64>]>;
 
 #[derive(Debug)]
 struct Ring {
@@ -146,9 +153,10 @@ struct Lagged {
 }
 
 impl Feed {
-    /// A feed that nobody listens to yet, of a gate that is blocked.
+    /// A feed that nobody listens to yet, of a gate that is blocked. Its listeners are woken by a
+    /// task that this spawns, which ends with the last clone.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn start() -> Self {
         let ring = Ring {
             events: VecDeque::new(),
             newest: 0,
@@ -158,9 +166,13 @@ impl Feed {
         };
         // Seeded by the operating system: enough to tell two lives apart.
         let [a, b, c, d, ..] = RandomState::new().hash_one(0_u8).to_le_bytes();
+        let newest = watch::Sender::new(0);
+        let groups: Groups = (0..GROUPS).map(|_| watch::Sender::new(0)).collect();
+        tokio::spawn(wake(newest.subscribe(), Arc::clone(&groups)));
         Self {
             ring: Arc::new(Mutex::new(ring)),
-            newest: Arc::new(watch::Sender::new(0)),
+            newest: Arc::new(newest),
+            groups,
             life: u32::from_le_bytes([a, b, c, d]),
         }
     }
@@ -194,7 +206,7 @@ impl Feed {
         if ring.band.is_closed() {
             ring.floor = number;
         }
-        if self.newest.receiver_count() > 0 {
+        if self.groups.iter().any(|group| group.receiver_count() > 0) {
             ring.unheard = 0;
         } else if ring.unheard >= RING_EVENTS {
             ring.events.clear();
@@ -217,7 +229,8 @@ impl Feed {
     #[must_use]
     pub fn subscribe(&self, start: Start) -> Subscription {
         // The receiver first, so that from here on every event is written down.
-        let newest = self.newest.subscribe();
+        let least = self.groups.iter().min_by_key(|group| group.receiver_count());
+        let newest = least.unwrap_or(&self.newest).subscribe();
         let ring = lock(&self.ring);
         let (seen, lagged) = match start {
             Start::Now => (ring.newest, None),
@@ -278,9 +291,14 @@ impl Subscription {
     }
 }
 
-impl Default for Feed {
-    fn default() -> Self {
-        Self::new()
+/// Passes on to one group after the other that something has happened, until the feed is gone.
+async fn wake(mut newest: watch::Receiver<u64>, groups: Groups) {
+    while newest.changed().await.is_ok() {
+        let number = *newest.borrow_and_update();
+        for group in groups.iter().filter(|group| group.receiver_count() > 0) {
+            group.send_replace(number);
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -300,7 +318,7 @@ mod tests {
     }
 
     fn open() -> Feed {
-        let feed = Feed::new();
+        let feed = Feed::start();
         feed.enter(Band::Open);
         feed
     }

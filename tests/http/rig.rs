@@ -88,7 +88,7 @@ impl Actor {
             checks: Vec::new(),
             orders: Vec::new(),
             packet_bytes: 1,
-            feed: Feed::new(),
+            feed: Feed::start(),
             fleet_reads: 0,
         })))
     }
