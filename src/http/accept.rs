@@ -80,7 +80,7 @@ impl AnswerType {
     ///
     /// # Errors
     /// [`Outcome::Unencodable`]: a bug of ours, no view has such a value.
-    pub(super) fn write(self, value: &impl Serialize) -> Result<Response, Problem> {
+    pub(super) async fn write(self, value: &(impl Serialize + Sync)) -> Result<Response, Problem> {
         let written = match self.form {
             Form::Json => serde_json::to_vec(value).ok(),
             Form::JsonLd => serde_json::to_vec(&Linked { context: CONTEXT, value }).ok(),
@@ -92,7 +92,7 @@ impl AnswerType {
         };
         let plain = written
             .ok_or_else(|| Problem::new(Outcome::Unencodable, "a value cannot be written"))?;
-        let (coding, bytes) = self.coding.encode(plain);
+        let (coding, bytes) = self.coding.encode(plain).await?;
         let mut response = ([(CONTENT_TYPE, self.media_type)], bytes).into_response();
         let headers = response.headers_mut();
         headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));

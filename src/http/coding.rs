@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use hyper::HeaderMap;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue};
 use strum::{EnumString, IntoStaticStr};
+use tokio::sync::Semaphore;
 
 use super::accept::{is_absent, weight};
 use super::problem::{CODINGS, Outcome, Problem};
@@ -22,6 +23,10 @@ use super::problem::{CODINGS, Outcome, Problem};
 const WINDOW_LOG_MAX: u32 = 23;
 /// An answer shorter than this fits into one packet as it is.
 const ENCODED_BYTES_MIN: usize = 1024;
+/// An answer of this size takes about a millisecond.
+const ENCODED_AWAY_BYTES_MIN: usize = 64 * 1024;
+/// Answers that are encoded elsewhere at a time: each takes a thread and the memory of an encoder.
+static ENCODERS: Semaphore = Semaphore::const_new(2);
 /// zstd's own default is 3; documents are small, and what is saved beyond this is not.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -103,7 +108,24 @@ impl Coding {
     }
 
     /// Encodes an answer; short ones stay as they are. With the value of its `Content-Encoding`.
-    pub(super) fn encode(self, plain: Vec<u8>) -> (Option<HeaderValue>, Vec<u8>) {
+    /// A long one is encoded on another thread: the driver shares this one, and a report does not
+    /// wait until a view of thousands of peers is small.
+    ///
+    /// # Errors
+    /// [`Outcome::Unencodable`]: the sidecar ends.
+    pub(super) async fn encode(
+        self,
+        plain: Vec<u8>,
+    ) -> Result<(Option<HeaderValue>, Vec<u8>), Problem> {
+        if self == Self::Identity || plain.len() < ENCODED_AWAY_BYTES_MIN {
+            return Ok(self.encode_now(plain));
+        }
+        let _place = ENCODERS.acquire().await;
+        let encoding = tokio::task::spawn_blocking(move || self.encode_now(plain));
+        encoding.await.map_err(|_| Problem::new(Outcome::Unencodable, "it was not encoded"))
+    }
+
+    fn encode_now(self, plain: Vec<u8>) -> (Option<HeaderValue>, Vec<u8>) {
         let encoded = match self {
             Self::Gzip | Self::Zstd if plain.len() < ENCODED_BYTES_MIN => None,
             Self::Identity => None,

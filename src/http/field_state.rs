@@ -132,7 +132,7 @@ async fn report<A: Backend>(
         Err(problem) if problem.outcome() == Outcome::Overloaded => return Err(problem),
         Err(problem) if is_check => {
             let checked = state.backend.check(None).await?;
-            return answer.write(&verdict(checked, problem)?);
+            return answer.write(&verdict(checked, problem)?).await;
         }
         Err(problem) => {
             return Err(match state.backend.unreadable().await {
@@ -145,13 +145,13 @@ async fn report<A: Backend>(
         let checked = state.backend.check(Some(document.json)).await;
         drop(document.place);
         let unread = Problem::new(Outcome::Malformed, "the report was not judged");
-        return answer.write(&verdict(checked?, unread)?);
+        return answer.write(&verdict(checked?, unread)?).await;
     }
     let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
     let trace = trace.and_then(TraceParent::parse);
     let reply = state.backend.report(document.json, trace).await;
     drop(document.place);
-    answer.write(&reply?)
+    answer.write(&reply?).await
 }
 
 async fn read<A: Backend>(
@@ -161,13 +161,13 @@ async fn read<A: Backend>(
     let mut parameters = READ.query(request.uri())?;
     let answer = AnswerType::of(request.headers())?;
     let Some(source) = parameters.remove("source") else {
-        return answer.write(&state.backend.field_state().await?);
+        return answer.write(&state.backend.field_state().await?).await;
     };
     let source = RuntimeId::new(&source).ok_or_else(|| {
         let detail = format!("a runtime id is 1 to {RUNTIME_ID_BYTES_MAX} of A-Z a-z 0-9 _ -");
         Problem::new(Outcome::BadQuery, detail).of_field("source")
     })?;
-    answer.write(&state.backend.peer_state(source).await?)
+    answer.write(&state.backend.peer_state(source).await?).await
 }
 
 /// What is no id of an attractor names none.
@@ -179,5 +179,5 @@ async fn attractor<A: Backend>(
     ATTRACTOR.query(request.uri())?;
     let answer = AnswerType::of(request.headers())?;
     let id = id.map_or_else(|_| String::new(), |Path(id)| id);
-    answer.write(&state.backend.attractor(id).await?)
+    answer.write(&state.backend.attractor(id).await?).await
 }

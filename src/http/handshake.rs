@@ -60,7 +60,7 @@ async fn negotiate<A: Backend>(
         let problem = Problem::new(Outcome::UnsupportedVersion, detail);
         return Err(problem.of_field("/protocol_version"));
     }
-    answer.write(&view)
+    answer.write(&view).await
 }
 
 /// Reads `{"runtime_id": "...", "protocol_version": "1.0"}`; other members are passed over.

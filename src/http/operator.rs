@@ -98,7 +98,7 @@ async fn operate<A: Backend>(
         let limits = BodyLimits { bytes_max: state.body.bytes_max.min(BYTES_MAX), ..state.body };
         order(act, &form.read(body, limits, &state.budget).await?.json)?
     };
-    answer.write(&state.backend.operate(order).await?)
+    answer.write(&state.backend.operate(order).await?).await
 }
 
 /// Reads `{"reason": "...", "by": "..."}`; both may be left out.

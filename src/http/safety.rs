@@ -29,5 +29,5 @@ async fn read<A: Backend>(
 ) -> Result<Response, Problem> {
     READ.query(request.uri())?;
     let answer = AnswerType::of(request.headers())?;
-    answer.write(&state.backend.safety().await?)
+    answer.write(&state.backend.safety().await?).await
 }

@@ -54,10 +54,10 @@ async fn read<A: Backend>(
     };
     let trace = state.backend.trace(which);
     let Some(mut stopping) = request.extensions().get::<Stopping>().cloned() else {
-        return answer.write(&trace.await?);
+        return answer.write(&trace.await?).await;
     };
     tokio::select! {
-        trace = trace => answer.write(&trace?),
+        trace = trace => answer.write(&trace?).await,
         () = stopping.wait() => Err(Unavailable::Stopping.into()),
     }
 }

@@ -100,7 +100,7 @@ pub(super) async fn pull(
     };
     if parameters.remove("list").is_some() {
         let answer = AnswerType::of(headers)?;
-        return answer.write(&List { snapshots: snapshots.list(source).await? });
+        return answer.write(&List { snapshots: snapshots.list(source).await? }).await;
     }
     let which = match parameters.remove("digest") {
         None => Which::Newest,

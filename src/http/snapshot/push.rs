@@ -124,7 +124,7 @@ pub(super) async fn push(
             (StatusCode::OK, entry, stored)
         }
     };
-    Ok((status, answer.write(&receipt(&entry, stored.as_ref()))?).into_response())
+    Ok((status, answer.write(&receipt(&entry, stored.as_ref())).await?).into_response())
 }
 
 fn receipt(entry: &Entry, stored: Option<&Stored>) -> Receipt {
