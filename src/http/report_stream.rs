@@ -93,8 +93,14 @@ pub(super) fn answer<A: Backend>(
     };
     tokio::spawn(work.run());
     let written = stream::unfold(written, async |mut written: mpsc::Receiver<Bytes>| {
-        let answer = written.recv().await?;
-        Some((Ok::<_, io::Error>(answer), written))
+        let mut answers = Vec::with_capacity(ANSWERS_MAX);
+        // What is there already goes out in one piece.
+        let piece = match written.recv_many(&mut answers, ANSWERS_MAX).await {
+            0 => return None,
+            1 => answers.pop()?,
+            _ => answers.concat().into(),
+        };
+        Some((Ok::<_, io::Error>(piece), written))
     });
     Ok(([(CONTENT_TYPE, MEDIA_TYPE)], Body::from_stream(written)).into_response())
 }
