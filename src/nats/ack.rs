@@ -2,6 +2,8 @@
 //!
 //! Only such an answer counts. No answer is no outcome; deadlines are the driver's.
 
+use std::borrow::Cow;
+
 use async_nats::{Message, StatusCode};
 
 /// JetStream error "too many requests": the stream's ingest queue is full.
@@ -94,10 +96,11 @@ impl PublishFault {
     }
 }
 
+/// What it says beside an error is read where it stands: there is one with each packet.
 #[derive(serde::Deserialize)]
-struct Answer {
-    #[serde(default)]
-    stream: String,
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    stream: Cow<'a, str>,
     #[serde(default)]
     seq: u64,
     #[serde(default)]
@@ -121,7 +124,7 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(PublishFault::NoResponders);
     }
-    let answer: Answer =
+    let answer: Answer<'_> =
         serde_json::from_slice(&message.payload).map_err(|_| PublishFault::Malformed)?;
     if let Some(ApiError { code, err_code, description }) = answer.error {
         return Err(match (code, err_code) {
@@ -137,7 +140,7 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
         Answer { stream: named, seq, .. } if named != stream => Err(if named.is_empty() {
             PublishFault::Malformed
         } else {
-            PublishFault::WrongStream { stream: named, stream_seq: seq }
+            PublishFault::WrongStream { stream: named.into_owned(), stream_seq: seq }
         }),
         Answer { seq: 0, .. } => Err(PublishFault::Malformed),
         Answer { seq, duplicate, .. } => Ok(Stored { stream_seq: seq, duplicate }),

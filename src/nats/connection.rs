@@ -298,8 +298,7 @@ impl Connection {
         waiter: Waiter,
     ) -> Result<(), (NotSent, Waiter)> {
         let Some(nonce) = self.nonces.next() else { return Err((NotSent::Full, waiter)) };
-        let (number, token) = self.pending.next_token(nonce);
-        let reply = format!("{}.a.{token}", self.inbox);
+        let (number, reply) = self.pending.next_reply(&self.inbox, nonce);
         let sending =
             self.client.publish_with_reply_and_headers(subject.clone(), reply, headers, payload);
         if let Err(fault) = self.is_open().and_then(|()| Self::hand_over(sending)) {

@@ -6,6 +6,10 @@ use sha2::{Digest as _, Sha256};
 
 /// Digits of [`Digest::start`].
 const START_DIGITS: usize = 16;
+/// What the text of a digest begins with.
+const NAME: &[u8] = b"sha256:";
+/// Bytes of the text of a digest.
+const TEXT_BYTES: usize = NAME.len() + 64;
 
 /// A SHA-256. Written `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,7 +90,12 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "sha256:{}", self.hex())
+        // In one piece, so that a text of it is allocated once.
+        let mut text = [0; TEXT_BYTES];
+        let (name, digits) = text.split_at_mut(NAME.len());
+        name.copy_from_slice(NAME);
+        write_hex(digits, &self.0);
+        formatter.write_str(core::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -128,12 +137,15 @@ impl Hasher {
 
 /// Lower-case hex digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    let mut digits = String::with_capacity(2 * bytes.len());
-    let nibbles = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.extend(
-        nibbles.map(|nibble| {
-            char::from(if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) })
-        }),
-    );
-    digits
+    let mut digits = vec![0; 2 * bytes.len()];
+    write_hex(&mut digits, bytes);
+    String::from_utf8(digits).unwrap_or_default()
+}
+
+/// Two digits for each byte, without a branch: there are some three hundred in each packet.
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
+    let digit = |nibble: u8| nibble + if nibble < 10 { b'0' } else { b'a' - 10 };
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
 }

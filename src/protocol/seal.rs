@@ -107,8 +107,13 @@ fn sendable_index(payload: &Payload) -> Option<DriftIndex> {
 /// Whether a strict reader finds in the bytes what was to be written.
 fn reads_back(bytes: &[u8], payload: &Payload, full: bool) -> bool {
     let read = Json::parse(bytes).ok().and_then(|json| Payload::from_json(&json).ok());
-    let memory_snapshot = payload.memory_snapshot.clone().filter(|_| full);
-    read == Some(Payload { memory_snapshot, ..payload.clone() })
+    read.is_some_and(|mut read| {
+        let is_left_out = full || read.memory_snapshot.is_none();
+        if !full {
+            read.memory_snapshot.clone_from(&payload.memory_snapshot);
+        }
+        is_left_out && read == *payload
+    })
 }
 
 /// A packet that passed inspection and is signed. There is no other way to make one.

@@ -67,12 +67,30 @@ impl fmt::Display for Timestamp {
             OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1000)).map_err(|_| fmt::Error)?;
         let (year, month, day) = instant.to_calendar_date();
         let (hour, minute, second) = instant.to_hms();
-        let (month, ms) = (u8::from(month), self.0.rem_euclid(1000));
-        // Three in each packet: several times as quick as a format description.
-        write!(
-            formatter,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"
-        )
+        let (year, ms) = (year.unsigned_abs(), self.0.rem_euclid(1000).unsigned_abs());
+        // Three in each packet: many times as quick as a format, and one piece.
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let parts = [
+            (0..4, u64::from(year)),
+            (5..7, u64::from(u8::from(month))),
+            (8..10, u64::from(day)),
+            (11..13, u64::from(hour)),
+            (14..16, u64::from(minute)),
+            (17..19, u64::from(second)),
+            (20..23, ms),
+        ];
+        for (place, number) in parts {
+            write_number(text.get_mut(place).unwrap_or_default(), number);
+        }
+        formatter.write_str(core::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+/// The last decimal digits of a number, as many as there is room for.
+fn write_number(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
     }
 }
 

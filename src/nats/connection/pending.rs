@@ -83,10 +83,10 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The number of the next entry, and the last part of its reply subject.
-    pub(super) fn next_token(&mut self, nonce: u64) -> (u64, String) {
+    /// The number of the next entry, and its reply subject.
+    pub(super) fn next_reply(&mut self, inbox: &str, nonce: u64) -> (u64, String) {
         self.numbers += 1;
-        (self.numbers, format!("{:x}-{nonce:016x}", self.numbers))
+        (self.numbers, format!("{inbox}.a.{:x}-{nonce:016x}", self.numbers))
     }
 
     pub(super) fn add(&mut self, number: u64, pending: Pending) {

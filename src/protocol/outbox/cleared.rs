@@ -50,5 +50,5 @@ pub struct Origin {
     /// The trace that its report belongs to.
     pub trace: Option<TraceParent>,
     /// Its exchange envelope.
-    pub envelope: Arc<str>,
+    pub envelope: Arc<String>,
 }
