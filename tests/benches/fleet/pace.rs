@@ -54,7 +54,12 @@ pub(crate) async fn run(sidecars: &[Sidecar], per_s: f64, span: Duration) -> Loa
         let place = number % sidecars.len();
         number += 1;
         let at = Instant::now();
-        let answer = callers[place].post("/field/state", &report(0.3)).await.unwrap();
+        let caller = &mut callers[place];
+        let answer = match caller.post("/field/state", &report(0.3)).await {
+            Ok(answer) => answer,
+            // In a large fleet a connection has been idle too long when its turn comes.
+            Err(_) => caller.post("/field/state", &report(0.3)).await.unwrap(),
+        };
         let reply = answer.json();
         let packets = reply["packets"].as_array().unwrap();
         load.packets += packets.iter().filter(|line| line["status"] == "stored").count() as u64;
