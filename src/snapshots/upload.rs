@@ -15,12 +15,8 @@ use super::spool::{Entry, Spool, SpoolFault, Started, State, Stored, Unfinished}
 use super::{Room, blocking};
 use crate::nats::object::KvEntry;
 use crate::protocol::digest::Digest;
-use crate::protocol::snapshot::{self, Chain, ChainFault, Evidence, FrameKind, Manifest, Plain};
+use crate::protocol::snapshot::{self, Chain, ChainFault, Evidence, FrameKind, Manifest};
 use crate::protocol::time::Timestamp;
-
-/// Of the snapshots that a later delta may build on those that one does build on, hardly ever
-/// another; all others of them are on disk.
-const BASES_IN_MEMORY: usize = 2;
 
 /// Objects let go after one upload: retention catches up over the next ones, so that no upload
 /// waits long for it.
@@ -254,20 +250,15 @@ pub(super) async fn upload(
     }
     holdings.times.insert(seq, grant.now);
     room.counts.stored(chain);
-    keep_bases(room, chain, frame.plain.as_ref());
+    if let Some(plain) = frame.plain {
+        room.cache.put(&plain);
+    }
     let announced = Announced { manifest: signed, envelope: envelope.into(), seq, evidence };
     let (digest, announced) = (manifest.digest, Some(announced));
     room.gate.tell(Question::Stored { digest, announced }).await;
     let shelf = Arc::clone(spool);
     blocking(move || shelf.end_at_broker(seq)).await?;
     Ok(stored)
-}
-
-/// Keeps in memory what the next delta builds on.
-fn keep_bases(room: &Room, chain: &Chain, newest: Option<&Plain>) {
-    let bases = chain.bases().into_iter().filter_map(|seq| chain.entry(seq));
-    let bases: Vec<Digest> = bases.map(|entry| entry.digest).take(BASES_IN_MEMORY).collect();
-    room.cache.put_base(newest, &bases);
 }
 
 async fn begin_at_broker(spool: &Arc<Spool>, unfinished: Unfinished) -> Result<(), SpoolFault> {
