@@ -48,7 +48,7 @@ mod uploads;
 pub use books::{Books, CLOSING_BUCKETS_S};
 pub use fault::{ReadFault, ReportFault, Unavailable};
 pub use memory::load as load_memory;
-pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, Order};
+pub use operator::{Holds, MEMORY_TIMEOUT, ORDERS_MAX, OperatorOrder};
 pub use traces::{NEXT_TIMEOUT, TraceOf};
 
 /// Commands that may wait for the driver. Beyond this a report is refused with `Overloaded`: the
@@ -89,20 +89,20 @@ pub struct Options {
     pub feed: Feed,
 }
 
-type Answer<T> = oneshot::Sender<T>;
+type Reply<T> = oneshot::Sender<T>;
 
 /// The receiving ends of a [`Handle`].
 #[derive(Debug)]
 struct Inputs {
     commands: mpsc::Receiver<Command>,
-    orders: mpsc::Receiver<(Order, Answer<OperatorReply>)>,
-    reloads: mpsc::Receiver<(Box<Live>, Answer<()>)>,
+    orders: mpsc::Receiver<(OperatorOrder, Reply<OperatorReply>)>,
+    reloads: mpsc::Receiver<(Box<Live>, Reply<()>)>,
     stop: watch::Receiver<bool>,
 }
 
 /// What came in for judgement, and who waits for what becomes of it.
 #[derive(Debug)]
-pub enum Line {
+pub enum Submission {
     /// A document.
     Report {
         /// Parsed, not yet translated.
@@ -121,48 +121,48 @@ pub enum Line {
 
 #[derive(Debug)]
 enum Command {
-    Judge(Line),
+    Judge(Submission),
     /// Lines of one stream, in order, and who waits until all of them are judged.
     Stream {
-        lines: VecDeque<Line>,
-        judged: Answer<()>,
+        lines: VecDeque<Submission>,
+        judged: Reply<()>,
     },
     Check {
         document: Option<Json>,
-        answer: Answer<bridge::Answer>,
+        answer: Reply<bridge::Answer>,
     },
     Trace {
         which: TraceOf,
-        answer: Answer<Result<TraceView, ReadFault>>,
+        answer: Reply<Result<TraceView, ReadFault>>,
     },
     FieldState {
-        answer: Answer<Result<FieldState, ReadFault>>,
+        answer: Reply<Result<FieldState, ReadFault>>,
     },
     PeerState {
         source: RuntimeId,
-        answer: Answer<Result<PeerView, ReadFault>>,
+        answer: Reply<Result<PeerView, ReadFault>>,
     },
     Attractor {
         id: String,
-        answer: Answer<Result<AttractorView, ReadFault>>,
+        answer: Reply<Result<AttractorView, ReadFault>>,
     },
     Fleet {
         all: bool,
-        answer: Answer<Result<FleetView, ReadFault>>,
+        answer: Reply<Result<FleetView, ReadFault>>,
     },
     Safety {
-        answer: Answer<SafetyView>,
+        answer: Reply<SafetyView>,
     },
     Handshake {
         runtime_id: RuntimeId,
         version: Version,
-        answer: Answer<Result<HandshakeView, ReadFault>>,
+        answer: Reply<Result<HandshakeView, ReadFault>>,
     },
     Books {
-        answer: Answer<Books>,
+        answer: Reply<Books>,
     },
     Ping {
-        answer: Answer<()>,
+        answer: Reply<()>,
     },
 }
 
@@ -170,8 +170,8 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: mpsc::Sender<Command>,
-    orders: mpsc::Sender<(Order, Answer<OperatorReply>)>,
-    reloads: mpsc::Sender<(Box<Live>, Answer<()>)>,
+    orders: mpsc::Sender<(OperatorOrder, Reply<OperatorReply>)>,
+    reloads: mpsc::Sender<(Box<Live>, Reply<()>)>,
     /// Bound on one report, above the bridge's own bounds: it is reached only by a driver that does
     /// not run.
     report_timeout: Duration,
@@ -229,7 +229,7 @@ impl Handle {
         trace: Option<TraceParent>,
     ) -> Result<ReportReply, ReportFault> {
         let (answer, reply) = oneshot::channel();
-        self.try_send(Command::Judge(Line::Report { document, trace, answer }))?;
+        self.try_send(Command::Judge(Submission::Report { document, trace, answer }))?;
         match tokio::time::timeout(self.report_timeout, reply).await {
             Ok(answer) => answer.map_err(|_| Unavailable::Stopping)?,
             Err(_) => Err(Unavailable::Overloaded(1).into()),
@@ -243,7 +243,7 @@ impl Handle {
     /// [`Unavailable`]: valid reports are waiting, and this one is dropped as any other would be.
     pub async fn unreadable(&self) -> Result<GateState, Unavailable> {
         let (answer, reply) = oneshot::channel();
-        self.try_send(Command::Judge(Line::Unreadable { answer }))?;
+        self.try_send(Command::Judge(Submission::Unreadable { answer }))?;
         match tokio::time::timeout(self.report_timeout, reply).await {
             Ok(answer) => answer.map_err(|_| Unavailable::Stopping),
             Err(_) => Err(Unavailable::Overloaded(1)),
@@ -259,7 +259,7 @@ impl Handle {
     ///
     /// # Cancel safety
     /// A dropped call does not take the lines back, once they were handed in.
-    pub async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+    pub async fn stream(&self, lines: VecDeque<Submission>) -> Result<(), Unavailable> {
         let (judged, done) = oneshot::channel();
         let command = Command::Stream { lines, judged };
         self.commands.send(command).await.map_err(|_| Unavailable::Stopping)?;
@@ -275,7 +275,7 @@ impl Handle {
     ///
     /// # Cancel safety
     /// A dropped call does not undo the order.
-    pub async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+    pub async fn operate(&self, order: OperatorOrder) -> Result<OperatorReply, Unavailable> {
         let (answer, reply) = oneshot::channel();
         self.orders.try_send((order, answer)).map_err(unavailable)?;
         match tokio::time::timeout(self.report_timeout + MEMORY_TIMEOUT, reply).await {
@@ -395,7 +395,7 @@ impl Handle {
         self.commands.try_send(command).map_err(unavailable)
     }
 
-    async fn view<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, Unavailable> {
+    async fn view<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Unavailable> {
         let (answer, reply) = oneshot::channel();
         self.try_send(command(answer))?;
         match tokio::time::timeout(VIEW_TIMEOUT, reply).await {

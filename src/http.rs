@@ -54,7 +54,9 @@ use hyper::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use tokio::sync::Semaphore;
 use tower::{ServiceExt, service_fn};
 
-use crate::driver::{Handle, Line, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable};
+use crate::driver::{
+    Handle, OperatorOrder, ReadFault, Readiness, ReportFault, Submission, TraceOf, Unavailable,
+};
 use crate::protocol::bridge::{Answer, GateState};
 use crate::protocol::canonical::Json;
 use crate::protocol::exchange::Version;
@@ -87,8 +89,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// See [`Handle::unreadable`].
     fn unreadable(&self) -> impl Future<Output = Result<GateState, Unavailable>> + Send;
     /// See [`Handle::stream`].
-    fn stream(&self, lines: VecDeque<Line>)
-    -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn stream(
+        &self,
+        lines: VecDeque<Submission>,
+    ) -> impl Future<Output = Result<(), Unavailable>> + Send;
     /// See [`Handle::check`].
     fn check(
         &self,
@@ -99,7 +103,7 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// See [`Handle::operate`].
     fn operate(
         &self,
-        order: Order,
+        order: OperatorOrder,
     ) -> impl Future<Output = Result<OperatorReply, Unavailable>> + Send;
     /// See [`Handle::field_state`].
     fn field_state(&self) -> impl Future<Output = Result<FieldState, ReadFault>> + Send;
@@ -148,7 +152,7 @@ impl Backend for Handle {
         Self::unreadable(self).await
     }
 
-    async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+    async fn stream(&self, lines: VecDeque<Submission>) -> Result<(), Unavailable> {
         Self::stream(self, lines).await
     }
 
@@ -160,7 +164,7 @@ impl Backend for Handle {
         Self::trace(self, which).await
     }
 
-    async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+    async fn operate(&self, order: OperatorOrder) -> Result<OperatorReply, Unavailable> {
         Self::operate(self, order).await
     }
 

@@ -64,10 +64,10 @@ pub use progress::Progress;
 use cache::Cache;
 use counts::Counts;
 use frame::UploadFault;
-use gate::{DriverEnd, Gate, Question};
+use gate::{DriverEnd, GateClient, Question};
 use job::Job;
 use memory::{Memory, TooLittleMemory};
-use spool::{Entry, Spool, SpoolFault, State, Stored};
+use spool::{Spool, SpoolEntry, SpoolFault, State, Stored};
 
 /// Snapshots that may arrive at a time: one runtime pushes one after the other.
 const INCOMING_MAX: usize = 4;
@@ -165,13 +165,13 @@ pub struct Settings {
 }
 
 #[derive(Debug)]
-struct Room {
+struct Shared {
     settings: Settings,
     /// Set when the spool is read; before that nothing can be accepted.
     spool: OnceLock<Arc<Spool>>,
     cache: Cache,
     trust: watch::Receiver<Trust>,
-    gate: Gate,
+    gate: GateClient,
     jobs: mpsc::Sender<Job>,
     incoming: Arc<Semaphore>,
     readings: Arc<Semaphore>,
@@ -184,7 +184,7 @@ struct Room {
 /// The room's handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Snapshots {
-    room: Arc<Room>,
+    shared: Arc<Shared>,
     trust: Arc<watch::Sender<Trust>>,
 }
 
@@ -226,11 +226,11 @@ impl Worker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pushed {
     /// At the broker.
-    Stored(Entry, Stored),
+    Stored(SpoolEntry, Stored),
     /// Safe on disk; it goes when gate and broker allow.
-    Spooled(Entry),
+    Spooled(SpoolEntry),
     /// The same as the newest: nothing was stored.
-    Unchanged(Entry),
+    Unchanged(SpoolEntry),
 }
 
 /// Why a snapshot is refused or cannot be shown.
@@ -311,7 +311,7 @@ pub fn start(settings: Settings, trust: Trust) -> Result<Started, SpoolFault> {
     let (trust_sender, trust) = watch::channel(trust);
     let memory = Memory::of(settings.memory_bytes);
     let cache = Cache::new(settings.cache_bytes_max);
-    let room = Arc::new(Room {
+    let shared = Arc::new(Shared {
         settings,
         spool: OnceLock::new(),
         cache,
@@ -325,9 +325,9 @@ pub fn start(settings: Settings, trust: Trust) -> Result<Started, SpoolFault> {
         memory,
     });
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(worker::run(Arc::clone(&room), spool, job_queue, stopping));
+    let task = tokio::spawn(worker::run(Arc::clone(&shared), spool, job_queue, stopping));
     let worker = Worker { task, stop };
-    let snapshots = Snapshots { room, trust: Arc::new(trust_sender) };
+    let snapshots = Snapshots { shared, trust: Arc::new(trust_sender) };
     Ok(Started { snapshots, driver_end, worker })
 }
 
@@ -335,7 +335,7 @@ impl Snapshots {
     /// Largest snapshot, in plain bytes.
     #[must_use]
     pub fn bytes_max(&self) -> u64 {
-        self.room.settings.bytes_max
+        self.shared.settings.bytes_max
     }
 
     /// Whether one would be accepted now, before any of it is read.
@@ -343,13 +343,13 @@ impl Snapshots {
     /// # Errors
     /// [`Refused::NotOpen`], [`Refused::NoReader`] or [`Refused::NotReady`].
     pub fn check_open(&self) -> Result<(), Refused> {
-        if !self.room.gate.order().is_open {
+        if !self.shared.gate.order().is_open {
             return Err(Refused::NotOpen);
         }
-        if self.room.trust.borrow().readers.is_empty() {
+        if self.shared.trust.borrow().readers.is_empty() {
             return Err(Refused::NoReader);
         }
-        self.room.spool().map(drop)
+        self.shared.spool().map(drop)
     }
 
     /// Begins to take one in.
@@ -358,10 +358,10 @@ impl Snapshots {
     /// [`Refused`]: the gate, the spool, or too many at a time.
     pub fn begin(&self, coding: Coding) -> Result<Incoming, Refused> {
         self.check_open()?;
-        let spool = self.room.spool()?;
+        let spool = self.shared.spool()?;
         let permit =
-            Arc::clone(&self.room.incoming).try_acquire_owned().map_err(|_| Refused::Busy)?;
-        Incoming::begin(spool, coding, self.room.settings.bytes_max, permit)
+            Arc::clone(&self.shared.incoming).try_acquire_owned().map_err(|_| Refused::Busy)?;
+        Incoming::begin(spool, coding, self.shared.settings.bytes_max, permit)
     }
 
     /// Accepts what has come in, and waits for the broker for at most the reply timeout.
@@ -377,21 +377,21 @@ impl Snapshots {
         media_type: String,
     ) -> Result<Pushed, Refused> {
         let pushed = self.take(sealed, media_type).await?;
-        self.room.counts.pushed(&pushed);
-        self.room.settings.conditions.end(Condition::SpoolFull);
+        self.shared.counts.pushed(&pushed);
+        self.shared.settings.conditions.end(Condition::SpoolFull);
         Ok(pushed)
     }
 
     async fn take(&self, sealed: spool::Sealed, media_type: String) -> Result<Pushed, Refused> {
-        let spool = self.room.spool()?;
-        let accepting = self.room.accepting.lock().await;
+        let spool = self.shared.spool()?;
+        let accepting = self.shared.accepting.lock().await;
         let newest = spool.newest().filter(|newest| newest.digest == sealed.digest());
         let (entry, is_new) = match newest {
             Some(entry) if entry.state != State::Revoked => (entry, false),
             Some(_) | None => {
                 self.has_room(&spool, sealed.size()).await?;
-                let grant = self.room.gate.ask(Question::Accept).await.ok_or(Refused::NotOpen)?;
-                if !self.room.trust.borrow().has_reader(grant.now) {
+                let grant = self.shared.gate.ask(Question::Accept).await.ok_or(Refused::NotOpen)?;
+                if !self.shared.trust.borrow().has_reader(grant.now) {
                     return Err(Refused::NoReader);
                 }
                 let shelf = Arc::clone(&spool);
@@ -405,8 +405,8 @@ impl Snapshots {
         }
         let (answer, stored) = oneshot::channel();
         // A full queue only means that nobody is told when it is stored.
-        let _ = self.room.jobs.try_send(Job::Watch { seq: entry.seq, answer });
-        let timeout = self.room.settings.reply_timeout;
+        let _ = self.shared.jobs.try_send(Job::Watch { seq: entry.seq, answer });
+        let timeout = self.shared.settings.reply_timeout;
         match tokio::time::timeout(timeout, stored).await {
             Ok(Ok(stored)) if is_new => Ok(Pushed::Stored(entry, stored)),
             Ok(Ok(_)) => Ok(Pushed::Unchanged(entry)),
@@ -421,20 +421,20 @@ impl Snapshots {
     /// Whether what is at the broker, what waits for it and `more` bytes are within bounds, once
     /// retention has let go of what it may.
     async fn has_room(&self, spool: &Spool, more: u64) -> Result<(), Refused> {
-        let bytes_max = self.room.settings.stored_bytes_max;
+        let bytes_max = self.shared.settings.stored_bytes_max;
         let used = || {
             let waiting = spool.entries().into_iter().filter(|entry| entry.state == State::Unsent);
             let waiting: u64 = waiting.map(|entry| entry.size).sum();
-            self.room.counts.stored_bytes().saturating_add(waiting)
+            self.shared.counts.stored_bytes().saturating_add(waiting)
         };
         let fits = |used: u64| used.saturating_add(more) <= bytes_max;
         if fits(used()) {
             return Ok(());
         }
         let (answer, collected) = oneshot::channel();
-        if self.room.jobs.try_send(Job::Collect { answer }).is_ok() {
+        if self.shared.jobs.try_send(Job::Collect { answer }).is_ok() {
             // Whether it was done or not, what counts is what is left.
-            let _ = tokio::time::timeout(self.room.settings.reply_timeout, collected).await;
+            let _ = tokio::time::timeout(self.shared.settings.reply_timeout, collected).await;
         }
         let used = used();
         if fits(used) { Ok(()) } else { Err(Refused::StoredFull { used, bytes_max }) }
@@ -446,7 +446,7 @@ impl Snapshots {
     }
 }
 
-impl Room {
+impl Shared {
     /// Highest number of a snapshot that counts at that time.
     fn seq_max(&self, now: Timestamp) -> u64 {
         let skew = u64::try_from(self.settings.clock_skew_max.max(SKEW_MIN).as_micros());

@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::sysexits::Fault;
-use crate::driver::{Handle, Order};
+use crate::driver::{Handle, OperatorOrder};
 use crate::protocol::audit::{Act, Way};
 
 fn listen(kind: SignalKind) -> Result<Signal, Fault> {
@@ -73,7 +73,7 @@ impl OperatorSignals {
                 _ = self.isolate.recv() => Act::Isolate,
                 _ = self.release.recv() => Act::Release,
             };
-            if let Err(fault) = handle.operate(Order::new(act, Way::Signal)).await {
+            if let Err(fault) = handle.operate(OperatorOrder::new(act, Way::Signal)).await {
                 tracing::error!(%fault, act = act.word(), "an operator's signal was not obeyed");
             }
         }

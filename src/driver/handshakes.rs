@@ -18,7 +18,7 @@ use crate::protocol::time::Now;
 use crate::protocol::view::HandshakeView;
 
 impl Driver {
-    /// The doors stand: every peer is asked, where anything is exported at all.
+    /// The subscriptions for questions stand: every peer is asked, where anything is exported.
     pub(super) fn start_handshakes(&mut self) {
         if self.bridge.mode() == Mode::Enforce {
             let now = self.clock.now();

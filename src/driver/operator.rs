@@ -17,7 +17,7 @@ pub const MEMORY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One act of an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct OperatorOrder {
     /// What is to be done.
     pub act: Act,
     /// How it came in.
@@ -28,7 +28,7 @@ pub struct Order {
     pub reason: Option<Remark>,
 }
 
-impl Order {
+impl OperatorOrder {
     /// An order without remarks.
     #[must_use]
     pub fn new(act: Act, way: Way) -> Self {
@@ -37,7 +37,7 @@ impl Order {
 }
 
 impl Holds {
-    pub(super) fn obey(&mut self, order: &Order) {
+    pub(super) fn obey(&mut self, order: &OperatorOrder) {
         let hold = order.act == Act::Isolate;
         match order.way {
             Way::File => self.file = hold,

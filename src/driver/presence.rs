@@ -13,7 +13,7 @@ use crate::protocol::view::FleetView;
 use crate::telemetry::Condition;
 
 use super::connection::Read;
-use super::{Order, ReadFault};
+use super::{OperatorOrder, ReadFault};
 
 /// Tokens from here up name writes of presence; the bridge numbers them with its packets.
 pub(super) const PRESENCE_TOKENS: u64 = 1 << 62;
@@ -41,7 +41,7 @@ impl Driver {
             }
             PresenceEffect::Hold => {
                 let (answer, _) = oneshot::channel();
-                self.operate(Order::new(Act::Isolate, Way::Presence), answer);
+                self.operate(OperatorOrder::new(Act::Isolate, Way::Presence), answer);
             }
         }
     }

@@ -15,7 +15,7 @@ use super::quarantine::QUARANTINE_TOKENS;
 use super::service::Service;
 use super::traces::Watcher;
 use super::uploads::Uploads;
-use super::{Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, Options, Order, Standing};
+use super::{Books, CLOSING_BUCKETS_S, Command, Holds, Inputs, OperatorOrder, Options, Standing};
 use crate::audit::Recorder;
 use crate::nats::ack::PublishFault;
 use crate::nats::assets::{AssetFault, AssetReport};
@@ -79,7 +79,7 @@ pub(super) struct Driver {
     pub(super) keeper: Keeper,
     holds: Holds,
     /// The newest isolate of whoever still holds, and when it came.
-    isolated: Option<(Order, Timestamp)>,
+    isolated: Option<(OperatorOrder, Timestamp)>,
     feed: Feed,
     frames: telemetry::Frames,
     pub(super) recorder: Recorder,
@@ -346,7 +346,7 @@ impl Driver {
             }
             Effect::Subscribe { pull } => {
                 self.order(Link::subscribe_acks).await;
-                self.open_doors().await;
+                self.open_services().await;
                 self.start_handshakes();
                 self.connector.prepare();
                 if pull {

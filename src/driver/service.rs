@@ -15,7 +15,7 @@ use strum::VariantArray as _;
 use tokio::task::JoinSet;
 
 use super::run::Driver;
-use crate::nats::responder::{Asked, Door, Dropped, Endpoint, Question, SERVICE};
+use crate::nats::responder::{Asked, Dropped, Endpoint, Question, SERVICE, ServiceSubject};
 use crate::nats::subject::Prefix;
 use crate::nats::{HeaderMap, Subject};
 use crate::protocol::gate::{Band, Mode};
@@ -174,15 +174,20 @@ impl Service {
 }
 
 impl Driver {
-    /// Opens the doors that the gate lets stand.
-    pub(super) async fn open_doors(&mut self) {
+    /// Opens the subscriptions for questions that the gate lets stand.
+    pub(super) async fn open_services(&mut self) {
         // In shadow nobody is told anything but that we are there.
-        let doors = match self.bridge.mode() {
-            Mode::Enforce => Door::VARIANTS,
-            Mode::Shadow => &[Door::Everyone, Door::Fleet, Door::Instance, Door::Endpoints],
+        let services = match self.bridge.mode() {
+            Mode::Enforce => ServiceSubject::VARIANTS,
+            Mode::Shadow => &[
+                ServiceSubject::Everyone,
+                ServiceSubject::Fleet,
+                ServiceSubject::Instance,
+                ServiceSubject::Endpoints,
+            ],
         };
         let instance = self.service.instance.clone();
-        self.order(|link| link.open_doors(doors, &instance)).await;
+        self.order(|link| link.open_services(services, &instance)).await;
     }
 
     /// Somebody asks.

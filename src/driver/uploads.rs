@@ -3,7 +3,7 @@
 //! What deliberately is not here: any decision, which is the bridge's, and any waiting: an order is
 //! a value in a watch channel, and whether it was carried out comes back as a question does.
 
-use crate::snapshots::gate::{DriverEnd, Order, Question};
+use crate::snapshots::gate::{DriverEnd, GateOrder, Question};
 
 /// See the module's documentation. Without a room nothing ever asks, and there is nothing to stop.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Uploads {
     pub(super) fn show(&self, is_open: bool, is_shared: bool, is_isolated: bool) {
         if let Some(end) = &self.0 {
             end.orders.send_if_modified(|order| {
-                let next = Order { is_open, is_shared, is_isolated, ..*order };
+                let next = GateOrder { is_open, is_shared, is_isolated, ..*order };
                 let changed = *order != next;
                 *order = next;
                 changed

@@ -42,9 +42,9 @@ pub(super) struct Activity {
 
 /// The connection that a request came over, among the request's extensions.
 #[derive(Clone)]
-pub(super) struct Line(pub(super) Arc<Activity>);
+pub(super) struct OpenConnection(pub(super) Arc<Activity>);
 
-impl Line {
+impl OpenConnection {
     /// Goes on with this when the answer that switches protocols is written.
     pub(super) fn go_on(&self, session: impl Future<Output = ()> + Send + 'static) {
         let mut place = self.0.session.lock().unwrap_or_else(PoisonError::into_inner);

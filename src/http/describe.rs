@@ -10,7 +10,7 @@ use strum::VariantArray as _;
 
 use super::accept::is_known;
 use super::operation::{
-    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
+    AnswerDoc, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::{ApiState, Backend, openapi};
@@ -206,12 +206,16 @@ const IF_NONE_MATCH: Parameter = Parameter {
     schema: schema_of::<String>,
 };
 
-const KNOWN: Answer =
-    Answer { status: 304, text: "The client has it", content: Content::None, headers: &["ETag"] };
+const KNOWN: AnswerDoc = AnswerDoc {
+    status: 304,
+    text: "The client has it",
+    content: Content::None,
+    headers: &["ETag"],
+};
 
-const fn described(media_type: &'static str) -> Answer {
+const fn described(media_type: &'static str) -> AnswerDoc {
     let content = Content::Other(media_type);
-    Answer { status: 200, text: "The document", content, headers: &["ETag"] }
+    AnswerDoc { status: 200, text: "The document", content, headers: &["ETag"] }
 }
 
 pub(super) fn routes<A: Backend>() -> Routes<ApiState<A>> {

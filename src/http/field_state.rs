@@ -13,7 +13,7 @@ use super::accept::AnswerType;
 use super::describe::Name;
 use super::document::BodyForm;
 use super::operation::{
-    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
+    AnswerDoc, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::report_stream::verdict;
@@ -34,7 +34,11 @@ static READ: Operation = Operation {
         schema: schema_of::<RuntimeId>,
     }],
     body: Input::None,
-    answers: &[Answer::document(200, "The field, or the peer that was asked for", field_or_peer)],
+    answers: &[AnswerDoc::document(
+        200,
+        "The field, or the peer that was asked for",
+        field_or_peer,
+    )],
     problems: &[Outcome::UnknownPeer, Outcome::Isolated],
 };
 
@@ -44,7 +48,7 @@ static REPORT: Operation = Operation {
     summary: "Report a cycle, or a stream of them, one in each line; a held report is no error",
     parameters: &[TRACE_PARENT, CHECK],
     body: Input::Documents(schema_of::<Report>),
-    answers: &[Answer {
+    answers: &[AnswerDoc {
         status: 200,
         text: "What the gate decided",
         content: Content::Documents(schema_of::<ReportReply>),
@@ -64,7 +68,7 @@ static ATTRACTOR: Operation = Operation {
         schema: schema_of::<String>,
     }],
     body: Input::None,
-    answers: &[Answer::document(200, "The attractor", schema_of::<AttractorView>)],
+    answers: &[AnswerDoc::document(200, "The attractor", schema_of::<AttractorView>)],
     problems: &[Outcome::UnknownAttractor, Outcome::Isolated],
 };
 

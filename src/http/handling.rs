@@ -26,7 +26,7 @@ use tower::Service as _;
 
 use super::Observer;
 use super::access::ORDER_PREFIX;
-use super::connections::{Activity, Arriving, Busy, Line};
+use super::connections::{Activity, Arriving, Busy, OpenConnection};
 use super::problem::{Outcome, Problem};
 use super::report_stream;
 
@@ -92,7 +92,7 @@ impl HyperService<Request<Incoming>> for ConnectionHandler {
         };
         let headers = request.headers();
         if headers.contains_key(UPGRADE) || report_stream::is_asked_for(headers) {
-            request.extensions_mut().insert(Line(Arc::clone(&activity)));
+            request.extensions_mut().insert(OpenConnection(Arc::clone(&activity)));
         }
         let work =
             router.clone().call(request.map(|body| Body::new(Arriving::new(body, activity))));

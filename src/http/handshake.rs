@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::accept::AnswerType;
 use super::document::BodyForm;
-use super::operation::{Answer, Input, Method, Operation, Routes, schema_of};
+use super::operation::{AnswerDoc, Input, Method, Operation, Routes, schema_of};
 use super::problem::{Outcome, Problem};
 use super::settings::BodyLimits;
 use super::{ApiState, Backend};
@@ -28,7 +28,7 @@ static NEGOTIATE: Operation = Operation {
         let members = [("runtime_id", schema::runtime_id()), ("protocol_version", version)];
         schema::of(schema::open_object(members))
     }),
-    answers: &[Answer::document(
+    answers: &[AnswerDoc::document(
         200,
         "Who we are, and what is exchanged",
         schema_of::<HandshakeView>,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::accept::{FORMS, Form};
 use super::access::ORDER_PREFIX;
-use super::operation::{Answer, Content, Input, Location, Operation, Parameter, schema_of};
+use super::operation::{AnswerDoc, Content, Input, Location, Operation, Parameter, schema_of};
 use super::problem::{CODINGS, Document, MEDIA_TYPE, Outcome};
 use super::report_stream;
 use crate::driver::Handle;
@@ -120,7 +120,7 @@ fn header(name: &str, text: &str, schema: &Value) -> Value {
     json!({"name": name, "in": "header", "description": text, "schema": schema})
 }
 
-fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
+fn answered(answer: &AnswerDoc, generator: &mut SchemaGenerator) -> Value {
     let content = match answer.content {
         Content::None => return json!({"description": answer.text, "headers": headers(answer)}),
         Content::Document(schema) => forms(&schema(generator)),
@@ -137,7 +137,7 @@ fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
     json!({"description": answer.text, "headers": headers(answer), "content": content})
 }
 
-fn headers(answer: &Answer) -> Value {
+fn headers(answer: &AnswerDoc) -> Value {
     let named = answer
         .headers
         .iter()

@@ -27,7 +27,7 @@ pub(super) struct Operation {
     pub(super) parameters: &'static [Parameter],
     pub(super) body: Input,
     /// All but the problems.
-    pub(super) answers: &'static [Answer],
+    pub(super) answers: &'static [AnswerDoc],
     /// What can go wrong here beside what [`Operation::outcomes`] adds.
     pub(super) problems: &'static [Outcome],
 }
@@ -103,7 +103,7 @@ pub(super) enum Content {
 
 /// An answer that is no problem.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct AnswerDoc {
     pub(super) status: u16,
     pub(super) text: &'static str,
     pub(super) content: Content,
@@ -111,7 +111,7 @@ pub(super) struct Answer {
     pub(super) headers: &'static [&'static str],
 }
 
-impl Answer {
+impl AnswerDoc {
     /// A document and no header of note.
     pub(super) const fn document(status: u16, text: &'static str, schema: Describe) -> Self {
         Self { status, text, content: Content::Document(schema), headers: &[] }
@@ -134,7 +134,7 @@ impl Operation {
 
     /// Whether it answers with a document.
     pub(super) fn has_document(&self) -> bool {
-        let is_one = |answer: &Answer| {
+        let is_one = |answer: &AnswerDoc| {
             matches!(answer.content, Content::Document(_) | Content::Documents(_))
         };
         self.answers.iter().any(is_one)

@@ -14,11 +14,11 @@ use schemars::{Schema, SchemaGenerator};
 use super::accept::AnswerType;
 use super::access::{MayRelease, unauthorized};
 use super::document::BodyForm;
-use super::operation::{Answer, Input, Method, Operation, Routes, schema_of};
+use super::operation::{AnswerDoc, Input, Method, Operation, Routes, schema_of};
 use super::problem::{Outcome, Problem};
 use super::settings::BodyLimits;
 use super::{ApiState, Backend};
-use crate::driver::Order;
+use crate::driver::OperatorOrder;
 use crate::protocol::audit::{Act, BY_BYTES_MAX, REASON_BYTES_MAX, Remark, Way};
 use crate::protocol::canonical::Json;
 use crate::protocol::schema;
@@ -33,7 +33,7 @@ static ISOLATE: Operation = Operation {
     summary: "Isolate at once and hold",
     parameters: &[],
     body: Input::Optional(remarks),
-    answers: &[Answer::document(
+    answers: &[AnswerDoc::document(
         200,
         "The hold, once the closing has ended",
         schema_of::<OperatorReply>,
@@ -44,7 +44,7 @@ static ISOLATE: Operation = Operation {
 static RELEASE: Operation = Operation {
     path: "/operator/release",
     summary: "Take the hold back; the gate waits for a good report",
-    answers: &[Answer::document(200, "The hold is gone", schema_of::<OperatorReply>)],
+    answers: &[AnswerDoc::document(200, "The hold is gone", schema_of::<OperatorReply>)],
     problems: &[Outcome::NoOperatorToken, Outcome::BadOrder],
     ..ISOLATE
 };
@@ -92,7 +92,7 @@ async fn operate<A: Backend>(
     let answer = AnswerType::of(&parts.headers)?;
     // The hand that is in a hurry writes no body.
     let order = if body.is_end_stream() && !parts.headers.contains_key(CONTENT_TYPE) {
-        Order::new(act, Way::Http)
+        OperatorOrder::new(act, Way::Http)
     } else {
         let form = BodyForm::of(&parts.headers)?;
         let limits = BodyLimits { bytes_max: state.body.bytes_max.min(BYTES_MAX), ..state.body };
@@ -102,7 +102,7 @@ async fn operate<A: Backend>(
 }
 
 /// Reads `{"reason": "...", "by": "..."}`; both may be left out.
-fn order(act: Act, document: &Json) -> Result<Order, Problem> {
+fn order(act: Act, document: &Json) -> Result<OperatorOrder, Problem> {
     let refuse = |field: &str, detail: String| {
         Problem::new(Outcome::BadOrder, detail).of_field(field.to_owned())
     };
@@ -120,7 +120,7 @@ fn order(act: Act, document: &Json) -> Result<Order, Problem> {
             remark.map(Some).ok_or_else(|| refuse(&format!("/{name}"), detail()))
         }
     };
-    Ok(Order {
+    Ok(OperatorOrder {
         act,
         way: Way::Http,
         by: remark("by", BY_BYTES_MAX)?,

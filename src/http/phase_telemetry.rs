@@ -23,9 +23,9 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::accept::preferred;
-use super::connections::Line;
+use super::connections::OpenConnection;
 use super::operation::{
-    Answer, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
+    AnswerDoc, Content, Input, Location, Method, Operation, Parameter, Routes, schema_of,
 };
 use super::problem::{Outcome, Problem};
 use super::server::Stopping;
@@ -66,13 +66,13 @@ static LISTEN: Operation = Operation {
     }],
     body: Input::None,
     answers: &[
-        Answer {
+        AnswerDoc {
             status: 200,
             text: "Events until one side ends it",
             content: Content::Other(EVENT_STREAM),
             headers: &[],
         },
-        Answer {
+        AnswerDoc {
             status: 101,
             text: "The same over a WebSocket",
             content: Content::None,
@@ -108,7 +108,7 @@ async fn listen<A: Backend>(
     if let Some(response) = switched {
         let upgrade = hyper::upgrade::on(&mut request);
         // Every connection of the listener has one.
-        if let Some(line) = request.extensions().get::<Line>() {
+        if let Some(line) = request.extensions().get::<OpenConnection>() {
             line.go_on(websocket::tell(upgrade, listener, heartbeat));
         }
         return Ok(response);

@@ -28,13 +28,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::accept::preferred;
 use super::coding::Coding;
-use super::connections::Line as Connection;
+use super::connections::OpenConnection;
 use super::document::{Budget, NoMemory, media_type};
 use super::problem::{Outcome, Problem};
 use super::server::Stopping;
 use super::settings::{BodyLimits, StreamLimits};
 use super::{ApiState, Backend};
-use crate::driver::{Line, ReportFault, Unavailable};
+use crate::driver::{ReportFault, Submission, Unavailable};
 use crate::protocol::bridge;
 use crate::protocol::canonical::Json;
 use crate::protocol::trace::TraceParent;
@@ -87,7 +87,7 @@ pub(super) fn answer<A: Backend>(
         waiting: FuturesOrdered::new(),
         bytes: 0,
         answers: Some(answers),
-        connection: parts.extensions.get::<Connection>().cloned(),
+        connection: parts.extensions.get::<OpenConnection>().cloned(),
         stopping: parts.extensions.get::<Stopping>().cloned(),
         _place: place,
     };
@@ -125,7 +125,7 @@ struct Work<A> {
     bytes: usize,
     /// `None` when the client takes no more answers.
     answers: Option<mpsc::Sender<Bytes>>,
-    connection: Option<Connection>,
+    connection: Option<OpenConnection>,
     stopping: Option<Stopping>,
     /// Given back when the stream ends.
     _place: OwnedSemaphorePermit,
@@ -260,7 +260,7 @@ async fn stopped(stopping: &mut Option<Stopping>) {
 fn asked(
     found: Result<Json, Problem>,
     trace: Option<TraceParent>,
-) -> (Line, Pin<Box<dyn Future<Output = Bytes> + Send>>) {
+) -> (Submission, Pin<Box<dyn Future<Output = Bytes> + Send>>) {
     match found {
         Ok(document) => {
             let (answer, reply) = oneshot::channel();
@@ -271,7 +271,7 @@ fn asked(
                     Err(_) => told(&Problem::from(Unavailable::Stopping)),
                 }
             };
-            (Line::Report { document, trace, answer }, Box::pin(answered))
+            (Submission::Report { document, trace, answer }, Box::pin(answered))
         }
         Err(problem) => {
             let (answer, state) = oneshot::channel();
@@ -281,7 +281,7 @@ fn asked(
                     Err(_) => problem,
                 })
             };
-            (Line::Unreadable { answer }, Box::pin(answered))
+            (Submission::Unreadable { answer }, Box::pin(answered))
         }
     }
 }

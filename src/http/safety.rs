@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 
 use super::accept::AnswerType;
-use super::operation::{Answer, Input, Method, Operation, Routes, schema_of};
+use super::operation::{AnswerDoc, Input, Method, Operation, Routes, schema_of};
 use super::problem::Problem;
 use super::{ApiState, Backend};
 use crate::protocol::view::SafetyView;
@@ -15,7 +15,7 @@ static READ: Operation = Operation {
     summary: "Thresholds, envelope, band and reasons, in every band",
     parameters: &[],
     body: Input::None,
-    answers: &[Answer::document(200, "Where the gate stands, and why", schema_of::<SafetyView>)],
+    answers: &[AnswerDoc::document(200, "Where the gate stands, and why", schema_of::<SafetyView>)],
     problems: &[],
 };
 

@@ -6,7 +6,9 @@ use schemars::{Schema, SchemaGenerator};
 use serde_json::json;
 
 use super::accept::AnswerType;
-use super::operation::{Answer, Input, Location, Method, Operation, Parameter, Routes, schema_of};
+use super::operation::{
+    AnswerDoc, Input, Location, Method, Operation, Parameter, Routes, schema_of,
+};
 use super::problem::{Outcome, Problem};
 use super::server::Stopping;
 use super::{ApiState, Backend};
@@ -26,7 +28,7 @@ static READ: Operation = Operation {
         schema: seq,
     }],
     body: Input::None,
-    answers: &[Answer::document(200, "The report, step by step", schema_of::<TraceView>)],
+    answers: &[AnswerDoc::document(200, "The report, step by step", schema_of::<TraceView>)],
     problems: &[Outcome::UnknownReport],
 };
 

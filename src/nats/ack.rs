@@ -98,7 +98,7 @@ impl PublishFault {
 
 /// What it says beside an error is read where it stands: there is one with each packet.
 #[derive(serde::Deserialize)]
-struct Answer<'a> {
+struct PubAck<'a> {
     #[serde(borrow, default)]
     stream: Cow<'a, str>,
     #[serde(default)]
@@ -124,7 +124,7 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(PublishFault::NoResponders);
     }
-    let answer: Answer<'_> =
+    let answer: PubAck<'_> =
         serde_json::from_slice(&message.payload).map_err(|_| PublishFault::Malformed)?;
     if let Some(ApiError { code, err_code, description }) = answer.error {
         return Err(match (code, err_code) {
@@ -137,12 +137,12 @@ pub(super) fn outcome(message: &Message, stream: &str) -> Result<Stored, Publish
         });
     }
     match answer {
-        Answer { stream: named, seq, .. } if named != stream => Err(if named.is_empty() {
+        PubAck { stream: named, seq, .. } if named != stream => Err(if named.is_empty() {
             PublishFault::Malformed
         } else {
             PublishFault::WrongStream { stream: named.into_owned(), stream_seq: seq }
         }),
-        Answer { seq: 0, .. } => Err(PublishFault::Malformed),
-        Answer { seq, duplicate, .. } => Ok(Stored { stream_seq: seq, duplicate }),
+        PubAck { seq: 0, .. } => Err(PublishFault::Malformed),
+        PubAck { seq, duplicate, .. } => Ok(Stored { stream_seq: seq, duplicate }),
     }
 }

@@ -234,7 +234,7 @@ impl Requests {
             let consumer = Consumer::of(settings);
             report.has_consumer = self.ensure(&consumer, &mut report).await?;
         }
-        let presence = bucket::Wanted::kv(presence::BUCKET, settings.broker.replicas);
+        let presence = bucket::BucketSpec::kv(presence::BUCKET, settings.broker.replicas);
         match bucket::ensure(self, &presence).await {
             Ok(found) => {
                 report.differences.extend(found.differences);
@@ -260,7 +260,7 @@ impl Requests {
         }
         all.push(self.compare(&Stream::quarantine(settings)).await?);
         all.push(self.compare(&Consumer::of(settings)).await?);
-        for bucket in bucket::Wanted::all(settings.broker.replicas, snapshots) {
+        for bucket in bucket::BucketSpec::all(settings.broker.replicas, snapshots) {
             all.push(self.compare(&bucket).await?);
         }
         Ok(all)

@@ -30,8 +30,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::requests::{Order, Requests};
-use super::responder::Door;
+use super::requests::{Command, Requests};
+use super::responder::ServiceSubject;
 use super::session::{self, ConnectFault, Connected, End, Session};
 use super::settings::Settings;
 use pending::{Nonces, Pending, Table};
@@ -63,7 +63,7 @@ pub(super) enum Topic {
     /// The answer to one question of ours.
     Greeting(u64),
     /// What others ask. Last, so that no flood of it keeps anything above from being read.
-    Door(Door),
+    Service(ServiceSubject),
 }
 
 /// Why a message was not handed over.
@@ -128,7 +128,7 @@ pub(super) struct Connection {
     notices: mpsc::Receiver<Event>,
     lost: oneshot::Receiver<()>,
     is_lost: bool,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<Command>,
     /// Why it has ended, once it has.
     over: watch::Sender<Option<String>>,
     /// Counts stored messages that were answered.

@@ -53,7 +53,7 @@ impl Entries {
     pub fn ensure(&self) -> impl Future<Output = Result<Vec<String>, StoreFault>> + Send + use<> {
         let (requests, bucket) = (self.requests.clone(), self.bucket);
         async move {
-            let wanted = bucket::Wanted::kv(bucket, requests.settings.broker.replicas);
+            let wanted = bucket::BucketSpec::kv(bucket, requests.settings.broker.replicas);
             Ok(bucket::ensure(&requests, &wanted).await?.differences)
         }
     }

@@ -7,7 +7,7 @@
 
 use strum::VariantArray as _;
 
-use super::responder::Door;
+use super::responder::ServiceSubject;
 use super::settings::Settings;
 use super::subject::{AssetName, CAPABILITIES, MANIFESTS, PRESENCE, SNAPSHOTS};
 use super::survey::USER_INFO;
@@ -126,8 +126,8 @@ impl Grants {
             self.say("its own echoes", format!("{}.>", inbox.as_str()));
         }
         let why = "handshakes and the micro service: by kind, by name and by instance";
-        for door in Door::VARIANTS {
-            self.listen(why, door.subject(settings, "*"));
+        for service in ServiceSubject::VARIANTS {
+            self.listen(why, service.subject(settings, "*"));
         }
         let why = "replies, under a prefix that nobody else may read";
         self.listen(why, format!("{}.>", inbox.as_str()));

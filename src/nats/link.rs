@@ -386,7 +386,9 @@ impl Link {
                 };
                 LinkEvent::Ack { token, outcome }
             }
-            Arrival::Asked(door, message) => LinkEvent::Asked(Responder::read(door, &message)),
+            Arrival::Asked(service, message) => {
+                LinkEvent::Asked(Responder::read(service, &message))
+            }
             Arrival::Complaint(words) => LinkEvent::ServerFault(words),
             Arrival::Echoed(id) => LinkEvent::Confirmed(id),
             Arrival::Ended(reason) => LinkEvent::Closed(reason),
@@ -399,7 +401,7 @@ impl Link {
             Arrival::Notice(message) => LinkEvent::Notice(Told::of(&message)),
             Arrival::Telemetry(message) => LinkEvent::Telemetry(Told::of(&message)),
             Arrival::Pulled(message) => return self.take_pulled(message),
-            Arrival::Spent(door) => return self.responder.spent(door),
+            Arrival::Spent(service) => return self.responder.spent(service),
         };
         self.events.push_back(event);
     }

@@ -203,7 +203,7 @@ impl Store {
         let (server, max_payload) = (connection.server(), connection.max_payload());
         // Ends with the last handle on the connection, if it is not severed before.
         tokio::spawn(serve(connection));
-        let wanted = bucket::Wanted::objects(bucket, settings.broker.replicas);
+        let wanted = bucket::BucketSpec::objects(bucket, settings.broker.replicas);
         let found = bucket::ensure(&requests, &wanted).await?;
         Ok(Self(Arc::new(Shared {
             chunk_bytes: CHUNK_BYTES.min(max_payload).max(1),

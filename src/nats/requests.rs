@@ -28,7 +28,7 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a task asks of a connection.
 #[derive(Debug)]
-pub(super) enum Order {
+pub(super) enum Command {
     /// No more from this reader.
     EndRead(u64),
     /// Remove every subscription, then echo.
@@ -79,7 +79,7 @@ impl RequestFault {
 /// A handle on a connection. Dropping the last ends a connection that nobody else holds.
 #[derive(Clone, Debug)]
 pub(super) struct Requests {
-    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) orders: mpsc::Sender<Command>,
     pub(super) over: watch::Receiver<Option<String>>,
     pub(super) progress: watch::Receiver<u64>,
     pub(super) end: End,
@@ -161,12 +161,12 @@ impl Requests {
     ) -> Result<Awaited, RequestFault> {
         let (answer, receiver) = oneshot::channel();
         let waiter = Waiter::Caller(answer, place);
-        self.order(Order::Request { subject: Subject::from(subject), headers, payload, waiter })
+        self.order(Command::Request { subject: Subject::from(subject), headers, payload, waiter })
             .await?;
         Ok(Awaited { receiver, subject: subject.to_owned() })
     }
 
-    async fn order(&self, order: Order) -> Result<(), RequestFault> {
+    async fn order(&self, order: Command) -> Result<(), RequestFault> {
         self.orders.send(order).await.map_err(|_| self.lost())
     }
 
@@ -229,7 +229,7 @@ impl Requests {
     ) -> Result<(String, mpsc::Receiver<Message>), RequestFault> {
         let (messages, receiver) = mpsc::channel(len_max);
         let inbox = format!("{}.r.{id:016x}", self.inbox);
-        self.order(Order::Read { id, inbox: inbox.clone(), messages }).await?;
+        self.order(Command::Read { id, inbox: inbox.clone(), messages }).await?;
         Ok((inbox, receiver))
     }
 
@@ -242,7 +242,7 @@ impl Requests {
     ) -> Result<(), RequestFault> {
         let payload = Bytes::from(body.to_string());
         let (subject, reply) = (self.settings.api(call), Some(inbox.to_owned()));
-        self.order(Order::Tell { subject, reply, payload }).await
+        self.order(Command::Tell { subject, reply, payload }).await
     }
 
     /// The next message of a reader.
@@ -260,29 +260,29 @@ impl Requests {
     /// Ends a reader and its consumer. Never waits: without room the connection is stalled and
     /// about to be severed, and the server forgets the consumer by itself.
     pub(super) fn end_read(&self, id: u64, call: &str) {
-        let _ = self.orders.try_send(Order::EndRead(id));
+        let _ = self.orders.try_send(Command::EndRead(id));
         let subject = self.settings.api(call);
-        let _ = self.orders.try_send(Order::Tell { subject, reply: None, payload: Bytes::new() });
+        let _ = self.orders.try_send(Command::Tell { subject, reply: None, payload: Bytes::new() });
     }
 
     /// Publishes without an answer.
     pub(super) async fn tell(&self, subject: &str, payload: Bytes) -> Result<(), RequestFault> {
         let subject = subject.to_owned();
-        self.order(Order::Tell { subject, reply: None, payload }).await
+        self.order(Command::Tell { subject, reply: None, payload }).await
     }
 
     /// Stores nothing more, for good, and waits for an echo of all that was sent. Stopping is done
     /// when this has been polled once.
     pub(super) async fn revoke(&self) -> Result<(), RequestFault> {
         let (done, echoed) = oneshot::channel();
-        self.order(Order::Revoke(done)).await?;
+        self.order(Command::Revoke(done)).await?;
         echoed.await.map_err(|_| self.lost())
     }
 
     /// Removes every subscription and waits for an echo.
     pub(super) async fn leave(&self) -> Result<(), RequestFault> {
         let (done, echoed) = oneshot::channel();
-        self.order(Order::Leave(done)).await?;
+        self.order(Command::Leave(done)).await?;
         echoed.await.map_err(|_| self.lost())
     }
 

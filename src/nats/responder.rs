@@ -1,7 +1,8 @@
 //! What others ask of us on core NATS: handshakes, and the micro service (NATS ADR-32).
 //!
-//! - **The cut (P4).** Each [`Door`] is a subscription in the connection's table, so a cut removes
-//!   it with all others, and what had come through it and is not answered yet is forgotten.
+//! - **The cut (P4).** Each [`ServiceSubject`] is a subscription in the connection's table, so a
+//!   cut removes it with all others, and what had come through it and is not answered yet is
+//!   forgotten.
 //! - **Replies.** Whoever asks chooses the reply subject, and the answer is published with our
 //!   rights, not with his. So an answer goes only to an inbox, [`is_inbox`].
 //! - **Floods.** A door is opened for [`QUESTIONS_MAX`] questions, after which the server itself
@@ -38,7 +39,7 @@ pub const SERVICE: &str = "driftgate";
 
 /// A subscription that questions come in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
-pub enum Door {
+pub enum ServiceSubject {
     /// A peer's handshake: `{p}.handshake.{me}`.
     Handshake,
     /// To every service: `$SRV.PING` and the like.
@@ -51,7 +52,7 @@ pub enum Door {
     Endpoints,
 }
 
-impl Door {
+impl ServiceSubject {
     pub(super) fn subject(self, settings: &Settings, instance: &str) -> String {
         let me = &settings.runtime_id;
         match self {
@@ -185,32 +186,32 @@ pub fn is_inbox(reply: &str) -> bool {
         })
 }
 
-/// The doors of one connection.
+/// The subscriptions for questions of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Responder {
     /// The micro service's id.
     instance: String,
     /// Doors that the server has closed, and when they are opened again.
-    spent: BTreeMap<Door, Instant>,
+    spent: BTreeMap<ServiceSubject, Instant>,
     /// When the newest answers left.
     answered: VecDeque<Instant>,
 }
 
 impl Responder {
-    /// Names the instance, and says what to subscribe to for a door; `None` while it pauses.
+    /// Names the instance, and says what to subscribe to for one; `None` while it pauses.
     pub(super) fn open(
         &mut self,
-        door: Door,
+        service: ServiceSubject,
         settings: &Settings,
         instance: &str,
     ) -> Option<String> {
         instance.clone_into(&mut self.instance);
-        (!self.spent.contains_key(&door)).then(|| door.subject(settings, instance))
+        (!self.spent.contains_key(&service)).then(|| service.subject(settings, instance))
     }
 
-    /// The server has closed a door.
-    pub(super) fn spent(&mut self, door: Door) {
-        self.spent.insert(door, Instant::now() + PAUSE);
+    /// The server has closed one.
+    pub(super) fn spent(&mut self, service: ServiceSubject) {
+        self.spent.insert(service, Instant::now() + PAUSE);
     }
 
     /// When the next door is to be opened again.
@@ -219,11 +220,18 @@ impl Responder {
     }
 
     /// The doors whose pause is over, with their subjects.
-    pub(super) fn woke(&mut self, now: Instant, settings: &Settings) -> Vec<(Door, String)> {
-        let is_due = |(_, at): &(&Door, &Instant)| **at <= now;
-        let due: Vec<Door> = self.spent.iter().filter(is_due).map(|(door, _)| *door).collect();
-        self.spent.retain(|door, _| !due.contains(door));
-        due.into_iter().map(|door| (door, door.subject(settings, &self.instance))).collect()
+    pub(super) fn woke(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+    ) -> Vec<(ServiceSubject, String)> {
+        let is_due = |(_, at): &(&ServiceSubject, &Instant)| **at <= now;
+        let due: Vec<ServiceSubject> =
+            self.spent.iter().filter(is_due).map(|(service, _)| *service).collect();
+        self.spent.retain(|service, _| !due.contains(service));
+        due.into_iter()
+            .map(|service| (service, service.subject(settings, &self.instance)))
+            .collect()
     }
 
     /// Cut: no door opens by itself.
@@ -232,9 +240,9 @@ impl Responder {
     }
 
     /// Reads what came in through a door.
-    pub(super) fn read(door: Door, message: &Message) -> Result<Question, Dropped> {
+    pub(super) fn read(service: ServiceSubject, message: &Message) -> Result<Question, Dropped> {
         let reply = message.reply.clone().filter(|reply| is_inbox(reply)).ok_or(Dropped::Reply)?;
-        let asked = door.asked(&message.subject).ok_or(Dropped::Unknown)?;
+        let asked = service.asked(&message.subject).ok_or(Dropped::Unknown)?;
         if message.payload.len() > QUESTION_BYTES_MAX {
             return Err(Dropped::TooLong);
         }

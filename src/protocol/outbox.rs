@@ -49,7 +49,7 @@ pub enum Outcome {
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct Waiting {
     cleared: Arc<Cleared>,
     /// Whether its target may have the link to the newest snapshot.
     full: bool,
@@ -66,7 +66,7 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Lane {
     target: RuntimeId,
-    unsent: Option<Entry>,
+    unsent: Option<Waiting>,
     /// Whether the lane stands in the ready queue.
     queued: bool,
     /// Sequence number of the newest packet that was ever sent.
@@ -88,7 +88,7 @@ pub struct Departure {
     pub closing: Option<(Barrier, Timestamp)>,
 }
 
-impl Entry {
+impl Waiting {
     fn seq(&self) -> u64 {
         self.cleared.seq
     }
@@ -100,7 +100,7 @@ pub struct Outbox {
     lanes: Vec<Lane>,
     by_target: BTreeMap<RuntimeId, usize>,
     ready: VecDeque<usize>,
-    in_flight: BTreeMap<u64, Entry>,
+    in_flight: BTreeMap<u64, Waiting>,
     next_token: u64,
     window: usize,
     ack_timeout: Duration,
@@ -196,7 +196,7 @@ impl Outbox {
         slot.ledger.pending += 1;
         slot.since_offer = Some(0);
         let (attempts, deadline) = (0, Duration::ZERO);
-        let entry = Entry { cleared, full, sealed: None, lane, line, attempts, deadline };
+        let entry = Waiting { cleared, full, sealed: None, lane, line, attempts, deadline };
         if let Some(older) = slot.unsent.replace(entry) {
             self.settle(&older, PacketStatus::Superseded, None);
         }
@@ -453,7 +453,7 @@ impl Outbox {
 
     /// Puts an unsettled packet back, unless its lane has something newer: a late older packet
     /// would be refused by its receiver as replayed.
-    fn retry(&mut self, entry: Entry) {
+    fn retry(&mut self, entry: Waiting) {
         let index = entry.lane;
         let Some(lane) = self.lanes.get_mut(index) else { return };
         if entry.seq() <= self.revoked_through {
@@ -467,12 +467,12 @@ impl Outbox {
     }
 
     /// Settles a packet that will not be sent (again).
-    fn settle_unsent(&mut self, entry: &Entry) {
+    fn settle_unsent(&mut self, entry: &Waiting) {
         let status = if entry.attempts == 0 { PacketStatus::Revoked } else { PacketStatus::Failed };
         self.settle(entry, status, None);
     }
 
-    fn settle(&mut self, entry: &Entry, status: PacketStatus, stream_seq: Option<u64>) {
+    fn settle(&mut self, entry: &Waiting, status: PacketStatus, stream_seq: Option<u64>) {
         if let Some(lane) = self.lanes.get_mut(entry.lane) {
             lane.ledger.pending = lane.ledger.pending.saturating_sub(1);
             lane.ledger.settle(status);

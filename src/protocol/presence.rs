@@ -22,7 +22,7 @@ use super::time::Timestamp;
 
 mod lease;
 
-pub use lease::{Fence, Lease, Order, Reading};
+pub use lease::{Fence, Lease, LeaseStep, Reading};
 
 /// How long an entry counts after it was written. A broker that can expires it by itself.
 pub const TTL: Duration = Duration::from_secs(35);

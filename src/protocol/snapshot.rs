@@ -1,11 +1,11 @@
 //! Snapshots at the cost of what changed: full and delta frames, bounded decoding, chain policy and
 //! manifests.
 //!
-//! The walk of one snapshot: [`encode_next`] asks the [`Chain`] which earlier snapshot to build on,
-//! makes the frame and settles in doubt whether a full one is better; the store puts the object
-//! under [`Manifest::object_name`], then publishes the signed [`Manifest`]; [`Chain::accept`] takes
-//! it up. The way back: the manifest lists the objects, [`restore`] applies them and checks the
-//! digest that was signed.
+//! The walk of one snapshot: [`encode_next`] asks the [`DeltaChain`] which earlier snapshot to
+//! build on, makes the frame and settles in doubt whether a full one is better; the store puts the
+//! object under [`Manifest::object_name`], then publishes the signed [`Manifest`];
+//! [`DeltaChain::accept`] takes it up. The way back: the manifest lists the objects, [`restore`]
+//! applies them and checks the digest that was signed.
 //!
 //! What deliberately is not here: the spool, the bucket and the subjects (`nats/`), and whether the
 //! gate lets a snapshot go (`gate.rs`).
@@ -18,7 +18,7 @@ mod manifest;
 mod plain;
 
 pub use chain::{
-    BASES_MAX, CHAIN_ENTRIES_MAX, Chain, ChainFault, Entry, OBJECTS_MAX, Plan, Review,
+    BASES_MAX, CHAIN_ENTRIES_MAX, ChainEntry, ChainFault, DeltaChain, OBJECTS_MAX, Plan, Review,
     TREE_ENTRIES_MAX, is_worth,
 };
 pub use decode::{DecodeFault, Expected, FrameHeader, Limits, decode, delta_base};
@@ -45,8 +45,8 @@ pub struct Encoded {
 impl Encoded {
     /// Its entry in the chain, once it is stored.
     #[must_use]
-    pub fn entry(&self, seq: u64, source: &Plain) -> Entry {
-        Entry {
+    pub fn entry(&self, seq: u64, source: &Plain) -> ChainEntry {
+        ChainEntry {
             seq,
             digest: source.digest(),
             base: self.base,
@@ -66,10 +66,10 @@ impl Encoded {
 /// # Errors
 /// [`EncodeFault`], never [`EncodeFault::Oversize`].
 pub fn encode_next(
-    chain: &Chain,
+    chain: &DeltaChain,
     source: &Plain,
     level: Level,
-    mut base: impl FnMut(&Entry) -> Option<Plain>,
+    mut base: impl FnMut(&ChainEntry) -> Option<Plain>,
 ) -> Result<Encoded, EncodeFault> {
     let mut delta_from = |seq: u64, stored_max: u64| {
         let Some(plain) = chain.entry(seq).and_then(&mut base) else { return Ok(None) };

@@ -10,7 +10,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::statfs;
 use tokio::net::unix::pipe::Receiver;
 
-use crate::driver::{Handle, Order, Unavailable};
+use crate::driver::{Handle, OperatorOrder, Unavailable};
 use crate::protocol::audit::{Act, Way};
 use crate::telemetry::Condition;
 
@@ -78,7 +78,7 @@ pub(super) async fn watch(path: PathBuf, mut held: bool, handle: Handle) {
                 handle.conditions().end(Condition::HoldFileUnseen);
                 if found != held {
                     let act = if found { Act::Isolate } else { Act::Release };
-                    match handle.operate(Order::new(act, Way::File)).await {
+                    match handle.operate(OperatorOrder::new(act, Way::File)).await {
                         Ok(_) => held = found,
                         // The next look tries again; an order that was taken twice changes nothing.
                         Err(Unavailable::Overloaded(_)) => is_obeyed = false,

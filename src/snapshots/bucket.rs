@@ -49,7 +49,7 @@ impl BucketFault {
 
 /// What to put.
 #[derive(Debug)]
-pub struct Upload<'a> {
+pub struct Put<'a> {
     /// Object name.
     pub name: &'a str,
     /// The id of its chunks, from [`Bucket::next_id`].
@@ -131,7 +131,7 @@ impl Bucket {
     /// [`BucketFault`].
     pub async fn put(
         &self,
-        upload: Upload<'_>,
+        upload: Put<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), BucketFault> {
         let label = Label {

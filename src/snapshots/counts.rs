@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::spool::{Entry, State, Stored};
+use super::spool::{SpoolEntry, State, Stored};
 use super::{Pushed, Snapshots};
 use strum::VariantArray as _;
 
 use crate::protocol::envelope::{Admission, Ruling};
 use crate::protocol::refusal::Refusal;
-use crate::protocol::snapshot::{Chain, FrameKind};
+use crate::protocol::snapshot::{DeltaChain, FrameKind};
 use crate::telemetry::{Condition, Distribution, Exposition, Family, Histogram, number};
 
 /// Upper bounds of the upload-time histogram, in seconds: from one round trip on loopback to a
@@ -107,7 +107,7 @@ impl Counts {
     }
 
     /// What the bucket holds of ours now.
-    pub(super) fn stored(&self, chain: &Chain) {
+    pub(super) fn stored(&self, chain: &DeltaChain) {
         let (objects, bytes) =
             chain.entries().fold((0, 0), |(objects, bytes): (u64, u64), entry| {
                 (objects + 1, bytes.saturating_add(entry.stored))
@@ -159,19 +159,19 @@ impl Snapshots {
     pub fn count_refused(&self, reason: &'static str) {
         if reason == "spool-full" {
             let text = "a push was refused with 507";
-            self.room.settings.conditions.begin(Condition::SpoolFull, text);
+            self.shared.settings.conditions.begin(Condition::SpoolFull, text);
         }
-        self.room.counts.refused(reason);
+        self.shared.counts.refused(reason);
     }
 
     /// What `/metrics` shows of snapshots.
     #[must_use]
     pub fn exposition(&self) -> Exposition {
-        let tally = self.room.counts.tally().clone();
-        let spool = self.room.spool().ok();
+        let tally = self.shared.counts.tally().clone();
+        let spool = self.shared.spool().ok();
         let revoked = spool.as_ref().map_or(0, |spool| spool.revoked());
         let spool = spool.map(|spool| {
-            let bytes_max = self.room.settings.spool_bytes_max;
+            let bytes_max = self.shared.settings.spool_bytes_max;
             spool_families(&spool.entries(), spool.used(), bytes_max, spool.damaged().len())
         });
         tally.exposition(revoked, spool)
@@ -314,7 +314,12 @@ fn by_reason(counts: &BTreeMap<&'static str, u64>) -> impl Iterator<Item = (Vec<
     counts.iter().map(|(reason, count)| (vec![(*reason).to_owned()], *count))
 }
 
-fn spool_families(entries: &[Entry], used: u64, bytes_max: u64, damaged: usize) -> Vec<Family> {
+fn spool_families(
+    entries: &[SpoolEntry],
+    used: u64,
+    bytes_max: u64,
+    damaged: usize,
+) -> Vec<Family> {
     let count = |is_it: fn(&State) -> bool| {
         let count = entries.iter().filter(|entry| is_it(&entry.state)).count();
         number(u64::try_from(count).unwrap_or(u64::MAX))

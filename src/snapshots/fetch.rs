@@ -17,7 +17,7 @@ use futures_util::future::try_join_all;
 
 use super::bucket::{self, Bucket, BucketFault};
 use super::progress::Sum;
-use super::spool::Entry;
+use super::spool::SpoolEntry;
 use super::{Which, blocking};
 use crate::nats::object::KvEntry;
 use crate::protocol::digest::Digest;
@@ -160,7 +160,7 @@ impl Item {
 
     /// What the spool says.
     #[must_use]
-    pub fn of_entry(runtime: &RuntimeId, entry: &Entry) -> Self {
+    pub fn of_entry(runtime: &RuntimeId, entry: &SpoolEntry) -> Self {
         let stored = entry.state.stored();
         Self {
             runtime: runtime.to_string(),
@@ -427,13 +427,13 @@ pub async fn fetch(
 pub(super) fn entry_of(
     manifest: &Manifest,
     known: &BTreeMap<Digest, u64>,
-) -> Option<crate::protocol::snapshot::Entry> {
+) -> Option<crate::protocol::snapshot::ChainEntry> {
     let base = match manifest.base_digest {
         None => None,
         Some(digest) => Some(*known.get(&digest)?),
     };
     debug_assert!(base.is_some() == (manifest.kind() == FrameKind::Delta));
-    Some(crate::protocol::snapshot::Entry {
+    Some(crate::protocol::snapshot::ChainEntry {
         seq: manifest.seq,
         digest: manifest.digest,
         base,

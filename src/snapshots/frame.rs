@@ -11,13 +11,13 @@ use super::bucket::{Bucket, BucketFault};
 use super::fetch::{self, FetchFault};
 use super::memory::encoding_bytes;
 use super::progress::{Direction, Tracker};
-use super::spool::{Entry, Spool, SpoolFault};
-use super::{Room, blocking};
+use super::spool::{Spool, SpoolEntry, SpoolFault};
+use super::{Shared, blocking};
 use crate::nats::object::Content;
 use crate::protocol::digest::Digest;
 use crate::protocol::gate::Band;
 use crate::protocol::snapshot::{
-    self, Chain, DCZ_HEADER_BYTES, EncodeFault, Encoded, FrameHeader, FrameKind, Manifest,
+    self, DCZ_HEADER_BYTES, DeltaChain, EncodeFault, Encoded, FrameHeader, FrameKind, Manifest,
     ObjectName, Plain, Plan, encode_next,
 };
 use crate::protocol::time::Timestamp;
@@ -51,7 +51,7 @@ pub(super) enum UploadFault {
 pub(super) struct Frame {
     pub(super) content: Content,
     pub(super) digest: Digest,
-    pub(super) link: snapshot::Entry,
+    pub(super) link: snapshot::ChainEntry,
     pub(super) window_log: u32,
     /// The plain bytes, where they were held in memory.
     pub(super) plain: Option<Plain>,
@@ -60,11 +60,11 @@ pub(super) struct Frame {
 /// The frame of one snapshot: as the chain plans it where there is memory for that, else a full one
 /// from disk to disk.
 pub(super) async fn frame(
-    room: &Room,
+    shared: &Shared,
     spool: &Arc<Spool>,
     bucket: &Bucket,
-    chain: &Chain,
-    entry: &Entry,
+    chain: &DeltaChain,
+    entry: &SpoolEntry,
     seq: u64,
 ) -> Result<Frame, UploadFault> {
     let base = match chain.plan(entry.size) {
@@ -72,20 +72,20 @@ pub(super) async fn frame(
         Plan::Full => None,
     };
     let base_bytes = base.and_then(|seq| chain.entry(seq)).map_or(0, |base| base.size);
-    let bytes = encoding_bytes(room.settings.level, base_bytes, entry.size);
-    let Ok(_taken) = room.memory.take(bytes).await else {
-        return frame_on_disk(room, spool, entry, seq).await;
+    let bytes = encoding_bytes(shared.settings.level, base_bytes, entry.size);
+    let Ok(_taken) = shared.memory.take(bytes).await else {
+        return frame_on_disk(shared, spool, entry, seq).await;
     };
     let (shelf, wanted) = (Arc::clone(spool), entry.seq);
     let plain = blocking(move || shelf.read(wanted)).await??;
     let base = match base {
         Some(base) => {
-            check_base(room, bucket, chain, base).await?;
-            base_of(room, spool, bucket, chain, base).await
+            check_base(shared, bucket, chain, base).await?;
+            base_of(shared, spool, bucket, chain, base).await
         }
         None => None,
     };
-    let (encoded, digest) = encode(room, spool, chain, &plain, base).await?;
+    let (encoded, digest) = encode(shared, spool, chain, &plain, base).await?;
     Ok(Frame {
         digest,
         link: encoded.entry(seq, &plain),
@@ -96,18 +96,18 @@ pub(super) async fn frame(
 }
 
 async fn frame_on_disk(
-    room: &Room,
+    shared: &Shared,
     spool: &Arc<Spool>,
-    entry: &Entry,
+    entry: &SpoolEntry,
     seq: u64,
 ) -> Result<Frame, UploadFault> {
-    let (shelf, level, wanted) = (Arc::clone(spool), room.settings.level, entry.clone());
+    let (shelf, level, wanted) = (Arc::clone(spool), shared.settings.level, entry.clone());
     let frame = blocking(move || shelf.encode(&wanted, level)).await??;
     let (digest, size, base) = (entry.digest, entry.size, None);
     Ok(Frame {
         content: Content::File(frame.file),
         digest: frame.digest,
-        link: snapshot::Entry { seq, digest, base, size, stored: frame.size },
+        link: snapshot::ChainEntry { seq, digest, base, size, stored: frame.size },
         window_log: frame.window_log,
         plain: None,
     })
@@ -115,14 +115,14 @@ async fn frame_on_disk(
 
 /// Makes sure that what restores `seq` is still in the bucket.
 async fn check_base(
-    room: &Room,
+    shared: &Shared,
     bucket: &Bucket,
-    chain: &Chain,
+    chain: &DeltaChain,
     seq: u64,
 ) -> Result<(), UploadFault> {
     let path = chain.restore_path(seq).unwrap_or_default();
     let looks = path.iter().filter_map(|seq| chain.entry(*seq)).map(|entry| {
-        let name = object_name(room, entry.seq, entry.digest, entry.kind()).to_string();
+        let name = object_name(shared, entry.seq, entry.digest, entry.kind()).to_string();
         let (seq, stored) = (entry.seq, entry.stored);
         async move {
             let size = bucket.size(&name).await?;
@@ -135,14 +135,14 @@ async fn check_base(
 /// The plain bytes of the base that the plan names: from memory, disk or the bucket. One that
 /// cannot be had is not an error; the snapshot becomes a full frame.
 async fn base_of(
-    room: &Room,
+    shared: &Shared,
     spool: &Arc<Spool>,
     bucket: &Bucket,
-    chain: &Chain,
+    chain: &DeltaChain,
     seq: u64,
 ) -> Option<Plain> {
     let digest = chain.entry(seq)?.digest;
-    if let Some(plain) = room.cache.get(digest) {
+    if let Some(plain) = shared.cache.get(digest) {
         return Some(plain);
     }
     if let Some(entry) = spool.find(digest) {
@@ -152,12 +152,12 @@ async fn base_of(
         }
     }
     let entry = chain.entry(seq)?;
-    let manifest = restore_manifest(room, chain, entry);
+    let manifest = restore_manifest(shared, chain, entry);
     let path = chain.restore_path(seq).unwrap_or_default();
     let total = path.iter().filter_map(|seq| chain.entry(*seq)).map(|entry| entry.stored).sum();
-    let tracker = Tracker::new(Direction::Fetch, &manifest, Some(total), &room.settings.feed);
+    let tracker = Tracker::new(Direction::Fetch, &manifest, Some(total), &shared.settings.feed);
     let step = |done| tracker.step(done);
-    match fetch::fetch(bucket, &manifest, room.settings.bytes_max, &step).await {
+    match fetch::fetch(bucket, &manifest, shared.settings.bytes_max, &step).await {
         Ok(plain) => {
             tracker.done();
             Some(plain)
@@ -171,16 +171,16 @@ async fn base_of(
 
 /// The frame and the digest of its stored bytes, both made on a thread for what computes.
 async fn encode(
-    room: &Room,
+    shared: &Shared,
     spool: &Arc<Spool>,
-    chain: &Chain,
+    chain: &DeltaChain,
     plain: &Plain,
     base: Option<Plain>,
 ) -> Result<(Encoded, Digest), UploadFault> {
-    let (planner, plain, level) = (chain.clone(), plain.clone(), room.settings.level);
+    let (planner, plain, level) = (chain.clone(), plain.clone(), shared.settings.level);
     let shelf = Arc::clone(spool);
     let encoded = blocking(move || {
-        let at_hand = |entry: &snapshot::Entry| {
+        let at_hand = |entry: &snapshot::ChainEntry| {
             if let Some(base) = base.as_ref().filter(|base| base.digest() == entry.digest) {
                 return Some(base.clone());
             }
@@ -204,15 +204,19 @@ fn window_log_of(encoded: &Encoded) -> u32 {
 }
 
 /// What is needed to restore an entry of our own chain, from the chain alone.
-pub(super) fn restore_manifest(room: &Room, chain: &Chain, link: &snapshot::Entry) -> Manifest {
+pub(super) fn restore_manifest(
+    shared: &Shared,
+    chain: &DeltaChain,
+    link: &snapshot::ChainEntry,
+) -> Manifest {
     let path = link.base.and_then(|base| chain.restore_path(base)).unwrap_or_default();
     let before = path.iter().filter_map(|seq| chain.entry(*seq));
-    let name = |entry: &snapshot::Entry| {
-        object_name(room, entry.seq, entry.digest, entry.kind()).to_string()
+    let name = |entry: &snapshot::ChainEntry| {
+        object_name(shared, entry.seq, entry.digest, entry.kind()).to_string()
     };
     let objects = before.chain([link]).map(name);
     Manifest {
-        runtime: room.settings.runtime_id.clone(),
+        runtime: shared.settings.runtime_id.clone(),
         seq: link.seq,
         digest: link.digest,
         size: link.size,
@@ -227,7 +231,12 @@ pub(super) fn restore_manifest(room: &Room, chain: &Chain, link: &snapshot::Entr
     }
 }
 
-pub(super) fn object_name(room: &Room, seq: u64, digest: Digest, kind: FrameKind) -> ObjectName {
-    let runtime = room.settings.runtime_id.clone();
+pub(super) fn object_name(
+    shared: &Shared,
+    seq: u64,
+    digest: Digest,
+    kind: FrameKind,
+) -> ObjectName {
+    let runtime = shared.settings.runtime_id.clone();
     ObjectName { runtime, seq, digest_start: digest.start(), kind }
 }

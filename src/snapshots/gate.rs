@@ -27,7 +27,7 @@ pub struct Grant {
     /// When it was given. A snapshot takes its number from it: the spool the next free one, in
     /// microseconds.
     pub now: Timestamp,
-    /// [`Order::revocations`] at that time.
+    /// [`GateOrder::revocations`] at that time.
     pub revocations: u64,
 }
 
@@ -90,7 +90,7 @@ pub enum Question {
 
 /// What the room is told, as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Order {
+pub struct GateOrder {
     /// Rises with each order to stop.
     pub number: u64,
     /// Counts the orders that revoke: what was granted before the newest of them and is not yet
@@ -112,24 +112,27 @@ pub struct DriverEnd {
     /// Questions, in order.
     pub questions: mpsc::Receiver<Question>,
     /// Orders.
-    pub orders: watch::Sender<Order>,
+    pub orders: watch::Sender<GateOrder>,
 }
 
 /// The room's end. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Gate {
+pub(super) struct GateClient {
     questions: mpsc::Sender<Question>,
-    pub(super) orders: watch::Receiver<Order>,
+    pub(super) orders: watch::Receiver<GateOrder>,
 }
 
 /// Both ends.
-pub(super) fn pair() -> (Gate, DriverEnd) {
+pub(super) fn pair() -> (GateClient, DriverEnd) {
     let (question_sender, questions) = mpsc::channel(QUESTIONS_MAX);
-    let (order_sender, orders) = watch::channel(Order::default());
-    (Gate { questions: question_sender, orders }, DriverEnd { questions, orders: order_sender })
+    let (order_sender, orders) = watch::channel(GateOrder::default());
+    (
+        GateClient { questions: question_sender, orders },
+        DriverEnd { questions, orders: order_sender },
+    )
 }
 
-impl Gate {
+impl GateClient {
     /// Asks; `None` when the gate refuses, or nobody answers because the driver is gone.
     pub(super) async fn ask<T>(
         &self,
@@ -147,7 +150,7 @@ impl Gate {
     }
 
     /// What is ordered now.
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self) -> GateOrder {
         *self.orders.borrow()
     }
 }

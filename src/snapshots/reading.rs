@@ -23,7 +23,7 @@ impl Snapshots {
     /// # Errors
     /// [`Refused`].
     pub async fn own(&self, which: Which) -> Result<(String, Plain), Refused> {
-        if self.room.gate.order().is_isolated {
+        if self.shared.gate.order().is_isolated {
             return Err(Refused::Isolated);
         }
         let place = self.reading().await?;
@@ -32,35 +32,35 @@ impl Snapshots {
     }
 
     async fn find_own(&self, which: Which) -> Result<(String, Plain, Option<Taken>), Refused> {
-        let spool = self.room.spool()?;
+        let spool = self.shared.spool()?;
         let entry = match which {
             Which::Newest => spool.newest(),
             Which::Digest(digest) => spool.find(digest),
         };
         if let Some(entry) = entry {
-            if let Some(plain) = self.room.cache.get(entry.digest) {
+            if let Some(plain) = self.shared.cache.get(entry.digest) {
                 return Ok((entry.media_type, plain, None));
             }
             let seq = entry.seq;
-            let taken = self.room.memory.take(entry.size).await?;
+            let taken = self.shared.memory.take(entry.size).await?;
             let shelf = Arc::clone(&spool);
             match blocking(move || shelf.read(seq)).await? {
                 Ok(plain) => return Ok((entry.media_type, plain, Some(taken))),
                 // It is damaged or made way; the broker may have it.
-                Err(SpoolFault::Damaged(_) | SpoolFault::Unknown) => self.room.show_spool(&spool),
+                Err(SpoolFault::Damaged(_) | SpoolFault::Unknown) => self.shared.show_spool(&spool),
                 Err(fault) => return Err(fault.into()),
             }
         }
-        let fetched = self.fetch(self.room.settings.runtime_id.clone(), which).await?;
+        let fetched = self.fetch(self.shared.settings.runtime_id.clone(), which).await?;
         let Fetched { media_type, plain, .. } = fetched;
-        let taken = self.room.memory.take(plain.size()).await?;
+        let taken = self.shared.memory.take(plain.size()).await?;
         Ok((media_type, plain, Some(taken)))
     }
 
     /// Whether a source is this runtime itself.
     #[must_use]
     pub fn is_own(&self, source: &RuntimeId) -> bool {
-        *source == self.room.settings.runtime_id
+        *source == self.shared.settings.runtime_id
     }
 
     /// A peer's, verified and judged. Takes a place as [`Snapshots::own`] does.
@@ -70,12 +70,12 @@ impl Snapshots {
     pub async fn peer(&self, source: RuntimeId, which: Which) -> Result<Fetched, Refused> {
         let place = self.reading().await?;
         let fetched = self.fetch(source, which).await?;
-        let taken = self.room.memory.take(fetched.plain.size()).await?;
+        let taken = self.shared.memory.take(fetched.plain.size()).await?;
         Ok(Fetched { plain: held(fetched.plain, place, Some(taken)), ..fetched })
     }
 
     async fn reading(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        let place = Arc::clone(&self.room.readings).acquire_owned();
+        let place = Arc::clone(&self.shared.readings).acquire_owned();
         let place = tokio::time::timeout(READING_TIMEOUT, place).await;
         // The semaphore is never closed.
         place.ok().and_then(Result::ok).ok_or(Refused::Busy)
@@ -85,8 +85,8 @@ impl Snapshots {
         let (answer, reply) = oneshot::channel();
         let fetched = self.order(Job::Fetch { source, which, answer }, reply).await;
         match &fetched {
-            Ok(fetched) => self.room.counts.fetched(fetched.plain.size()),
-            Err(refused) => self.room.counts.fetch_failed(refused.fetch_word()),
+            Ok(fetched) => self.shared.counts.fetched(fetched.plain.size()),
+            Err(refused) => self.shared.counts.fetch_failed(refused.fetch_word()),
         }
         fetched
     }
@@ -97,7 +97,7 @@ impl Snapshots {
     /// # Errors
     /// [`Refused`].
     pub async fn list(&self, source: Option<RuntimeId>) -> Result<Vec<Item>, Refused> {
-        let own = self.room.settings.runtime_id.clone();
+        let own = self.shared.settings.runtime_id.clone();
         let source = source.unwrap_or_else(|| own.clone());
         let is_own = source == own;
         let (answer, reply) = oneshot::channel();
@@ -108,7 +108,7 @@ impl Snapshots {
             Err(refused) => return Err(refused),
         };
         if is_own {
-            for entry in self.room.spool()?.entries() {
+            for entry in self.shared.spool()?.entries() {
                 if !items.iter().any(|item| item.digest == entry.digest) {
                     items.push(Item::of_entry(&own, &entry));
                 }
@@ -123,10 +123,10 @@ impl Snapshots {
         job: Job,
         reply: oneshot::Receiver<Result<T, FetchFault>>,
     ) -> Result<T, Refused> {
-        if self.room.gate.order().is_isolated {
+        if self.shared.gate.order().is_isolated {
             return Err(Refused::Isolated);
         }
-        self.room.jobs.try_send(job).map_err(|_| Refused::NotReady)?;
+        self.shared.jobs.try_send(job).map_err(|_| Refused::NotReady)?;
         match tokio::time::timeout(FETCH_TIMEOUT, reply).await {
             Ok(Ok(Err(FetchFault::Isolated))) => Err(Refused::Isolated),
             Ok(Ok(outcome)) => Ok(outcome?),
@@ -137,10 +137,10 @@ impl Snapshots {
 
     /// Plain bytes that are at hand: a dictionary that a client says it has.
     pub async fn at_hand(&self, digest: Digest) -> Option<Plain> {
-        if let Some(plain) = self.room.cache.get(digest) {
+        if let Some(plain) = self.shared.cache.get(digest) {
             return Some(plain);
         }
-        let spool = self.room.spool().ok()?;
+        let spool = self.shared.spool().ok()?;
         let entry = spool.find(digest)?;
         blocking(move || spool.read(entry.seq)).await.ok()?.ok()
     }

@@ -45,7 +45,7 @@ mod recovery;
 
 pub use frame::Frame;
 pub use part::{Part, Sealed};
-pub use record::{Entry, Started, State, Stored, Unfinished};
+pub use record::{SpoolEntry, Started, State, Stored, Unfinished};
 pub use recovery::Recovery;
 
 /// Why the spool cannot do it.
@@ -107,7 +107,7 @@ struct Contents {
 /// One snapshot and what this life knows of it.
 #[derive(Debug)]
 struct Held {
-    entry: Entry,
+    entry: SpoolEntry,
     /// Revocations before it was granted; 0 for one of an earlier life.
     revocations: u64,
     /// Whether its record still says `unsent` although it is revoked: the disk fails.
@@ -142,8 +142,11 @@ impl Spool {
         contents.used =
             recovery.entries.iter().map(|entry| entry.size).sum::<u64>() + recovery.damaged_bytes;
         contents.damaged.clone_from(&recovery.damaged);
-        let held =
-            |entry: &Entry| Held { entry: entry.clone(), revocations: 0, is_revocation_due: false };
+        let held = |entry: &SpoolEntry| Held {
+            entry: entry.clone(),
+            revocations: 0,
+            is_revocation_due: false,
+        };
         contents.held = recovery.entries.iter().map(|entry| (entry.seq, held(entry))).collect();
         let unfinished = recovery.unfinished.iter();
         contents.unfinished = unfinished.map(|found| (found.seq, found.clone())).collect();
@@ -174,10 +177,10 @@ impl Spool {
         sealed: Sealed,
         grant: Grant,
         media_type: &str,
-    ) -> Result<Entry, SpoolFault> {
+    ) -> Result<SpoolEntry, SpoolFault> {
         let newest = self.newest().map_or(0, |newest| newest.seq);
         let seq = grant.now.unix_us().max(newest.saturating_add(1));
-        let entry = Entry {
+        let entry = SpoolEntry {
             seq,
             digest: sealed.digest(),
             size: sealed.size(),
@@ -251,7 +254,7 @@ impl Spool {
     }
 
     fn write_due(&self) -> Result<(), SpoolFault> {
-        let due: Vec<Entry> = {
+        let due: Vec<SpoolEntry> = {
             let contents = self.contents();
             let due = contents.held.values().filter(|held| held.is_revocation_due);
             due.map(|held| held.entry.clone()).collect()
@@ -348,32 +351,32 @@ impl Spool {
 
     /// The newest accepted snapshot.
     #[must_use]
-    pub fn newest(&self) -> Option<Entry> {
+    pub fn newest(&self) -> Option<SpoolEntry> {
         self.contents().held.last_key_value().map(|(_, held)| held.entry.clone())
     }
 
     /// The oldest snapshot that is neither stored nor revoked.
     #[must_use]
-    pub fn next_unsent(&self) -> Option<Entry> {
-        let is_unsent = |entry: &Entry| entry.state == State::Unsent;
+    pub fn next_unsent(&self) -> Option<SpoolEntry> {
+        let is_unsent = |entry: &SpoolEntry| entry.state == State::Unsent;
         self.entries().into_iter().find(is_unsent)
     }
 
     /// One snapshot.
     #[must_use]
-    pub fn entry(&self, seq: u64) -> Option<Entry> {
+    pub fn entry(&self, seq: u64) -> Option<SpoolEntry> {
         self.contents().held.get(&seq).map(|held| held.entry.clone())
     }
 
     /// The newest snapshot with these plain bytes.
     #[must_use]
-    pub fn find(&self, digest: Digest) -> Option<Entry> {
+    pub fn find(&self, digest: Digest) -> Option<SpoolEntry> {
         self.entries().into_iter().rev().find(|entry| entry.digest == digest)
     }
 
     /// All snapshots, oldest first.
     #[must_use]
-    pub fn entries(&self) -> Vec<Entry> {
+    pub fn entries(&self) -> Vec<SpoolEntry> {
         self.contents().held.values().map(|held| held.entry.clone()).collect()
     }
 
@@ -421,10 +424,10 @@ impl Spool {
     }
 
     /// Removes those settled snapshots that `is_over` names.
-    fn forget_where(&self, is_over: impl Fn(&Entry) -> bool) {
+    fn forget_where(&self, is_over: impl Fn(&SpoolEntry) -> bool) {
         let mut contents = self.contents();
         let is_settled = |held: &Held| held.entry.state != State::Unsent && !held.is_revocation_due;
-        let over: Vec<Entry> = contents
+        let over: Vec<SpoolEntry> = contents
             .held
             .values()
             .filter(|held| is_settled(held) && is_over(&held.entry))
@@ -441,12 +444,12 @@ impl Spool {
     }
 
     /// Its bytes are not there: it made way meanwhile, or somebody has deleted them.
-    fn missing(&self, entry: &Entry) -> SpoolFault {
+    fn missing(&self, entry: &SpoolEntry) -> SpoolFault {
         let is_gone = self.entry(entry.seq).is_none();
         if is_gone { SpoolFault::Unknown } else { self.lose(entry) }
     }
 
-    fn lose(&self, entry: &Entry) -> SpoolFault {
+    fn lose(&self, entry: &SpoolEntry) -> SpoolFault {
         let mut contents = self.contents();
         if contents.held.remove(&entry.seq).is_some() {
             recovery::set_aside(&self.folder, entry.seq);
@@ -460,7 +463,7 @@ impl Spool {
         self.folder.join(format!("{seq}.plain"))
     }
 
-    fn record_path(&self, entry: &Entry) -> PathBuf {
+    fn record_path(&self, entry: &SpoolEntry) -> PathBuf {
         self.named(entry.seq, &entry.state)
     }
 
@@ -490,7 +493,7 @@ pub fn put(
     spool: &std::sync::Arc<Spool>,
     bytes: &[u8],
     now: Timestamp,
-) -> Result<Entry, SpoolFault> {
+) -> Result<SpoolEntry, SpoolFault> {
     let mut part = spool.begin(u64::MAX)?;
     part.write_all(bytes)?;
     let revocations = *spool.revocations();

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 use super::frame::UploadFault;
-use super::gate::{Judged, Order, Question};
+use super::gate::{GateOrder, Judged, Question};
 use super::job::Job;
-use super::spool::{Entry, Spool, SpoolFault, State, Stored};
+use super::spool::{Spool, SpoolEntry, SpoolFault, State, Stored};
 use super::upload::{self, Holdings};
-use super::{Room, Stopped, blocking};
+use super::{Shared, Stopped, blocking};
 use crate::nats::backoff::backoff;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::time::Timestamp;
@@ -44,7 +44,7 @@ const WATCHERS_MAX: usize = 256;
 
 /// What outlives a panic.
 struct Task {
-    room: Arc<Room>,
+    shared: Arc<Shared>,
     spool: Arc<Spool>,
     jobs: mpsc::Receiver<Job>,
     stop: watch::Receiver<bool>,
@@ -58,7 +58,7 @@ struct Task {
 
 struct Worker<'a> {
     task: &'a mut Task,
-    room: Arc<Room>,
+    shared: Arc<Shared>,
     spool: Arc<Spool>,
     bucket: Option<Bucket>,
     /// What the bucket has of ours; `None` when that has to be read (again).
@@ -76,12 +76,13 @@ struct Worker<'a> {
 
 /// Reads the spool, then works until `stop` turns true.
 pub(super) async fn run(
-    room: Arc<Room>,
+    shared: Arc<Shared>,
     spool: Arc<Spool>,
     jobs: mpsc::Receiver<Job>,
     stop: watch::Receiver<bool>,
 ) -> Stopped {
-    let mut task = Task { room, spool, jobs, stop, done: 0, in_doubt: false, is_recovered: false };
+    let mut task =
+        Task { shared, spool, jobs, stop, done: 0, in_doubt: false, is_recovered: false };
     loop {
         let Err(panic) = AssertUnwindSafe(task.life()).catch_unwind().await else {
             return Stopped { confirmed: !task.in_doubt };
@@ -89,12 +90,12 @@ pub(super) async fn run(
         let words = panic.downcast_ref::<&str>().copied().map(str::to_owned);
         let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         tracing::error!(panic = words, "the snapshot worker has panicked; it begins anew");
-        task.room.counts.restarted();
+        task.shared.counts.restarted();
         task.in_doubt = true;
         let text = format!("it has panicked: {words}");
-        task.room.settings.conditions.begin(Condition::SnapshotWorker, text);
+        task.shared.settings.conditions.begin(Condition::SnapshotWorker, text);
         // An order to stop must be obeyed at once; the life that begins then does.
-        let (mut stop, mut orders) = (task.stop.clone(), task.room.gate.orders.clone());
+        let (mut stop, mut orders) = (task.stop.clone(), task.shared.gate.orders.clone());
         tokio::select! {
             () = stopped(&mut stop) => {}
             () = ordered(&mut orders, task.done) => {}
@@ -108,10 +109,10 @@ impl Task {
         if !self.is_recovered && !self.recover().await {
             return;
         }
-        let (room, spool) = (Arc::clone(&self.room), Arc::clone(&self.spool));
+        let (shared, spool) = (Arc::clone(&self.shared), Arc::clone(&self.spool));
         let worker = Worker {
             task: self,
-            room,
+            shared,
             spool,
             bucket: None,
             holdings: None,
@@ -127,17 +128,17 @@ impl Task {
 
     /// Reads the spool and tells the driver what it holds; whether it could be read.
     async fn recover(&mut self) -> bool {
-        let (room, shelf) = (&self.room, Arc::clone(&self.spool));
+        let (shared, shelf) = (&self.shared, Arc::clone(&self.spool));
         let recovery = match blocking(move || shelf.recover()).await {
             Ok(Ok(recovery)) => recovery,
             Ok(Err(fault)) | Err(fault) => {
                 tracing::error!(%fault, "the snapshot spool cannot be read");
                 let text = format!("the spool cannot be read: {fault}");
-                room.settings.conditions.begin(Condition::SnapshotWorker, text);
+                shared.settings.conditions.begin(Condition::SnapshotWorker, text);
                 return false;
             }
         };
-        room.show_spool(&self.spool);
+        shared.show_spool(&self.spool);
         for damage in &recovery.damaged {
             tracing::error!(damage, "a snapshot in damaged/");
         }
@@ -145,19 +146,19 @@ impl Task {
         tracing::info!(kept = recovery.entries.len(), unsent, "snapshot spool read");
         if let Some(entry) = recovery.entries.iter().rev().find(|entry| entry.state.is_stored()) {
             let digest = entry.digest;
-            room.gate.tell(Question::Stored { digest, announced: None }).await;
+            shared.gate.tell(Question::Stored { digest, announced: None }).await;
         }
-        room.gate.tell(Question::Recovered { is_waiting: unsent > 0 }).await;
+        shared.gate.tell(Question::Recovered { is_waiting: unsent > 0 }).await;
         self.is_recovered = true;
         // Set once, here.
-        let _ = room.spool.set(Arc::clone(&self.spool));
+        let _ = shared.spool.set(Arc::clone(&self.spool));
         true
     }
 }
 
 impl Worker<'_> {
     async fn work(mut self) {
-        let mut orders = self.room.gate.orders.clone();
+        let mut orders = self.shared.gate.orders.clone();
         let mut stop = self.task.stop.clone();
         loop {
             let order = *orders.borrow_and_update();
@@ -199,7 +200,7 @@ impl Worker<'_> {
                     if let Ok(Err(fault)) = blocking(move || spool.write_revocations()).await {
                         tracing::error!(%fault, "the revocation cannot be written");
                     }
-                    self.room.show_spool(&self.spool);
+                    self.shared.show_spool(&self.spool);
                 }
                 () = tokio::time::sleep_until(idle_until), if self.bucket.is_some() => {
                     self.hang_up().await;
@@ -215,8 +216,8 @@ impl Worker<'_> {
     }
 
     /// Carries out an order to stop.
-    async fn obey(&mut self, order: Order) {
-        let mut orders = self.room.gate.orders.clone();
+    async fn obey(&mut self, order: GateOrder) {
+        let mut orders = self.shared.gate.orders.clone();
         let bucket = self.bucket.take();
         let in_doubt = std::mem::take(&mut self.task.in_doubt);
         let quiet = async {
@@ -246,14 +247,14 @@ impl Worker<'_> {
                 false
             }
         };
-        self.room.show_spool(&self.spool);
+        self.shared.show_spool(&self.spool);
         // Whoever waits for a revoked one learns it from the spool.
         let spool = &self.spool;
         let is_unsent = |seq| spool.entry(seq).is_some_and(|entry| entry.state == State::Unsent);
         self.watchers.retain(|seq, _| is_unsent(*seq));
         self.task.done = order.number;
         let confirmed = confirmed && is_on_disk;
-        self.room.gate.tell(Question::Quiet { number: order.number, confirmed }).await;
+        self.shared.gate.tell(Question::Quiet { number: order.number, confirmed }).await;
     }
 
     fn watch(&mut self, seq: u64, answer: oneshot::Sender<Stored>) {
@@ -274,21 +275,21 @@ impl Worker<'_> {
         match self.try_upload(&entry).await {
             Ok(stored) => {
                 self.attempt = 0;
-                self.room.settings.conditions.end(Condition::SnapshotWaiting);
-                self.room.settings.conditions.end(Condition::SnapshotWorker);
+                self.shared.settings.conditions.end(Condition::SnapshotWaiting);
+                self.shared.settings.conditions.end(Condition::SnapshotWorker);
                 self.note(&entry, &stored).await;
             }
             Err(UploadFault::Spool(SpoolFault::Damaged(_) | SpoolFault::Unknown)) => {
-                self.room.show_spool(&self.spool);
+                self.shared.show_spool(&self.spool);
             }
             Err(fault) => {
                 if !matches!(fault, UploadFault::NotOpen) {
-                    self.room.counts.upload_failed();
+                    self.shared.counts.upload_failed();
                     tracing::warn!(%fault, seq = entry.seq, "snapshot not uploaded yet");
                 }
                 if let UploadFault::StoredFull(_) | UploadFault::NoReader = &fault {
                     let text = format!("snapshot {}: {fault}", entry.seq);
-                    self.room.settings.conditions.begin(Condition::SnapshotWaiting, text);
+                    self.shared.settings.conditions.begin(Condition::SnapshotWaiting, text);
                 }
                 if let UploadFault::BaseGone(seq) = &fault {
                     self.gone.insert(*seq);
@@ -303,10 +304,10 @@ impl Worker<'_> {
         }
     }
 
-    async fn try_upload(&mut self, entry: &Entry) -> Result<Stored, UploadFault> {
-        let granted = self.room.gate.ask(Question::Upload).await;
+    async fn try_upload(&mut self, entry: &SpoolEntry) -> Result<Stored, UploadFault> {
+        let granted = self.shared.gate.ask(Question::Upload).await;
         let (grant, evidence) = granted.ok_or(UploadFault::NotOpen)?;
-        if !self.room.trust.borrow().has_reader(grant.now) {
+        if !self.shared.trust.borrow().has_reader(grant.now) {
             return Err(UploadFault::NoReader);
         }
         self.collect(grant.now, entry.size).await?;
@@ -315,7 +316,7 @@ impl Worker<'_> {
         };
         let granted = (grant, evidence);
         let stored =
-            upload::upload(&self.room, &self.spool, bucket, holdings, entry, granted).await?;
+            upload::upload(&self.shared, &self.spool, bucket, holdings, entry, granted).await?;
         if let Err(fault) = self.collect(grant.now, u64::MAX).await {
             tracing::warn!(%fault, "retention did not finish");
             self.holdings = None;
@@ -326,26 +327,26 @@ impl Worker<'_> {
     /// Knows what the bucket has of ours, settles what is unfinished there, and lets go of what
     /// retention does not keep if `more` bytes are beyond what may be stored.
     async fn collect(&mut self, now: Timestamp, more: u64) -> Result<(), UploadFault> {
-        let bucket = open(&mut self.bucket, &self.room).await?;
+        let bucket = open(&mut self.bucket, &self.shared).await?;
         if !self.spool.unfinished().is_empty() {
             self.holdings = None;
-            upload::settle(&self.room, &self.spool, bucket, now).await?;
+            upload::settle(&self.shared, &self.spool, bucket, now).await?;
         }
         let holdings = match &mut self.holdings {
             Some(holdings) => holdings,
             None => {
-                let (room, spool, gone) = (&self.room, &self.spool, &self.gone);
-                let read = upload::read_holdings(room, spool, bucket, gone, now).await?;
+                let (shared, spool, gone) = (&self.shared, &self.spool, &self.gone);
+                let read = upload::read_holdings(shared, spool, bucket, gone, now).await?;
                 self.holdings.insert(read)
             }
         };
-        if holdings.bytes().saturating_add(more) > self.room.settings.stored_bytes_max {
-            upload::collect(&self.room, &self.spool, bucket, holdings, now).await?;
+        if holdings.bytes().saturating_add(more) > self.shared.settings.stored_bytes_max {
+            upload::collect(&self.shared, &self.spool, bucket, holdings, now).await?;
         }
         Ok(())
     }
 
-    async fn note(&mut self, entry: &Entry, stored: &Stored) {
+    async fn note(&mut self, entry: &SpoolEntry, stored: &Stored) {
         tracing::info!(
             seq = entry.seq,
             kind = stored.kind.word(),
@@ -373,11 +374,11 @@ impl Worker<'_> {
 /// The connection, opened if need be.
 async fn open<'a>(
     place: &'a mut Option<Bucket>,
-    room: &Room,
+    shared: &Shared,
 ) -> Result<&'a Bucket, super::bucket::BucketFault> {
     match place {
         Some(bucket) => Ok(bucket),
-        None => Ok(place.insert(Bucket::open(&room.settings.nats).await?)),
+        None => Ok(place.insert(Bucket::open(&shared.settings.nats).await?)),
     }
 }
 
@@ -390,13 +391,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Done when there is an order newer than `done`.
-async fn ordered(orders: &mut watch::Receiver<Order>, done: u64) {
+async fn ordered(orders: &mut watch::Receiver<GateOrder>, done: u64) {
     // A driver that is gone gives no orders; `work` sees that.
     let _ = orders.wait_for(|order| order.number > done).await;
 }
 
 /// Done when the time of order `number` is over.
-async fn severed(orders: &mut watch::Receiver<Order>, number: u64) {
+async fn severed(orders: &mut watch::Receiver<GateOrder>, number: u64) {
     let _ = orders.wait_for(|order| order.sever >= number).await;
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use driftgate::driver::{
-    BrokerState, Line, Order, ReadFault, Readiness, ReportFault, TraceOf, Unavailable,
+    BrokerState, OperatorOrder, ReadFault, Readiness, ReportFault, Submission, TraceOf, Unavailable,
 };
 use driftgate::http::listener::{Bound, Listener};
 use driftgate::http::server::{Stopped, serve};
@@ -65,7 +65,7 @@ pub(crate) struct Script {
     /// Calls of `check`: whether there was a document.
     pub(crate) checks: Vec<bool>,
     /// Orders of an operator.
-    pub(crate) orders: Vec<Order>,
+    pub(crate) orders: Vec<OperatorOrder>,
     /// Bytes of text in each peer's packet.
     pub(crate) packet_bytes: usize,
     pub(crate) feed: Feed,
@@ -166,13 +166,13 @@ impl Backend for Actor {
         Ok(closed())
     }
 
-    async fn stream(&self, lines: VecDeque<Line>) -> Result<(), Unavailable> {
+    async fn stream(&self, lines: VecDeque<Submission>) -> Result<(), Unavailable> {
         for line in lines {
             match line {
-                Line::Report { document, trace, answer } => {
+                Submission::Report { document, trace, answer } => {
                     let _ = answer.send(self.report(document, trace).await);
                 }
-                Line::Unreadable { answer } => {
+                Submission::Unreadable { answer } => {
                     let _ = answer.send(self.unreadable().await?);
                 }
             }
@@ -206,7 +206,7 @@ impl Backend for Actor {
         }
     }
 
-    async fn operate(&self, order: Order) -> Result<OperatorReply, Unavailable> {
+    async fn operate(&self, order: OperatorOrder) -> Result<OperatorReply, Unavailable> {
         self.unavailable().await?;
         let operator_hold = order.act == Act::Isolate;
         self.with(|script| script.orders.push(order));

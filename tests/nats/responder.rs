@@ -17,8 +17,8 @@ use async_nats::{Client, Subscriber};
 use driftgate::nats::HeaderMap;
 use driftgate::nats::link::LinkEvent;
 use driftgate::nats::responder::{
-    ANSWERS_MAX, Asked, Door, Dropped, Endpoint, QUESTION_BYTES_MAX, QUESTIONS_MAX, Question,
-    is_inbox,
+    ANSWERS_MAX, Asked, Dropped, Endpoint, QUESTION_BYTES_MAX, QUESTIONS_MAX, Question,
+    ServiceSubject, is_inbox,
 };
 use futures_util::StreamExt;
 use strum::VariantArray as _;
@@ -27,7 +27,7 @@ const INSTANCE: &str = "00c0ffee";
 
 async fn bench(server: &NatsServer) -> Bench {
     let mut bench = Bench::connect(&server.settings("planner")).await;
-    bench.link.open_doors(Door::VARIANTS, INSTANCE).unwrap();
+    bench.link.open_services(ServiceSubject::VARIANTS, INSTANCE).unwrap();
     bench.confirm(1).await;
     bench
 }
@@ -182,7 +182,7 @@ async fn a_flood_is_kept_off_by_the_server_and_ends_no_connection() {
         count += 1;
     }
     // The next one comes when the door is open again, a second later, and the connection stands.
-    until("the door to open again", async || {
+    until("the service to open again", async || {
         assert_eq!(bench.link.try_event(), None);
         let shown = server.subscriptions_of("planner").unwrap();
         shown.contains(&"$SRV.*".to_owned()).then_some(())
@@ -198,15 +198,15 @@ async fn p4_a_cut_shuts_every_door_and_forgets_what_had_come_in() {
     let server = NatsServer::start();
     let mut bench = bench(&server).await;
     let shown = server.subscriptions_of("planner").unwrap();
-    assert_eq!(shown.len(), Door::VARIANTS.len(), "{shown:?}");
+    assert_eq!(shown.len(), ServiceSubject::VARIANTS.len(), "{shown:?}");
     let (client, inbox, mut answers) = stranger(&server).await;
     let greeting = bench.link.nonce().unwrap();
     let critic = driftgate::nats::Subject::from("driftgate.v1.handshake.critic");
     let _critic = client.subscribe("driftgate.v1.handshake.critic").await.unwrap();
     count_until_marker(&client, &inbox, &mut answers).await;
     bench.link.ask(7, critic, &greeting, "hello".into()).unwrap();
-    for door in ["$SRV.PING", "$SRV.PING", "driftgate.v1.handshake.planner"] {
-        client.publish_with_reply(door, inbox.clone(), "".into()).await.unwrap();
+    for service in ["$SRV.PING", "$SRV.PING", "driftgate.v1.handshake.planner"] {
+        client.publish_with_reply(service, inbox.clone(), "".into()).await.unwrap();
     }
     // One is taken, so that the others have arrived with it or wait for us to read.
     assert!(asked(&mut bench).await.is_ok());
@@ -220,7 +220,7 @@ async fn p4_a_cut_shuts_every_door_and_forgets_what_had_come_in() {
         }
     }
     assert_eq!(server.subscriptions_of("planner").unwrap(), Vec::<String>::new());
-    bench.link.open_doors(&[Door::Everyone], INSTANCE).unwrap();
+    bench.link.open_services(&[ServiceSubject::Everyone], INSTANCE).unwrap();
     bench.confirm(3).await;
     assert_eq!(server.subscriptions_of("planner").unwrap(), ["$SRV.*"]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use driftgate::protocol::gate::{Band, Mode};
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::presence::{
-    Condition, ENTRY_BYTES_MAX, Fence, Instance, Lease, Order, Presence, Reading, TTL,
+    Condition, ENTRY_BYTES_MAX, Fence, Instance, Lease, LeaseStep, Presence, Reading, TTL,
 };
 use driftgate::protocol::refusal::{Fault, Refusal};
 use driftgate::protocol::time::{Now, Timestamp};
@@ -55,19 +55,19 @@ impl Bench {
         self.lease.lapse(self.now.mono);
     }
 
-    fn next(&mut self) -> Option<Order> {
+    fn next(&mut self) -> Option<LeaseStep> {
         self.lease.next(self.now, TIMEOUT)
     }
 
     /// Reads `entry` at `revision`; whether a hold is taken over.
     fn read(&mut self, revision: u64, entry: Result<Option<Presence>, Refusal>) -> bool {
-        assert_eq!(self.next(), Some(Order::Read));
+        assert_eq!(self.next(), Some(LeaseStep::Read));
         self.lease.found(self.now, SKEW, &Reading::Found { revision, entry })
     }
 
     fn claim(&mut self) -> (u64, u64) {
         match self.next() {
-            Some(Order::Write { claim, expected }) => (claim, expected),
+            Some(LeaseStep::Write { claim, expected }) => (claim, expected),
             other => panic!("it does not write: {other:?}"),
         }
     }
@@ -207,7 +207,7 @@ fn what_is_found_at_the_start_decides_who_has_to_wait() {
         let mut bench = Bench::new();
         bench.read(5, entry);
         assert_eq!(bench.lease.fence(), fence, "{name}");
-        let writes = matches!(bench.next(), Some(Order::Write { expected: 5, .. }));
+        let writes = matches!(bench.next(), Some(LeaseStep::Write { expected: 5, .. }));
         assert_eq!(writes, fence.is_none(), "{name}");
     }
 }
@@ -324,18 +324,18 @@ fn who_was_replaced_does_not_claim_and_is_free_when_the_entry_expires() {
 #[test]
 fn a_bucket_that_cannot_be_reached_fences_nobody_and_lifts_nothing_early() {
     let mut bench = Bench::new();
-    assert_eq!(bench.next(), Some(Order::Read));
+    assert_eq!(bench.next(), Some(LeaseStep::Read));
     assert!(!bench.lease.is_read());
     bench.lease.found(bench.now, SKEW, &Reading::Unreachable);
     assert!(bench.lease.is_read());
     assert_eq!((bench.lease.fence(), bench.next()), (None, None));
     let mut bench = Bench::new();
-    assert_eq!(bench.next(), Some(Order::Read));
+    assert_eq!(bench.next(), Some(LeaseStep::Read));
     bench.pass(TIMEOUT);
     assert!(bench.lease.is_read(), "an answer that never comes is one");
     let (mut bench, _) = replaced();
     bench.pass(Duration::from_secs(12));
-    assert_eq!(bench.next(), Some(Order::Read));
+    assert_eq!(bench.next(), Some(LeaseStep::Read));
     bench.lease.found(bench.now, SKEW, &Reading::Unreachable);
     assert_eq!(bench.lease.fence(), Some(Fence::Replaced));
     bench.pass(TTL);
@@ -356,7 +356,10 @@ fn a_new_connection_reads_before_it_writes() {
 #[test]
 fn the_last_word_before_a_cut_is_that_of_the_holder_alone() {
     let mut bench = Bench::holding();
-    assert!(matches!(bench.lease.last(bench.now, TIMEOUT), Some(Order::Write { expected: 1, .. })));
+    assert!(matches!(
+        bench.lease.last(bench.now, TIMEOUT),
+        Some(LeaseStep::Write { expected: 1, .. })
+    ));
     assert_eq!(bench.lease.last(bench.now, TIMEOUT), None, "one question at a time");
     let (mut bench, _) = Bench::waiting();
     assert_eq!(bench.lease.last(bench.now, TIMEOUT), None);
@@ -395,11 +398,11 @@ fn two_that_start_at_once_come_to_rest() {
             let index = usize::try_from(index).expect("a bit");
             let lease = &mut leases[index];
             match lease.next(now, TIMEOUT) {
-                Some(Order::Read) => {
+                Some(LeaseStep::Read) => {
                     let entry = Ok(key.1.clone());
                     lease.found(now, SKEW, &Reading::Found { revision: key.0, entry });
                 }
-                Some(Order::Write { claim, expected }) => {
+                Some(LeaseStep::Write { claim, expected }) => {
                     let is_right = expected == key.0;
                     if is_right {
                         let instance = u128::try_from(index).expect("small") + 1;

@@ -369,7 +369,7 @@ mod tests {
         let backend = ratatui::backend::CrosstermBackend::new(sent.clone());
         let mut terminal = Terminal::with_options(backend, options).unwrap();
         let mut view = fleet(1000);
-        view.order = super::super::view::Order::Name;
+        view.order = super::super::view::SortBy::Name;
         let mut drawn = |view: &mut View| {
             terminal.draw(|frame| render(view, now(), frame)).unwrap();
             std::mem::take(&mut *sent.0.borrow_mut())

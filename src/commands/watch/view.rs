@@ -24,7 +24,7 @@ const FILTER_CHARS_MAX: usize = 64;
 /// What the rows are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
-pub(super) enum Order {
+pub(super) enum SortBy {
     /// Who needs attention comes first.
     #[default]
     Attention,
@@ -33,7 +33,7 @@ pub(super) enum Order {
     Age,
 }
 
-impl Order {
+impl SortBy {
     fn next(self) -> Self {
         match self {
             Self::Attention => Self::Name,
@@ -87,7 +87,7 @@ pub(super) struct View {
     pub(super) read: Option<Timestamp>,
     /// Why what is shown is not new.
     pub(super) fault: Option<String>,
-    pub(super) order: Order,
+    pub(super) order: SortBy,
     pub(super) filter: String,
     pub(super) is_filtering: bool,
     /// The runtime that the mark stands on, by name so that it stays there when rows move.
@@ -137,13 +137,13 @@ impl View {
         let is_wanted = |runtime: &&Runtime| runtime.row.words(now).contains(&wanted);
         let mut shown: Vec<&Runtime> = self.runtimes.values().filter(is_wanted).collect();
         match self.order {
-            Order::Name => {}
-            Order::Attention => shown.sort_by_key(|runtime| runtime.row.rank(now)),
-            Order::Index => shown.sort_by(|one, other| {
+            SortBy::Name => {}
+            SortBy::Attention => shown.sort_by_key(|runtime| runtime.row.rank(now)),
+            SortBy::Index => shown.sort_by(|one, other| {
                 let index = |runtime: &Runtime| runtime.indices.back().copied().unwrap_or(-1.0);
                 index(other).total_cmp(&index(one))
             }),
-            Order::Age => shown.sort_by_key(|runtime| {
+            SortBy::Age => shown.sort_by_key(|runtime| {
                 let at = runtime.row.presence.as_ref().map(|presence| presence.at);
                 at.map_or(i64::MIN, Timestamp::unix_ms)
             }),

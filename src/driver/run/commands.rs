@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::super::{Command, Line, ReadFault, ReportFault};
+use super::super::{Command, ReadFault, ReportFault, Submission};
 use super::Driver;
 use crate::protocol::bridge::{Answer, GateState};
 use crate::protocol::view::{ReportReply, Ticket};
@@ -12,7 +12,7 @@ use crate::protocol::view::{ReportReply, Ticket};
 /// Batch of one stream that are not all judged, and who waits until they are. A stream hands in no
 /// more before, so there are at most as many as there are streams.
 pub(super) struct Batch {
-    lines: VecDeque<Line>,
+    lines: VecDeque<Submission>,
     judged: oneshot::Sender<()>,
 }
 
@@ -77,16 +77,16 @@ impl Driver {
         }
     }
 
-    fn judge(&mut self, line: Line) {
+    fn judge(&mut self, line: Submission) {
         let now = self.clock.now();
         match line {
-            Line::Report { document, trace, answer } => {
+            Submission::Report { document, trace, answer } => {
                 let ticket = self.wait(Waiter::Report(answer));
                 self.keeper.reserve(self.bridge.seq_next(now));
                 self.effects.extend(self.bridge.report(now, ticket, &document, trace));
                 self.watched(ticket);
             }
-            Line::Unreadable { answer } => {
+            Submission::Unreadable { answer } => {
                 let ticket = self.wait(Waiter::Unreadable(answer));
                 self.effects.extend(self.bridge.unreadable(now, ticket));
                 self.watched(ticket);

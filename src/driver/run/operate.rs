@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::{Condition, Driver, Event, Waiter};
-use crate::driver::operator::{MEMORY_TIMEOUT, Order};
+use crate::driver::operator::{MEMORY_TIMEOUT, OperatorOrder};
 use crate::protocol::audit::{Act, Remark, Way};
 use crate::protocol::bridge::Live;
 use crate::protocol::time::Now;
@@ -88,7 +88,7 @@ impl Driver {
     /// the silence and for the disk, both at once and both bounded.
     pub(in crate::driver) fn operate(
         &mut self,
-        order: Order,
+        order: OperatorOrder,
         answer: oneshot::Sender<OperatorReply>,
     ) {
         let now = self.clock.now();
@@ -102,7 +102,7 @@ impl Driver {
             reason = order.reason.as_ref().map(Remark::as_str),
             "an operator acts"
         );
-        let is_file = |order: &Order| order.way == Way::File;
+        let is_file = |order: &OperatorOrder| order.way == Way::File;
         self.isolated = match order.act {
             Act::Isolate => Some((order.clone(), now.wall)),
             Act::Release => {
@@ -113,7 +113,7 @@ impl Driver {
                 self.isolated.take().filter(|(earlier, _)| is_file(earlier) != is_file(&order))
             }
         };
-        let Order { act, way, by, reason } = order;
+        let OperatorOrder { act, way, by, reason } = order;
         let event = Event::Operator { act, way, by, reason, operator_hold: is_held };
         self.recorder.record(now, event);
         let (closed, closing) = oneshot::channel();

@@ -10,7 +10,7 @@ use super::coding::{CONTENT_DIGEST, PLAIN_DIGEST, REPR_DIGEST, dictionary, diges
 use crate::http::accept::{AnswerType, is_known};
 use crate::http::coding::{Coding as Wanted, gzip};
 use crate::http::operation::{
-    Answer, Content, Input, Location, Method, Operation, Parameter, schema_of,
+    AnswerDoc, Content, Input, Location, Method, Operation, Parameter, schema_of,
 };
 use crate::http::problem::{Outcome, Problem};
 use crate::protocol::digest::Digest;
@@ -52,13 +52,18 @@ pub(super) static PULL: Operation = Operation {
     ],
     body: Input::None,
     answers: &[
-        Answer {
+        AnswerDoc {
             status: 200,
             text: "The snapshot, or the list",
             content: Content::Bytes { or: schema_of::<List> },
             headers: HEADERS,
         },
-        Answer { status: 304, text: "The client has it", content: Content::None, headers: HEADERS },
+        AnswerDoc {
+            status: 304,
+            text: "The client has it",
+            content: Content::None,
+            headers: HEADERS,
+        },
     ],
     problems: &[
         Outcome::UnknownPeer,

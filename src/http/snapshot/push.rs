@@ -17,11 +17,11 @@ use super::{Receipt, Snapshots};
 use crate::http::accept::AnswerType;
 use crate::http::coding::Coding as Sent;
 use crate::http::document::discard_some;
-use crate::http::operation::{Answer, Input, Location, Method, Operation, Parameter, schema_of};
+use crate::http::operation::{AnswerDoc, Input, Location, Method, Operation, Parameter, schema_of};
 use crate::http::problem::{Outcome, Problem};
 use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::snapshot::MEDIA_TYPE_BYTES_MAX;
-use crate::snapshots::spool::{Entry, SpoolFault, Stored};
+use crate::snapshots::spool::{SpoolEntry, SpoolFault, Stored};
 use crate::snapshots::{Coding, Incoming, IncomingFault, Pushed, Refused};
 
 /// Media type of what names none.
@@ -56,9 +56,13 @@ pub(super) static PUSH: Operation = Operation {
     ],
     body: Input::Bytes,
     answers: &[
-        Answer::document(201, "It is stored", schema_of::<Receipt>),
-        Answer::document(202, "It is safe on disk, and sent when it can be", schema_of::<Receipt>),
-        Answer::document(200, "It is the newest one already", schema_of::<Receipt>),
+        AnswerDoc::document(201, "It is stored", schema_of::<Receipt>),
+        AnswerDoc::document(
+            202,
+            "It is safe on disk, and sent when it can be",
+            schema_of::<Receipt>,
+        ),
+        AnswerDoc::document(200, "It is the newest one already", schema_of::<Receipt>),
     ],
     problems: &[
         Outcome::DigestMismatch,
@@ -127,7 +131,7 @@ pub(super) async fn push(
     Ok((status, answer.write(&receipt(&entry, stored.as_ref())).await?).into_response())
 }
 
-fn receipt(entry: &Entry, stored: Option<&Stored>) -> Receipt {
+fn receipt(entry: &SpoolEntry, stored: Option<&Stored>) -> Receipt {
     Receipt {
         digest: entry.digest,
         seq: entry.seq,

@@ -8,8 +8,8 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::pending::{Answer, Pending, Unanswered, Waiter};
 use super::{Asker, Connection, Echo, Route, Topic};
-use crate::nats::requests::Order;
-use crate::nats::responder::Door;
+use crate::nats::requests::Command;
+use crate::nats::responder::ServiceSubject;
 use crate::nats::session::clipped;
 
 /// How the server begins to say that we may not publish somewhere; the subject follows in quotes.
@@ -22,8 +22,8 @@ pub(in crate::nats) enum Arrival {
     Answer { token: u64, answer: Answer },
     /// The server complained, in its words; the connection goes on.
     Complaint(String),
-    /// Something came in through a door.
-    Asked(Door, Message),
+    /// Something came in by a subscription for questions.
+    Asked(ServiceSubject, Message),
     /// The echo of that number has come.
     Echoed(u64),
     /// The connection is over, and why. It stays so.
@@ -38,8 +38,8 @@ pub(in crate::nats) enum Arrival {
     Notice(Message),
     /// A message on the pull's subscription.
     Pulled(Message),
-    /// A door has taken as many messages as it was opened for.
-    Spent(Door),
+    /// A subscription for questions has taken as many messages as it was opened for.
+    Spent(ServiceSubject),
     /// A message on one of telemetry's subscriptions.
     Telemetry(Message),
 }
@@ -98,9 +98,9 @@ impl Connection {
                 self.subscriptions.remove(&Topic::Greeting(id));
                 return true;
             }
-            Some((Topic::Door(door), None)) => {
-                self.subscriptions.remove(&Topic::Door(door));
-                self.arrivals.push_back(Arrival::Spent(door));
+            Some((Topic::Service(service), None)) => {
+                self.subscriptions.remove(&Topic::Service(service));
+                self.arrivals.push_back(Arrival::Spent(service));
                 return true;
             }
             Some((
@@ -168,7 +168,7 @@ impl Connection {
                 let _ = self.unsubscribe(topic);
                 self.arrivals.push_back(Arrival::Greeted(id, message));
             }
-            Topic::Door(door) => self.arrivals.push_back(Arrival::Asked(door, message)),
+            Topic::Service(service) => self.arrivals.push_back(Arrival::Asked(service, message)),
             Topic::Reader(id) => {
                 let is_taken =
                     self.readers.get(&id).is_some_and(|reader| reader.try_send(message).is_ok());
@@ -270,11 +270,12 @@ impl Connection {
     }
 
     /// Does what another task asks for. What cannot be done is told by dropping the answer.
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Command) {
         match order {
             // Whoever has given up is not asked for any more.
-            Order::Request { waiter: Waiter::Caller(caller, None), .. } if caller.is_closed() => {}
-            Order::Request { subject, headers, payload, waiter } => {
+            Command::Request { waiter: Waiter::Caller(caller, None), .. } if caller.is_closed() => {
+            }
+            Command::Request { subject, headers, payload, waiter } => {
                 let fault = match &waiter {
                     Waiter::Caller(_, Some(_)) if self.is_revoked => Some(Unanswered::Revoked),
                     _ if !self.has(Topic::Answers) => Some(Unanswered::Revoked),
@@ -292,23 +293,23 @@ impl Connection {
                     let _ = caller.send(Err(fault));
                 }
             }
-            Order::Tell { subject, reply, payload } => {
+            Command::Tell { subject, reply, payload } => {
                 if self.has(Topic::Answers) {
                     // What is told has no answer, so nobody learns that it found no room.
                     let _ = self.signal(subject, reply, payload);
                 }
             }
-            Order::Read { id, inbox, messages } => {
+            Command::Read { id, inbox, messages } => {
                 if self.has(Topic::Answers) && self.subscribe(Topic::Reader(id), inbox).is_ok() {
                     self.readers.insert(id, messages);
                 }
             }
-            Order::EndRead(id) => self.end_reader(id),
-            Order::Revoke(done) => {
+            Command::EndRead(id) => self.end_reader(id),
+            Command::Revoke(done) => {
                 self.is_revoked = true;
                 let _ = self.echo(Asker::Caller(done));
             }
-            Order::Leave(done) => {
+            Command::Leave(done) => {
                 if self.unsubscribe_all().is_ok() {
                     let _ = self.echo(Asker::Caller(done));
                 }

@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use super::{Link, LinkEvent, NotSent, NotTaken, Topic};
 use crate::nats::presence;
-use crate::nats::responder::{Door, Dropped, QUESTION_BYTES_MAX, QUESTIONS_MAX, is_inbox};
+use crate::nats::responder::{
+    Dropped, QUESTION_BYTES_MAX, QUESTIONS_MAX, ServiceSubject, is_inbox,
+};
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::presence::Held;
 
@@ -56,17 +58,21 @@ impl Link {
         }
     }
 
-    /// Opens doors for questions: [`LinkEvent::Asked`]. Twice is once. `instance` is the micro
+    /// Subscribes to questions: [`LinkEvent::Asked`]. Twice is once. `instance` is the micro
     /// service's id, one token.
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn open_doors(&mut self, doors: &[Door], instance: &str) -> Result<(), NotTaken> {
-        for door in doors {
-            if !self.connection.has(Topic::Door(*door))
-                && let Some(subject) = self.responder.open(*door, &self.settings, instance)
+    pub fn open_services(
+        &mut self,
+        services: &[ServiceSubject],
+        instance: &str,
+    ) -> Result<(), NotTaken> {
+        for service in services {
+            if !self.connection.has(Topic::Service(*service))
+                && let Some(subject) = self.responder.open(*service, &self.settings, instance)
             {
-                self.open_door(*door, subject).map_err(NotTaken::of)?;
+                self.open_service(*service, subject).map_err(NotTaken::of)?;
             }
         }
         Ok(())
@@ -74,14 +80,14 @@ impl Link {
 
     /// Opens what the server has closed, when its pause is over.
     pub(super) fn open_again(&mut self, now: Instant) {
-        for (door, subject) in self.responder.woke(now, &self.settings) {
+        for (service, subject) in self.responder.woke(now, &self.settings) {
             // Without room the connection is stalled and about to be severed.
-            let _ = self.open_door(door, subject);
+            let _ = self.open_service(service, subject);
         }
     }
 
-    fn open_door(&mut self, door: Door, subject: String) -> Result<(), NotSent> {
-        self.connection.subscribe_for(Topic::Door(door), subject, QUESTIONS_MAX)
+    fn open_service(&mut self, service: ServiceSubject, subject: String) -> Result<(), NotSent> {
+        self.connection.subscribe_for(Topic::Service(service), subject, QUESTIONS_MAX)
     }
 
     /// Answers a question, in order with everything else that is sent. `payload` is not empty.

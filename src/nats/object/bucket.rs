@@ -19,7 +19,7 @@ enum Kind {
 }
 
 /// A bucket as it should be.
-pub(in crate::nats) struct Wanted {
+pub(in crate::nats) struct BucketSpec {
     bucket: String,
     pub(in crate::nats) stream: String,
     kind: Kind,
@@ -34,7 +34,7 @@ pub(in crate::nats) struct Found {
     pub(in crate::nats) expires: bool,
 }
 
-impl Wanted {
+impl BucketSpec {
     /// ADR-20's, without the broker's own compression: what we store is compressed.
     pub(in crate::nats) fn objects(bucket: &str, replicas: u8) -> Self {
         let stream = format!("OBJ_{bucket}");
@@ -105,7 +105,7 @@ impl Wanted {
 /// Makes sure of the bucket.
 pub(in crate::nats) async fn ensure(
     requests: &Requests,
-    wanted: &Wanted,
+    wanted: &BucketSpec,
 ) -> Result<Found, StoreFault> {
     let (found, _) = requests.provide(wanted).await?;
     let found = found.ok_or_else(|| StoreFault::Absent(wanted.bucket.clone()))?;
@@ -115,7 +115,7 @@ pub(in crate::nats) async fn ensure(
     })
 }
 
-impl Asset for Wanted {
+impl Asset for BucketSpec {
     fn name(&self) -> String {
         format!("bucket {}", self.bucket)
     }
@@ -141,7 +141,7 @@ impl Asset for Wanted {
     }
 }
 
-fn differences(wanted: &Wanted, config: &Value) -> Vec<String> {
+fn differences(wanted: &BucketSpec, config: &Value) -> Vec<String> {
     let word = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
     let number = |field: &str| config.get(field).and_then(Value::as_i64).unwrap_or_default();
     let flag = |field: &str| config.get(field).and_then(Value::as_bool).unwrap_or_default();

@@ -48,7 +48,7 @@ impl Store {
     /// # Errors
     /// [`StoreFault::Absent`]; what the broker answers.
     pub async fn kv(&self, bucket: &str) -> Result<(Kv, Vec<String>), StoreFault> {
-        let wanted = bucket::Wanted::kv(bucket, self.0.requests.settings.broker.replicas);
+        let wanted = bucket::BucketSpec::kv(bucket, self.0.requests.settings.broker.replicas);
         let found = bucket::ensure(&self.0.requests, &wanted).await?;
         let kv = Kv {
             shared: Arc::clone(&self.0),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::{Band, Bridge, Cause, Connection, Duration, Effect, Now, RuntimeId};
 use crate::protocol::presence::{
-    Fence, Held, Instance, Lease, Life, Order, PEERS_INTERVAL, Presence, Reading, Shown,
+    Fence, Held, Instance, Lease, LeaseStep, Life, PEERS_INTERVAL, Presence, Reading, Shown,
 };
 use crate::protocol::reason::Reason;
 use crate::protocol::time::Timestamp;
@@ -270,8 +270,8 @@ impl Bridge {
             }
         }
         match order {
-            Some(Order::Read) => self.effects.push(Effect::Presence(PresenceEffect::ReadOwn)),
-            Some(Order::Write { claim, expected }) => self.show(now, claim, expected, false),
+            Some(LeaseStep::Read) => self.effects.push(Effect::Presence(PresenceEffect::ReadOwn)),
+            Some(LeaseStep::Write { claim, expected }) => self.show(now, claim, expected, false),
             None => {}
         }
     }
@@ -293,7 +293,7 @@ impl Bridge {
         let Some(showing) = &mut self.presence else { return };
         showing.told = Some(told);
         let order = showing.lease.last(now, self.identity.ack_timeout);
-        if let Some(Order::Write { claim, expected }) = order {
+        if let Some(LeaseStep::Write { claim, expected }) = order {
             self.show(now, claim, expected, lasting);
         }
     }

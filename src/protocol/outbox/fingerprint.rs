@@ -2,7 +2,7 @@
 
 use core::hash::{Hash as _, Hasher};
 
-use super::{Duration, Entry, Outbox, Ticket};
+use super::{Duration, Outbox, Ticket, Waiting};
 
 impl Outbox {
     /// The outbox's part of the bridge's fingerprint: `place` gives the place of a number that was
@@ -15,7 +15,7 @@ impl Outbox {
         rank: impl Fn(Ticket) -> usize,
         into: &mut impl Hasher,
     ) {
-        let entry = |entry: &Entry| {
+        let entry = |entry: &Waiting| {
             let seq = entry.seq();
             let newest = self.lanes.get(entry.lane).map(|lane| lane.newest_sent.cmp(&seq));
             (

@@ -50,7 +50,7 @@ pub enum Reading {
 
 /// What is to be done with the bucket now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum LeaseStep {
     /// Read the own entry.
     Read,
     /// Write it with this claim, if the newest sequence number of the key is still this one.
@@ -214,7 +214,7 @@ impl Lease {
     }
 
     /// What to do now; its answer is waited for until `now` and `timeout`.
-    pub fn next(&mut self, now: Now, timeout: Duration) -> Option<Order> {
+    pub fn next(&mut self, now: Now, timeout: Duration) -> Option<LeaseStep> {
         if self.asked != Asked::Nothing || self.due > now.mono {
             return None;
         }
@@ -223,23 +223,23 @@ impl Lease {
         match self.revision.filter(|_| self.writes()) {
             Some(expected) => {
                 self.asked = Asked::Write(until);
-                Some(Order::Write { claim: self.take_claim(now), expected })
+                Some(LeaseStep::Write { claim: self.take_claim(now), expected })
             }
             None => {
                 self.asked = Asked::Read(until);
-                Some(Order::Read)
+                Some(LeaseStep::Read)
             }
         }
     }
 
     /// What to write at once, before the connection is cut; `None` when the name is not ours to
     /// write, or when it is not known what stands there.
-    pub fn last(&mut self, now: Now, timeout: Duration) -> Option<Order> {
+    pub fn last(&mut self, now: Now, timeout: Duration) -> Option<LeaseStep> {
         let is_ours = self.standing == Standing::Free && self.asked == Asked::Nothing;
         let expected = self.revision.filter(|_| is_ours)?;
         self.asked = Asked::Write(now.mono.saturating_add(timeout));
         self.due = Duration::MAX;
-        Some(Order::Write { claim: self.take_claim(now), expected })
+        Some(LeaseStep::Write { claim: self.take_claim(now), expected })
     }
 
     /// The answer to a read; whether it is the first of this life and another life says that an

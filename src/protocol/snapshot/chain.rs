@@ -33,8 +33,8 @@ use crate::protocol::digest::Digest;
 /// are fetched side by side, so the number bounds requests and work, not round trips.
 pub const OBJECTS_MAX: usize = 16;
 /// Most snapshots that plans may name as base, the current branch without its last level. One plan
-/// needs one of them, [`Chain::bases`] says in which order they are likely to be needed, and any of
-/// them can be restored from the store.
+/// needs one of them, [`DeltaChain::bases`] says in which order they are likely to be needed, and
+/// any of them can be restored from the store.
 pub const BASES_MAX: usize = OBJECTS_MAX - 1;
 /// Most snapshots that hang on one full frame. The tree of r = 4 has 3876, and from there on each
 /// change would be stored five times: time for a full frame, and for retention to let go.
@@ -50,7 +50,7 @@ const FULL_FRAMES_UNTRIED_MAX: usize = 16;
 
 /// One stored snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ChainEntry {
     /// Its number, strictly rising along the chain.
     pub seq: u64,
     /// Digest of its plain bytes.
@@ -63,7 +63,7 @@ pub struct Entry {
     pub stored: u64,
 }
 
-impl Entry {
+impl ChainEntry {
     /// The form of the stored object.
     #[must_use]
     pub fn kind(&self) -> FrameKind {
@@ -130,7 +130,7 @@ pub fn is_worth(delta: u64, full: u64) -> bool {
 
 /// The snapshots of one runtime, oldest first, and where the next one belongs.
 #[derive(Clone, Debug, Default)]
-pub struct Chain {
+pub struct DeltaChain {
     nodes: BTreeMap<u64, Node>,
     /// From the full frame to the newest snapshot.
     branch: Vec<u64>,
@@ -143,7 +143,7 @@ pub struct Chain {
 
 #[derive(Clone, Debug)]
 struct Node {
-    entry: Entry,
+    entry: ChainEntry,
     /// Deltas to apply after the full frame.
     depth: usize,
     /// Deltas made from it so far.
@@ -160,13 +160,13 @@ impl Node {
     }
 }
 
-impl Chain {
+impl DeltaChain {
     /// Rebuilds a chain from its entries, in any order.
     ///
     /// # Errors
     /// [`ChainFault`] for the first entry that cannot stand where it is.
-    pub fn from_entries(entries: impl IntoIterator<Item = Entry>) -> Result<Self, ChainFault> {
-        let ordered: BTreeMap<u64, Entry> =
+    pub fn from_entries(entries: impl IntoIterator<Item = ChainEntry>) -> Result<Self, ChainFault> {
+        let ordered: BTreeMap<u64, ChainEntry> =
             entries.into_iter().map(|entry| (entry.seq, entry)).collect();
         let mut chain = Self::default();
         ordered.into_values().try_for_each(|entry| chain.accept(entry))?;
@@ -175,18 +175,18 @@ impl Chain {
 
     /// The newest snapshot.
     #[must_use]
-    pub fn newest(&self) -> Option<&Entry> {
+    pub fn newest(&self) -> Option<&ChainEntry> {
         self.nodes.last_key_value().map(|(_, node)| &node.entry)
     }
 
     /// All snapshots, oldest first.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &ChainEntry> {
         self.nodes.values().map(|node| &node.entry)
     }
 
     /// One snapshot.
     #[must_use]
-    pub fn entry(&self, seq: u64) -> Option<&Entry> {
+    pub fn entry(&self, seq: u64) -> Option<&ChainEntry> {
         self.nodes.get(&seq).map(|node| &node.entry)
     }
 
@@ -251,7 +251,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainFault`]; the chain is unchanged.
-    pub fn accept(&mut self, entry: Entry) -> Result<(), ChainFault> {
+    pub fn accept(&mut self, entry: ChainEntry) -> Result<(), ChainFault> {
         let seq = entry.seq;
         if let Some(newest) = self.newest().filter(|newest| newest.seq >= seq) {
             return Err(ChainFault::NotRising { seq, newest: newest.seq });
@@ -283,7 +283,7 @@ impl Chain {
     ///
     /// # Errors
     /// [`ChainFault::InUse`] or [`ChainFault::Unknown`]; the chain is unchanged.
-    pub fn forget(&mut self, seq: u64) -> Result<Entry, ChainFault> {
+    pub fn forget(&mut self, seq: u64) -> Result<ChainEntry, ChainFault> {
         let node = self.nodes.get(&seq).ok_or(ChainFault::Unknown(seq))?;
         if node.deltas > 0 {
             return Err(ChainFault::InUse(seq));
@@ -304,7 +304,7 @@ impl Chain {
     /// from.
     #[must_use]
     pub fn reachable(&self, full_min: usize, young_from: u64) -> BTreeSet<u64> {
-        let is_full = |entry: &&Entry| entry.kind() == FrameKind::Full;
+        let is_full = |entry: &&ChainEntry| entry.kind() == FrameKind::Full;
         let oldest = self.entries().rev().filter(is_full).take(full_min.max(1)).last();
         let oldest = oldest.map_or(0, |full| full.seq).min(young_from);
         let mut kept = BTreeSet::new();
@@ -317,7 +317,8 @@ impl Chain {
         kept
     }
 
-    /// What retention lets go, newest first, so that [`Chain::forget`] takes them in this order.
+    /// What retention lets go, newest first, so that [`DeltaChain::forget`] takes them in this
+    /// order.
     #[must_use]
     pub fn garbage(&self, full_min: usize, young_from: u64) -> Vec<u64> {
         let kept = self.reachable(full_min, young_from);
@@ -378,7 +379,7 @@ impl Chain {
     /// What `size` plain bytes weigh when they compress as the newest full frame does.
     fn compressed_estimate(&self, size: u64) -> u64 {
         let root = self.node(self.branch.first()).map(|root| &root.entry);
-        let Some(Entry { size: plain @ 1.., stored, .. }) = root else { return size };
+        let Some(ChainEntry { size: plain @ 1.., stored, .. }) = root else { return size };
         let estimate = u128::from(size) * u128::from(*stored) / u128::from(*plain);
         u64::try_from(estimate).unwrap_or(u64::MAX).min(size)
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read as _, Write};
 
-use super::{Entry, Spool, SpoolFault, disk};
+use super::{Spool, SpoolEntry, SpoolFault, disk};
 use crate::protocol::digest::{Digest, Hasher};
 use crate::protocol::snapshot::{FrameHeader, FrameKind, Level, WINDOW_LOG_MAX};
 
@@ -54,7 +54,7 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolFault::Damaged`], [`SpoolFault::Unknown`] or [`SpoolFault::Io`].
-    pub fn encode(&self, entry: &Entry, level: Level) -> Result<Frame, SpoolFault> {
+    pub fn encode(&self, entry: &SpoolEntry, level: Level) -> Result<Frame, SpoolFault> {
         let plain = match File::open(self.plain_path(entry.seq)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -65,7 +65,7 @@ impl State {
 
 /// One accepted snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct SpoolEntry {
     /// Its number.
     pub seq: u64,
     /// Digest of its bytes.
@@ -138,7 +138,7 @@ pub(super) fn opened<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     is_whole.then(|| serde_json::from_slice(line).ok()).flatten()
 }
 
-impl Entry {
+impl SpoolEntry {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let stored = self
             .state

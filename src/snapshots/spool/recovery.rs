@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::disk;
-use super::record::{self, Entry, RECORD_BYTES_MAX, State, Unfinished};
+use super::record::{self, RECORD_BYTES_MAX, SpoolEntry, State, Unfinished};
 use crate::protocol::digest::{Digest, Hasher};
 
 /// Damaged snapshots that are kept for whoever looks into them; the oldest make way.
@@ -24,7 +24,7 @@ const RECORDS: [State; 3] = [State::Unsent, State::Revoked, State::Stored(None)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Whole snapshots, oldest first.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SpoolEntry>,
     /// What was moved aside, in words.
     pub damaged: Vec<String>,
     /// Bytes of what is in `damaged/`.
@@ -110,10 +110,10 @@ fn unfinished(path: &Path, seq: u64) -> Option<Unfinished> {
     (found.seq == seq).then_some(found)
 }
 
-fn check(folder: &Path, seq: u64, state: State) -> Result<Entry, &'static str> {
+fn check(folder: &Path, seq: u64, state: State) -> Result<SpoolEntry, &'static str> {
     let path = folder.join(format!("{seq}.{}", state.word()));
     let bytes = read_record(&path).map_err(|_| "its record cannot be read")?;
-    let entry = Entry::from_bytes(&bytes, state)
+    let entry = SpoolEntry::from_bytes(&bytes, state)
         .filter(|entry| entry.seq == seq)
         .ok_or("its record is not whole")?;
     let mut file =

@@ -25,7 +25,7 @@ impl Worker<'_> {
             }
             Job::Collect { answer } => {
                 // Nothing is let go that a closed gate keeps us from asking about.
-                if let Some((grant, _)) = self.room.gate.ask(Question::Upload).await
+                if let Some((grant, _)) = self.shared.gate.ask(Question::Upload).await
                     && let Err(fault) = self.collect(grant.now, u64::MAX).await
                 {
                     tracing::warn!(%fault, "retention did not finish");
@@ -50,7 +50,7 @@ impl Worker<'_> {
             Some(verdict) => Some(self.judge(&source.id, seq, verdict).await?),
             None => None,
         };
-        if let Some(plain) = self.room.cache.get(manifest.digest) {
+        if let Some(plain) = self.shared.cache.get(manifest.digest) {
             return Ok(Fetched { seq, media_type, plain, admission });
         }
         let Some(bucket) = &self.bucket else {
@@ -58,14 +58,14 @@ impl Worker<'_> {
         };
         let total = stored_total(manifests, manifest);
         let both = manifest.size.saturating_mul(2).saturating_add(total.unwrap_or(0));
-        let taken = self.room.memory.take(both).await;
+        let taken = self.shared.memory.take(both).await;
         let _taken = taken.map_err(|fault| FetchFault::Broker(fault.to_string()))?;
-        let tracker = Tracker::new(Direction::Fetch, manifest, total, &self.room.settings.feed);
-        let bytes_max = self.room.settings.bytes_max;
+        let tracker = Tracker::new(Direction::Fetch, manifest, total, &self.shared.settings.feed);
+        let bytes_max = self.shared.settings.bytes_max;
         let step = |done| tracker.step(done);
         let plain = fetch::fetch(bucket, manifest, bytes_max, &step).await?;
         tracker.done();
-        self.room.cache.put(&plain);
+        self.shared.cache.put(&plain);
         Ok(Fetched { seq, media_type, plain, admission })
     }
 
@@ -77,7 +77,7 @@ impl Worker<'_> {
         seq: u64,
         verdict: Result<Taken, Refusal>,
     ) -> Result<Admission, FetchFault> {
-        self.room.counts.judged(verdict.as_ref().map(|taken| &taken.admission));
+        self.shared.counts.judged(verdict.as_ref().map(|taken| &taken.admission));
         let of_news = |Taken { admission, trace }| (admission, trace);
         let news = Judged {
             source: source.clone(),
@@ -86,7 +86,7 @@ impl Worker<'_> {
         };
         if self.judged.get(source) != Some(&news) {
             self.judged.insert(source.clone(), news.clone());
-            self.room.gate.tell(Question::Judged(news)).await;
+            self.shared.gate.tell(Question::Judged(news)).await;
         }
         match verdict {
             Ok(taken) => Ok(taken.admission),
@@ -98,11 +98,11 @@ impl Worker<'_> {
 
     /// Asks the gate, checks the authorisation, reads the list.
     async fn listing(&mut self, id: RuntimeId) -> Result<(Source, Listing), FetchFault> {
-        let grant = self.room.gate.ask(Question::Fetch).await.ok_or(FetchFault::Isolated)?;
-        let trust = self.room.trust.borrow().clone();
-        let is_own = id == self.room.settings.runtime_id;
+        let grant = self.shared.gate.ask(Question::Fetch).await.ok_or(FetchFault::Isolated)?;
+        let trust = self.shared.trust.borrow().clone();
+        let is_own = id == self.shared.settings.runtime_id;
         let source = if is_own {
-            upload::ourselves(&self.room, grant.now)
+            upload::ourselves(&self.shared, grant.now)
         } else {
             let found = trust.sources.get(&id);
             let found = found.filter(|(_, reader)| reader.is_current(grant.now));
@@ -110,16 +110,16 @@ impl Worker<'_> {
             Source {
                 signer: Signer::peer(key_id.as_ref()),
                 floor: self.floors.get(&id).copied().unwrap_or(0),
-                seq_max: self.room.seq_max(grant.now),
+                seq_max: self.shared.seq_max(grant.now),
                 terms: Some((reader.terms.clone(), grant.now)),
                 id,
             }
         };
-        let bucket = open(&mut self.bucket, &self.room).await?;
+        let bucket = open(&mut self.bucket, &self.shared).await?;
         match fetch::list(bucket, &source, &trust.keyring).await {
             Ok(listing) => {
                 if is_own {
-                    self.room.show_ignored(&listing.ignored);
+                    self.shared.show_ignored(&listing.ignored);
                 }
                 Ok((source, listing))
             }

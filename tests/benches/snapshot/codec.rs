@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    Chain, Expected, Level, Limits, OBJECTS_MAX, Plain, encode_delta, encode_full, encode_next,
-    restore,
+    DeltaChain, Expected, Level, Limits, OBJECTS_MAX, Plain, encode_delta, encode_full,
+    encode_next, restore,
 };
 
 /// Plain snapshots kept at hand as bases, as a sidecar with little memory would.
@@ -34,7 +34,7 @@ impl Codec {
     pub(crate) fn of(level: i32, snapshots: impl Iterator<Item = Vec<u8>>) -> Self {
         let level = Level::new(level).unwrap();
         let mut codec = Self::default();
-        let mut chain = Chain::default();
+        let mut chain = DeltaChain::default();
         let mut store: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let mut cache: BTreeMap<u64, Plain> = BTreeMap::new();
         let mut before: Option<Plain> = None;
@@ -77,7 +77,7 @@ impl Codec {
     }
 }
 
-fn fetch(chain: &Chain, store: &BTreeMap<u64, Vec<u8>>, seq: u64, digest: Digest) -> Plain {
+fn fetch(chain: &DeltaChain, store: &BTreeMap<u64, Vec<u8>>, seq: u64, digest: Digest) -> Plain {
     let path = chain.restore_path(seq).unwrap();
     let objects: Vec<&[u8]> = path.iter().map(|seq| store[seq].as_slice()).collect();
     restore(&objects, &Expected::digest(digest), &Limits::default()).unwrap()

@@ -11,7 +11,7 @@ use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
 use driftgate::protocol::snapshot::{Evidence, Manifest, Reader};
 use driftgate::protocol::time::Timestamp;
-use driftgate::snapshots::bucket::{self, Bucket, Enclosed, Upload};
+use driftgate::snapshots::bucket::{self, Bucket, Enclosed, Put};
 use driftgate::snapshots::fetch::{Source, list};
 use futures_util::StreamExt as _;
 
@@ -69,7 +69,7 @@ pub(crate) async fn print() {
             let envelope =
                 manifest.enclose(&keyring, readers.iter(), &Evidence::default()).unwrap();
             async move {
-                let upload = Upload {
+                let upload = Put {
                     name: &manifest.object_name().to_string(),
                     id: &bucket.next_id(),
                     key: &bucket::key(&manifest.runtime, manifest.seq),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::keyring::{KeyMaterial, Keyring};
 use driftgate::protocol::packet::RuntimeId;
-use driftgate::protocol::snapshot::{Chain, Entry, Manifest};
+use driftgate::protocol::snapshot::{ChainEntry, DeltaChain, Manifest};
 use driftgate::snapshots::bucket::{BUCKET, Bucket};
 use driftgate::snapshots::fetch::{Source, fetch, list};
 use futures_util::StreamExt as _;
@@ -128,14 +128,16 @@ fn garbage(manifests: &[Manifest]) -> Vec<u64> {
     let seq_of = |digest: Digest| {
         manifests.iter().find(|known| known.digest == digest).map(|known| known.seq)
     };
-    let entry = |manifest: &Manifest| Entry {
+    let entry = |manifest: &Manifest| ChainEntry {
         seq: manifest.seq,
         digest: manifest.digest,
         base: manifest.base_digest.map(|digest| seq_of(digest).expect("the base is there")),
         size: manifest.size,
         stored: manifest.stored_bytes,
     };
-    Chain::from_entries(manifests.iter().map(entry)).expect("a chain").garbage(KEEP_FULL, u64::MAX)
+    DeltaChain::from_entries(manifests.iter().map(entry))
+        .expect("a chain")
+        .garbage(KEEP_FULL, u64::MAX)
 }
 
 /// What was promised and is gone although retention keeps it: fewer than [`KEEP_FULL`] full frames

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use driftgate::protocol::digest::Digest;
 use driftgate::protocol::snapshot::{
-    BASES_MAX, Chain, ChainFault, Entry, Expected, FrameKind, Level, OBJECTS_MAX, Plain, Plan,
-    Review, TREE_ENTRIES_MAX, encode_next, is_worth, restore,
+    BASES_MAX, ChainEntry, ChainFault, DeltaChain, Expected, FrameKind, Level, OBJECTS_MAX, Plain,
+    Plan, Review, TREE_ENTRIES_MAX, encode_next, is_worth, restore,
 };
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ use super::{LIMITS, full, notes};
 
 /// Snapshots that are a list of changes: what each adds to the stored delta and to the plain size.
 struct Model {
-    chain: Chain,
+    chain: DeltaChain,
     changes: Vec<u64>,
     stored: u64,
     /// Bytes of a chain in which every delta is of the snapshot before.
@@ -24,7 +24,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        Self { chain: Chain::default(), changes: vec![0], stored: 0, least: 0, size: 0 }
+        Self { chain: DeltaChain::default(), changes: vec![0], stored: 0, least: 0, size: 0 }
     }
 
     fn total(&self) -> u64 {
@@ -52,7 +52,7 @@ impl Model {
         let stored = base.map_or(full, weigh);
         self.least += if seq == 1 { full } else { weigh(seq - 1).min(full) };
         self.stored += stored;
-        let entry = Entry { seq, digest: Digest::of(b""), base, size: self.size, stored };
+        let entry = ChainEntry { seq, digest: Digest::of(b""), base, size: self.size, stored };
         self.chain.accept(entry).unwrap();
         assert!(self.chain.bases().len() <= BASES_MAX);
         let path = self.chain.restore_path(seq).unwrap();
@@ -193,7 +193,7 @@ fn a_chain_rebuilt_from_its_entries_plans_as_before() {
     let mut model = Model::new();
     for n in 1..=700 {
         model.push(500 + n % 7 * 300, 1500 + n % 5 * 100, 900 * n);
-        let rebuilt = Chain::from_entries(model.chain.entries().rev().cloned()).unwrap();
+        let rebuilt = DeltaChain::from_entries(model.chain.entries().rev().cloned()).unwrap();
         for size in [model.size, model.size + 2000, model.size * 2] {
             assert_eq!(rebuilt.plan(size), model.chain.plan(size));
         }
@@ -216,8 +216,8 @@ fn a_revoked_snapshot_leaves_the_chain_as_it_was() {
 
 #[test]
 fn a_chain_refuses_what_could_not_be_restored() {
-    let entry = |seq, base| Entry { seq, digest: Digest::of(b""), base, size: 10, stored: 5 };
-    let mut chain = Chain::default();
+    let entry = |seq, base| ChainEntry { seq, digest: Digest::of(b""), base, size: 10, stored: 5 };
+    let mut chain = DeltaChain::default();
     assert_eq!(chain.accept(entry(1, Some(0))), Err(ChainFault::Unknown(0)));
     for seq in 1..=16 {
         chain.accept(entry(seq, seq.checked_sub(1).filter(|base| *base > 0))).unwrap();
@@ -233,7 +233,7 @@ fn a_chain_refuses_what_could_not_be_restored() {
 
 #[test]
 fn a_base_that_is_gone_costs_a_full_frame_and_nothing_else() {
-    let mut chain = Chain::default();
+    let mut chain = DeltaChain::default();
     let old = Plain::new(notes(1, 9000));
     let first = encode_next(&chain, &old, Level::DEFAULT, |_| None).unwrap();
     chain.accept(first.entry(1, &old)).unwrap();
@@ -245,7 +245,7 @@ fn a_base_that_is_gone_costs_a_full_frame_and_nothing_else() {
 
 #[test]
 fn no_delta_is_over_half_of_its_full_frame_even_after_a_tiny_first_snapshot() {
-    let mut chain = Chain::default();
+    let mut chain = DeltaChain::default();
     let mut bytes = b"[]".to_vec();
     let mut plains: Vec<Plain> = vec![];
     for seq in 1..=150 {
@@ -290,7 +290,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         start in 0..20_000usize,
     ) {
-        let mut chain = Chain::default();
+        let mut chain = DeltaChain::default();
         let mut objects: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let mut plains: BTreeMap<u64, Plain> = BTreeMap::new();
         let mut bytes = notes(99, start);
