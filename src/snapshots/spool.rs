@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gate::Grant;
 use crate::protocol::digest::Digest;
@@ -72,7 +72,7 @@ pub enum SpoolFault {
     #[error("the gate closed while the snapshot was being accepted")]
     Revoked,
     /// More bytes than one snapshot may have.
-    #[error("more than {0} bytes")]
+    #[error("larger than snapshot.bytes_max, {0} bytes")]
     TooLarge(u64),
     /// There is no such snapshot here.
     #[error("no such snapshot")]
@@ -142,8 +142,8 @@ impl Spool {
         contents.used =
             recovery.entries.iter().map(|entry| entry.size).sum::<u64>() + recovery.damaged_bytes;
         contents.damaged.clone_from(&recovery.damaged);
-        let held = |entry: &SpoolEntry| Held {
-            entry: entry.clone(),
+        let held = |one: &SpoolEntry| Held {
+            entry: one.clone(),
             revocations: 0,
             is_revocation_due: false,
         };
@@ -157,13 +157,13 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolFault::Io`].
-    pub fn begin(self: &std::sync::Arc<Self>, size_max: u64) -> Result<Part, SpoolFault> {
+    pub fn begin(self: &Arc<Self>, size_max: u64) -> Result<Part, SpoolFault> {
         let number = {
             let mut contents = self.contents();
             contents.parts += 1;
             contents.parts
         };
-        Part::create(std::sync::Arc::clone(self), number, size_max)
+        Part::create(Arc::clone(self), number, size_max)
     }
 
     /// Accepts a snapshot: when this returns, it is safe. Its number is the time of the grant in
@@ -489,11 +489,7 @@ impl Spool {
 ///
 /// # Errors
 /// As the steps it takes.
-pub fn put(
-    spool: &std::sync::Arc<Spool>,
-    bytes: &[u8],
-    now: Timestamp,
-) -> Result<SpoolEntry, SpoolFault> {
+pub fn put(spool: &Arc<Spool>, bytes: &[u8], now: Timestamp) -> Result<SpoolEntry, SpoolFault> {
     let mut part = spool.begin(u64::MAX)?;
     part.write_all(bytes)?;
     let revocations = *spool.revocations();
