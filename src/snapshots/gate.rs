@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::protocol::digest::Digest;
 use crate::protocol::envelope::Admission;
+use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::refusal::Fault;
 use crate::protocol::snapshot::Evidence;
@@ -62,8 +63,13 @@ pub enum Question {
     Accept(oneshot::Sender<Option<Grant>>),
     /// May one be uploaded now, and under what? Only in band `open`.
     Upload(oneshot::Sender<Option<(Grant, Evidence)>>),
-    /// May a peer's be fetched now? Not while isolated.
-    Fetch(oneshot::Sender<Option<Grant>>),
+    /// May a peer's be fetched now, and how much is exchanged with it? Not while isolated.
+    Fetch {
+        /// Whose.
+        source: RuntimeId,
+        /// The permission.
+        answer: oneshot::Sender<Option<(Grant, ExchangeMode)>>,
+    },
     /// What an earlier life has left in the spool.
     Recovered {
         /// Whether something waits for the gate.

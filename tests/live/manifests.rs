@@ -126,6 +126,24 @@ async fn r16_r17_r18_a_foreign_peer_is_met_as_its_manifest_deserves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn r16_no_snapshot_is_fetched_from_a_peer_of_another_major() {
+    let server = NatsServer::start();
+    let (url, keyring) = (server.url(), fleet_keyring());
+    let peer = "[[peers]]\nid = \"critic\"\nexport = [\"state\"]\nimport = [\"snapshot\"]";
+    let mut other = manifest("critic");
+    other["protocol_versions"] = serde_json::json!(["2.0"]);
+    let body = other.to_string();
+    let token = manifest::token(&keyring, seq_now(), body.as_bytes());
+    put(&url, "critic", body.as_bytes(), Some(&token)).await.expect("stored");
+    let planner = Sidecar::connected(Plan::new("planner", &[], &url).with(peer)).await;
+    planner.has_peers("rejected", 1).await;
+    planner.report(0.2).await;
+    let refused = planner.get("/memory/snapshot?source=critic").await;
+    assert_eq!(refused.status, 502, "{}", refused.text());
+    assert!(refused.text().contains("it speaks another major version"), "{}", refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn p7_a_manifest_older_than_the_newest_believed_stays_refused_after_kill_9() {
     let server = NatsServer::start();
     let (url, keyring, newest) = (server.url(), fleet_keyring(), seq_now());

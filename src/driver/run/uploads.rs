@@ -37,8 +37,10 @@ impl Driver {
                 let evidence = self.bridge.evidence();
                 let _ = answer.send(granted.map(|granted| (granted, evidence)));
             }
-            Question::Fetch(answer) => {
-                let _ = answer.send(self.bridge.grant_fetch(now).map(grant));
+            Question::Fetch { source, answer } => {
+                let mode = self.bridge.exchange_mode(now, &source);
+                let granted = self.bridge.grant_fetch(now).map(grant);
+                let _ = answer.send(granted.map(|granted| (granted, mode)));
             }
             Question::Recovered { is_waiting } => {
                 self.effects.extend(self.bridge.recovered(now, 0, is_waiting));

@@ -7,6 +7,7 @@ use super::super::progress::{Direction, Tracker, stored_total};
 use super::super::{Which, upload};
 use super::{Worker, open};
 use crate::protocol::envelope::Admission;
+use crate::protocol::exchange::ExchangeMode;
 use crate::protocol::packet::RuntimeId;
 use crate::protocol::refusal::Refusal;
 
@@ -98,7 +99,8 @@ impl Worker<'_> {
 
     /// Asks the gate, checks the authorisation, reads the list.
     async fn listing(&mut self, id: RuntimeId) -> Result<(Source, Listing), FetchFault> {
-        let grant = self.shared.gate.ask(Question::Fetch).await.ok_or(FetchFault::Isolated)?;
+        let of = |answer| Question::Fetch { source: id.clone(), answer };
+        let (grant, mode) = self.shared.gate.ask(of).await.ok_or(FetchFault::Isolated)?;
         let trust = self.shared.trust.borrow().clone();
         let is_own = id == self.shared.settings.runtime_id;
         let source = if is_own {
@@ -107,6 +109,10 @@ impl Worker<'_> {
             let found = trust.sources.get(&id);
             let found = found.filter(|(_, reader)| reader.is_current(grant.now));
             let (key_id, reader) = found.ok_or_else(|| FetchFault::Unauthorised(id.clone()))?;
+            if mode == ExchangeMode::Rejected {
+                let detail = "nothing is exchanged with it: it speaks another major version".into();
+                return Err(FetchFault::Refused { source_id: id, detail });
+            }
             Source {
                 signer: Signer::peer(key_id.as_ref()),
                 floor: self.floors.get(&id).copied().unwrap_or(0),
