@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image deliveries dashboard kubernetes clusters bench bench-snapshots bench-fleet faults fuzz mutants clean
+.PHONY: help build demo test totals lint documents deny msrv linked clients browser schemathesis image deliveries dashboard kubernetes clusters bench bench-snapshots bench-fleet faults least fuzz mutants clean
 
 # Arguments for demo, test and bench: make demo ARGS="--seconds 20"
 ARGS ?=
@@ -125,6 +125,14 @@ bench-fleet: ## many sidecars on one broker; ARGS="--sizes 10,100,300,1000 --sec
 faults: ## the table: fault, promise, observation, recovery; DRIFTGATE_HAMMER_SECONDS=180 for long
 	@$(with_nats) cargo test --locked --no-fail-fast --test faults -- --nocapture \
 		| grep -E '^(FAULT|HAMMER) |^test result:'
+
+# What a server refuses to one of ours is printed as LEAST; refusals that a test asks for are there too.
+least: ## the broker tests once more, each sidecar with the grants of `driftgate permissions` alone
+	@mkdir -p $(dir $(test_log)); $(with_nats) status=0; \
+	DRIFTGATE_TEST_GRANTS=least cargo test --locked --no-fail-fast --test nats --test live $(ARGS) \
+		-- --nocapture > $(test_log) 2>&1 || status=$$?; \
+	grep -E '^test .*FAILED|^LEAST: ' $(test_log) | sort | uniq -c; \
+	$(MAKE) --no-print-directory totals || status=1; exit $$status
 
 fuzz: ## ARGS="report -max_total_time=600", one target of tests/fuzz; findings stay in target/fuzz
 	@cargo fuzz --version >/dev/null 2>&1 || { \

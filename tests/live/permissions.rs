@@ -231,3 +231,64 @@ async fn the_provisioners_grants_are_enough_to_provision() {
     assert_eq!(found.differences, Vec::<String>::new());
     assert!(found.has_consumer && !server.log().contains("Violation"), "{}", server.log());
 }
+
+/// Who may read a bucket makes a consumer of it, and a consumer that pushes has the server itself
+/// publish what stands there, wherever it is told to. It arrives under the subject that it stands
+/// under and without a signature, so nobody takes it for what he waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_thiefs_consumer_pushes_at_others_moves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let runtimes = [("planner", "critic"), ("critic", "planner")];
+    let server = granted(&runtimes, folder);
+    let [planner, critic] = runtimes
+        .map(|(runtime, peer)| Sidecar::connected(plan(runtime, peer, &server.url(), folder)));
+    let (planner, critic) = (planner.await, critic.await);
+    critic.stores().await;
+    until("the critic's packet", async || planner.shown("critic").await).await;
+    planner.stores().await;
+    snapshots_pass(&planner, &critic).await;
+    let thief = client(&server, folder, "planner").await;
+    let notice = r#"{"runtime_id":"critic","mode":"enforce","band":"isolated","reasons":[],
+        "since":"2100-01-01T00:00:00.000Z","epoch":1}"#;
+    let stored = thief.request("$O.driftgate-snapshots.C.evil", notice.into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&stored.payload).contains("seq"), "it may write there");
+    let targets = [
+        "driftgate.v1.containment.critic",
+        "driftgate.v1.handshake.critic",
+        "driftgate.v1.state.critic.planner",
+        "driftgate.v1.telemetry.critic",
+        "$KV.driftgate-presence.critic",
+        "_INBOX.critic.any",
+        "$JS.API.STREAM.DELETE.DRIFTGATE_STATE",
+    ];
+    for (number, target) in (0..).zip(targets) {
+        let (stream, name) = ("OBJ_driftgate-snapshots", format!("evil{number}"));
+        let body = json!({"stream_name": stream, "action": "create", "config": {
+            "name": name, "deliver_policy": "all", "ack_policy": "none", "durable_name": name,
+            "deliver_subject": target}});
+        let call = format!("$JS.API.CONSUMER.CREATE.{stream}.{name}");
+        let answer = thief.request(call, body.to_string().into()).await.unwrap();
+        println!("{target}: {}", String::from_utf8_lossy(&answer.payload));
+    }
+    let options = ConnectOptions::with_user_and_password("op".to_owned(), "op".to_owned());
+    let operator = options.connect(server.url()).await.unwrap();
+    until("the server to have pushed at those who listen", async || {
+        // Of the handshake's subject and the telemetry's, to which somebody has subscribed.
+        for name in ["evil1", "evil3"] {
+            let call = format!("$JS.API.CONSUMER.INFO.OBJ_driftgate-snapshots.{name}");
+            let info = operator.request(call, "".into()).await.unwrap();
+            let info: Value = serde_json::from_slice(&info.payload).unwrap();
+            if info["num_pending"] != 0 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    let seq = critic.stores().await["seq"].as_u64().unwrap();
+    super::exchange::shows(&planner, "critic", seq).await;
+    let peers = planner.get("/field/state").await.json();
+    assert_eq!(peers["peers"][0]["mode"], "full", "{peers}");
+    assert_eq!(planner.stores().await["band"], "open");
+}

@@ -75,7 +75,7 @@ async fn sidecars_that_start_together_agree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_provisioning_what_is_absent_is_said_and_stays_absent() {
     let server = NatsServer::start();
-    let mut settings = server.settings("planner");
+    let mut settings = server.settings("observer");
     settings.broker.provision = false;
     for _ in 0..2 {
         let report = ensure(&settings).await.unwrap();

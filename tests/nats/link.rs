@@ -240,13 +240,13 @@ async fn a_driver_that_does_not_read_loses_no_message() {
     let server = NatsServer::start();
     let mut monitor = Bench::open(&server.settings("monitor")).await;
     monitor.pull(256, Duration::from_secs(1));
-    let mut planner = Bench::open(&server.settings("planner")).await;
+    // Another source each time, for the stream keeps eight of each: no sidecar may do that.
+    let mut many = Bench::open(&server.settings("observer")).await;
     for token in 0..COUNT {
-        // Another source each time, for the stream keeps eight of each.
-        let mut message = planner.message("monitor", "", token.to_string());
+        let mut message = many.message("monitor", "", token.to_string());
         message.subject = format!("driftgate.v1.state.s{token}.monitor").into();
-        planner.link.publish(token, message).unwrap();
-        planner.acked(token).await.unwrap();
+        many.link.publish(token, message).unwrap();
+        many.acked(token).await.unwrap();
     }
     for expected in 0..COUNT {
         let message = monitor.inbound().await;

@@ -18,6 +18,7 @@ pub(crate) mod forge;
 pub(crate) mod horizon;
 pub(crate) mod http;
 pub(crate) mod jwt;
+pub(crate) mod least;
 pub(crate) mod link;
 pub(crate) mod load;
 pub(crate) mod nats_cli;

@@ -11,6 +11,8 @@ use driftgate::config::Config;
 use driftgate::nats::settings::Settings;
 use serde_json::Value;
 
+use super::least;
+
 /// How long anything here may take before the test fails: far above what it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(5);
@@ -86,7 +88,9 @@ impl NatsServer {
             _ => Ok(text.clone().into_bytes()),
         };
         let config = Config::load(&["/c.toml".into()], &BTreeMap::new(), &read);
-        Settings::of(&config.expect("a whole configuration"))
+        let mut settings = Settings::of(&config.expect("a whole configuration"));
+        least::room(&mut settings, &self.url());
+        settings
     }
 
     /// Number of its process.
@@ -98,6 +102,7 @@ impl NatsServer {
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("our own child");
         self.child.wait().expect("our own child");
+        least::register(self.port, self.folder.path(), None);
     }
 
     /// Starts it again on the same ports with the same store; kills it first if it runs.
@@ -116,17 +121,8 @@ impl NatsServer {
 
     /// Puts other lines of configuration in force while it runs (SIGHUP).
     pub(crate) fn reload_with(&self, lines: &str) {
-        let path = self.folder.path();
-        std::fs::write(path.join("lines"), lines).expect("the folder is ours");
-        // The head as it was: a server does not take other ports while it runs.
-        let config = std::fs::read_to_string(path.join(CONFIG)).expect("written");
-        let head: Vec<&str> = config.lines().take(HEAD_LINES).collect();
-        let config = format!("{}\n{lines}\n", head.join("\n"));
-        std::fs::write(path.join(CONFIG), config).expect("the folder is ours");
-        let before = self.log().matches("Reloaded server configuration").count();
-        self.signal("HUP");
-        let is_done = || self.log().matches("Reloaded server configuration").count() > before;
-        until("the server to reload", || self.log(), || is_done().then_some(()));
+        std::fs::write(self.folder.path().join("lines"), lines).expect("the folder is ours");
+        reload(self.folder.path(), self.child.id(), lines);
     }
 
     /// Whether it has not been killed.
@@ -160,9 +156,7 @@ impl NatsServer {
     }
 
     fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", name, &id]).status().expect("kill exists");
-        assert!(status.success(), "cannot signal {id}");
+        signal(self.child.id(), name);
     }
 
     /// What the monitoring port answers to a GET.
@@ -193,7 +187,29 @@ impl Drop for NatsServer {
         // A frozen process dies of SIGKILL as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        least::forget(self.port, &self.log());
     }
+}
+
+fn signal(process: u32, name: &str) {
+    let id = process.to_string();
+    let status = Command::new("kill").args(["-s", name, &id]).status().expect("kill exists");
+    assert!(status.success(), "cannot signal {id}");
+}
+
+/// Puts these lines in force in the place of others, after the head as it was: a server does not
+/// take other ports while it runs.
+pub(crate) fn reload(folder: &Path, process: u32, lines: &str) {
+    let config = std::fs::read_to_string(folder.join(CONFIG)).expect("written");
+    let head: Vec<&str> = config.lines().take(HEAD_LINES).collect();
+    let users = least::authorization(folder, lines);
+    let config = format!("{}\n{lines}\n{users}", head.join("\n"));
+    std::fs::write(folder.join(CONFIG), config).expect("the folder is ours");
+    let log = || std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+    let count = || log().matches("Reloaded server configuration").count();
+    let before = count();
+    signal(process, "HUP");
+    until("the server to reload", log, || (count() > before).then_some(()));
 }
 
 /// The grants of `deploy/nats.conf` for the planner, on whoever connects without a name.
@@ -248,6 +264,7 @@ fn launch(folder: &tempfile::TempDir, port: i32, monitor: i32, lines: &str) -> (
         let url = ports[kind][0].as_str().expect("a url");
         url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     };
+    least::register(port_of("nats"), path, Some(child.id()));
     (child, port_of("nats"), port_of("monitoring"))
 }
 
@@ -256,7 +273,8 @@ fn write_config(path: &Path, port: i32, monitor: i32, lines: &str) -> PathBuf {
     let text = path.display();
     let config = format!(
         "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\nports_file_dir: \"{text}\"\n\
-         jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n"
+         jetstream {{ store_dir: \"{text}/store\", max_mem: 64M, max_file: 1G }}\n{lines}\n{}",
+        least::authorization(path, lines)
     );
     let config_path = path.join(CONFIG);
     std::fs::write(&config_path, config).expect("the folder is ours");

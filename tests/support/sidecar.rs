@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::books::Books;
 use super::http::{Answer, Caller};
+use super::least;
 use super::wait::until;
 
 /// The HMAC secret of every fleet under test.
@@ -326,6 +327,9 @@ async fn launch(plan: &Plan, folder: &Path) -> (Child, SocketAddr, SocketAddr) {
     command.arg("run");
     for path in &paths {
         command.arg("--config").arg(path);
+    }
+    if let Some(secret) = least::sidecar(&plan.runtime, &plan.urls, &paths) {
+        command.env("DRIFTGATE__NATS__NKEY_FILE", secret);
     }
     let mut child = command
         .stdin(Stdio::null())
