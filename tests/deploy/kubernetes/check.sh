@@ -29,7 +29,7 @@ configuration() { # runtime peer
     cat <<TOML
 runtime = { id = "$1", attractor_type = "symbolic" }
 nats.url = ["nats://nats.broker:4222"]
-peers = [{ id = "$2", export = ["state"], import = ["state"] }]
+peers = [{ id = "$2", export = ["state", "snapshot"], import = ["state"] }]
 integrity = { sign_with = "k1", keys = [{ id = "k1", file = "/etc/driftgate/keys/k1" }] }
 TOML
 }
@@ -121,17 +121,19 @@ is "and nothing was restarted" "$(restarts critic initContainerStatuses):$(resta
 
 # Memory and disk, attacked through the API's own limits: forty of the largest snapshots, eight at once.
 "$KUBE_DIR/box.sh" in env NAME="$(pod critic)" FILE="$work/large" sh -c '
-    kubectl -n critic port-forward "pod/$NAME" 17405:7405 >/dev/null 2>&1 & forward=$!
-    sleep 2
+    # Each has a forward of its own, which ends with the connection that is refused.
+    push() {
+        head -c 12582912 /dev/urandom >"$FILE.$1"
+        kubectl -n critic port-forward "pod/$NAME" "1740$1:7405" >/dev/null 2>&1 & forward=$!
+        sleep 2
+        curl -s -m 60 -o /dev/null -w "%{http_code}\n" -X PUT -H "Host: 127.0.0.1:7405" -H "Content-Type: application/octet-stream" --data-binary "@$FILE.$1" "http://127.0.0.1:1740$1/memory/snapshot"
+        kill $forward
+    }
     for turn in 1 2 3 4 5; do
-        for one in 1 2 3 4 5 6 7 8; do
-            { head -c 12582912 /dev/urandom >"$FILE.$one"
-              curl -s -m 60 -o /dev/null -w "%{http_code}\n" -X PUT -H "Host: 127.0.0.1:7405" -H "Content-Type: application/octet-stream" --data-binary "@$FILE.$one" http://127.0.0.1:17405/memory/snapshot; } &
-            all="$all $!"
-        done
+        for one in 1 2 3 4 5 6 7 8; do push $one & all="$all $!"; done
         wait $all; all=
     done
-    kill $forward; rm -f "$FILE".*' | sort | uniq -c | tr '\n' ';' >"$work/attack.log"
+    rm -f "$FILE".*' | sort | uniq -c | tr '\n' ';' >"$work/attack.log"
 has "pushes as large and as many as can be: $(tr -s ' ' <"$work/attack.log")" "$(cat "$work/attack.log")" ' 20[12];'
 is "neither killed for memory nor evicted for disk" "$(restarts critic initContainerStatuses):$(k -n critic get pod -l app=it -o 'jsonpath={.items[*].status.phase}')" 0:Running
 ready critic; said "and Ready" $?
