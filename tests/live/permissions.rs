@@ -65,15 +65,21 @@ async fn client(server: &NatsServer, folder: &Path, runtime: &str) -> Client {
     options.connect(server.url()).await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_written_is_enough_and_no_more() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+/// A planner and a critic on a server that lets each do what is written for it.
+async fn exchanging(folder: &Path) -> (NatsServer, Sidecar, Sidecar) {
     let runtimes = [("planner", "critic"), ("critic", "planner")];
     let server = granted(&runtimes, folder);
     let [planner, critic] = runtimes
         .map(|(runtime, peer)| Sidecar::connected(plan(runtime, peer, &server.url(), folder)));
     let (planner, critic) = (planner.await, critic.await);
+    (server, planner, critic)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_is_enough_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (server, planner, critic) = exchanging(folder).await;
     planner.stores().await;
     critic.stores().await;
     until("the planner's state at the critic", async || {
@@ -239,11 +245,7 @@ async fn the_provisioners_grants_are_enough_to_provision() {
 async fn what_a_thiefs_consumer_pushes_at_others_moves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let runtimes = [("planner", "critic"), ("critic", "planner")];
-    let server = granted(&runtimes, folder);
-    let [planner, critic] = runtimes
-        .map(|(runtime, peer)| Sidecar::connected(plan(runtime, peer, &server.url(), folder)));
-    let (planner, critic) = (planner.await, critic.await);
+    let (server, planner, critic) = exchanging(folder).await;
     critic.stores().await;
     until("the critic's packet", async || planner.shown("critic").await).await;
     planner.stores().await;

@@ -213,7 +213,6 @@ pub(crate) fn reload(folder: &Path, process: u32, lines: &str) {
 }
 
 /// The grants of `deploy/nats.conf` for the planner, on whoever connects without a name.
-#[allow(dead_code, reason = "not every test file has a use for it")]
 pub(crate) fn shipped_grants() -> String {
     let shipped = include_str!("../../deploy/nats.conf");
     let begin = shipped.find("PLANNER_MAY {").expect("the grants");

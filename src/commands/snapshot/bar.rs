@@ -30,7 +30,7 @@ impl Meter {
     }
 
     /// So many bytes there will be.
-    pub(super) fn expect(&self, total: u64) {
+    pub(super) fn set_total(&self, total: u64) {
         self.bar.set_length(total);
         self.bar.set_style(style(BAR));
     }
@@ -87,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn what_moves_is_counted_where_no_bar_is_drawn() {
         let meter = Meter::new("put");
-        meter.expect(8);
+        meter.set_total(8);
         meter.add(3);
         meter.set(5);
         assert_eq!(

@@ -117,7 +117,7 @@ pub(super) async fn restore(
         })?;
     }
     let meter = Meter::new("restore");
-    meter.expect(stored_total(manifests, manifest).unwrap_or(0));
+    meter.set_total(stored_total(manifests, manifest).unwrap_or(0));
     let step = |done| meter.set(done);
     let fetched = meter.drawn(fetch(&found.bucket, manifest, found.bytes_max, &step)).await;
     found.bucket.sever().await;

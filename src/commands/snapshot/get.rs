@@ -65,7 +65,7 @@ async fn pull(
         Fault::new(sysexits::DATA_ERROR, "the answer does not say its digest; nothing was written")
     })?;
     let mut body = response.into_body();
-    meter.expect(body.size_hint().exact().unwrap_or(0));
+    meter.set_total(body.size_hint().exact().unwrap_or(0));
     let (mut hash, mut size) = (Hasher::default(), 0_u64);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| api.unavailable(&error.to_string()))?;

@@ -95,7 +95,7 @@ async fn push(
         .body(body)
         .map_err(|error| api.unavailable(&error.to_string()))?;
     if let Some(length) = length {
-        meter.expect(length);
+        meter.set_total(length);
         request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     let go = std::sync::Mutex::new(Some(go));

@@ -9,7 +9,7 @@ use super::Driver;
 use crate::protocol::bridge::{Answer, GateState};
 use crate::protocol::view::{ReportReply, Ticket};
 
-/// Batch of one stream that are not all judged, and who waits until they are. A stream hands in no
+/// Lines of one stream that are not all judged, and who waits until they are. A stream hands in no
 /// more before, so there are at most as many as there are streams.
 pub(super) struct Batch {
     lines: VecDeque<Submission>,
