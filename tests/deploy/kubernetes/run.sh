@@ -9,6 +9,9 @@ command -v go >/dev/null || { echo "make kubernetes needs Go: it builds Kubernet
 for tool in openssl nft musl-gcc busybox python3 kubectl nsenter; do
     command -v $tool >/dev/null || { echo "make kubernetes needs $tool (Debian: openssl nftables musl-tools busybox-static containernetworking-plugins libseccomp-dev pkg-config kubectl)" >&2; exit 1; }
 done
+if ldd "$NATS_SERVER" 2>/dev/null | grep -q '=>'; then
+    echo "make kubernetes needs a nats-server that is linked statically, for its image holds nothing else: $NATS_SERVER is not (unset NATS_SERVER and take it off PATH, then one is fetched)" >&2; exit 1
+fi
 export KUBE_DIR=${KUBE_DIR:-$root/target/kubernetes}; mkdir -p "$KUBE_DIR/img"; cp -r "$here"/box/* "$KUBE_DIR/"; cd "$KUBE_DIR"
 [ -x bin/hyper ] || ./build.sh
 [ -x bin/runc ] || ./build2.sh
